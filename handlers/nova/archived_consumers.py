@@ -1,8 +1,7 @@
 """Finds which consumers of Placement are archived instances, or migrations of archived instances.
 
 Each question scans the shadow tables of every cell, some seconds per million rows. So a sweep asks for all its unknown
-consumers at once. An archived instance never returns, so the answer "yes" stays true. The answer "no" holds for
-:data:`UNKNOWN_FOR` seconds.
+consumers at once. The answer "yes" stays true, and "no" holds for :data:`UNKNOWN_FOR` seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Archive:
     def among(self, consumers: Collection[str]) -> Mapping[str, frozenset[str]]:
         """Return the archived consumers, each with its concerns.
 
-        Call this only for consumers without a row in ``instances`` and ``migrations`` of any cell.
+        Call this only for consumers without a row in ``instances`` or ``migrations``.
         """
         now = time.monotonic()
         with self._lock:

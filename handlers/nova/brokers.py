@@ -1,7 +1,7 @@
 """The brokers on which Nova publishes notifications: one of the API, and one for each cell.
 
-stackmend cannot find out whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's
-files apply to all brokers.
+stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's files
+apply to all brokers.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
 ``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
-``{hostname1}``, ``{port1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no
-template. If a field has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
+``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a field
+has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CELL0 = "00000000-0000-0000-0000-000000000000"
 
 
 class TemplateError(Exception):
-    """A cell's URL is a template that cannot be filled. The message contains no part of a URL."""
+    """A cell's URL cannot be completed. The message contains no part of a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Cell:
 def fill(template: str, base: str | None, base_option: str) -> str:
     """Fill a template of a cell's URL with parts of the base URL; return another URL unchanged.
 
-    :param base_option: the option that has the base URL, for errors
+    :param base_option: the name of the base URL's option
     :raises TemplateError: if there is no base URL, or it lacks a field
     """
     if not _is_template(template):

@@ -79,9 +79,9 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Return the verdict on the clock difference between Nova's services and a database.
+    """Return the check of the clock difference between Nova's services and a database.
 
-    :param seconds: the difference; None if it was not measured
+    :param seconds: None if not measured
     """
     subject = f"{name}: clocks"
     if seconds is None:

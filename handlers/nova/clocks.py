@@ -1,11 +1,11 @@
 """Measures how far the clocks of Nova's services are from a cell database's clock.
 
-Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, a service
-increments ``report_count`` every ten seconds (``[DEFAULT] report_interval``). It also sets ``updated_at``, by its own or a
-conductor's clock. If a row changed between two readings, ``updated_at`` and the times of both readings give a lower bound of
+Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, each service
+increments ``report_count`` every ten seconds (``[DEFAULT] report_interval``). It sets ``updated_at`` by its own or a
+conductor's clock. If a row changes between two readings, ``updated_at`` and the times of both readings give a lower bound of
 the difference.
 
-Handlers subtract the difference from every age. If it exceeds :data:`LARGEST`, they refuse heals.
+Handlers subtract the difference from every age. Beyond :data:`LARGEST`, they refuse heals.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return a lower bound of the clock difference in seconds; None if no service changed its row between both readings."""
+    """Return a lower bound of the clock difference in seconds; None if no row changed between both readings."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()
@@ -66,7 +66,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the rows of services that are not deleted; return None if no such service ever changed its row."""
+    """Read the rows of services, except deleted ones; return None without any."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -92,7 +92,7 @@ class Clocks:
     def observe(self, database: Database) -> Reading | None:
         """Read the table ``services`` of a cell, unless the last reading is recent, and compare both readings.
 
-        Ignore a database that does not answer: the caller's next query raises the error.
+        Ignore a database that does not answer: the work that follows raises the error.
         """
         now = time.monotonic()
         with self._lock:
@@ -115,17 +115,14 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest clock difference of the last ten minutes, between Nova's services and the database, in seconds.
-
-        :return: None if none was measured
-        """
+        """Return the largest clock difference of the last ten minutes in seconds; None if none was measured."""
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Observe each database. If a service of Nova is up in any, observe all again after some seconds."""
+        """Observe each database; if a service of Nova is up, observe all again after some seconds."""
         asked = list(databases)
         if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
             time.sleep(PAUSE)

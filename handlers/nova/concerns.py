@@ -1,7 +1,7 @@
 """Makes the concerns of findings.
 
-A needless key can withhold a heal; a missing key lets a heal change an exempt object. So a compute node has a key ``host`` for
-its host, and one for its hypervisor's name.
+A needless key can withhold a heal; a missing one lets a heal change an exempt object. So a compute node has ``host`` keys for
+its host and for its hypervisor's name.
 """
 
 from __future__ import annotations
@@ -43,10 +43,7 @@ def of_instance(instance: Instance) -> frozenset[str]:
 
 
 def of_providers(databases: NovaDatabases, placement: Placement, providers: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the compute nodes, live or deleted, to which these providers belong, and of the nodes' cells.
-
-    :raises Unavailable: if Placement or a cell does not answer
-    """
+    """Return the keys of the compute nodes, live or deleted, to which these providers belong, and of the nodes' cells."""
     roots: dict[str, str] = {}
     names: set[str] = set()
     for provider in sorted(providers):
@@ -58,10 +55,7 @@ def of_providers(databases: NovaDatabases, placement: Placement, providers: Iter
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the hosts and cells of compute nodes: live, deleted or archived.
-
-    :raises Unavailable: if a cell does not answer
-    """
+    """Return the keys of the hosts and cells of compute nodes: live, deleted or archived."""
     wanted = sorted(uuids)
     if not wanted:
         return frozenset()

@@ -1,7 +1,4 @@
-"""Connects to ``nova_api`` and to the database of every cell.
-
-It reads the list of cells again after :data:`CELLS_TTL` seconds.
-"""
+"""Connects to ``nova_api`` and to the database of every cell."""
 
 from __future__ import annotations
 
@@ -34,8 +31,8 @@ CELLS_TTL = 5.0
 class NovaDatabases:
     """The databases of ``nova_api`` and the cells.
 
-    :param cell_base: the URL that fills templates in ``cell_mappings.database_connection``
-    :param transport_base: the URL that fills templates in ``cell_mappings.transport_url``
+    :param cell_base: the URL that fills templates of ``database_connection``
+    :param transport_base: the URL that fills templates of ``transport_url``
     """
 
     def __init__(self, api_url: str, cell_base: str | None = None, transport_base: str | None = None) -> None:
@@ -75,8 +72,7 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal if a database has an unknown schema, or if its clock differs too much from the clocks of Nova's
-        services.
+        """Refuse a heal if a database has an unknown schema, or a clock too far from those of Nova's services.
 
         :param cells: the cells that the heal relies on besides nova_api; all cells by default
         """
@@ -87,7 +83,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on a database's times; empty if the clock difference is small."""
+        """Return why no heal may rely on a database's times; empty if the clocks are close."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -97,7 +93,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield the reasons, in schemas and clocks, why handlers cannot inspect or heal; skip cells that do not answer."""
+        """Yield why schemas or clocks prevent handlers from inspections or heals; skip cells that do not answer."""
         yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
@@ -123,10 +119,7 @@ class NovaDatabases:
         return next((cell for cell in self.cells() if cell.uuid == uuid), None)
 
     def database(self, cell: Cell) -> Database:
-        """Return the database of a cell.
-
-        :raises Unavailable: if its URL cannot be used
-        """
+        """:raises Unavailable: if the URL of the cell's database cannot be used"""
         try:
             url = fill(cell.database_url, self._cell_base, "[nova] database_connection")
             with self._lock:
@@ -142,7 +135,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: if a field of the URL has no value
+        :raises Unavailable: if a field of its template has no value
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -155,9 +148,9 @@ class NovaDatabases:
         return found if {cell.label for cell in found} == labels else None
 
     def require(self, dependency: str) -> None:
-        """Query the database of the cell with this label; do nothing without such a cell.
+        """Query the cell with this label; do nothing without such a cell.
 
-        :raises Unavailable: if the database does not answer
+        :raises Unavailable: if its database does not answer
         """
         for cell in self.cells():
             if cell.label == dependency:
@@ -175,7 +168,7 @@ class NovaDatabases:
     ) -> tuple[dict[Cell, T], Incomplete | None]:
         """Run a function on each cell's database; return the results by cell, and the error of cells that did not answer.
 
-        Use this only for suspects and counts: the rows of a cell that does not answer are unknown.
+        Use this only for suspects and counts: the rows of other cells are unknown.
         """
         found: dict[Cell, T] = {}
         down: Incomplete | None = None
@@ -187,10 +180,7 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Measure the clock difference of a cell's database; return the database, which then subtracts it from ages.
-
-        :raises Unavailable: if the cell's URL cannot be used
-        """
+        """Measure a cell's clock difference; return the cell's database, which then subtracts it from ages."""
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

@@ -92,7 +92,7 @@ class NovaDemo(Demo):
             self._running = None
 
     def harm(self) -> str:
-        """Return a message about an operation in progress whose allocation changed; empty if none did."""
+        """Return a message about an operation in progress whose allocation changed; empty without one."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"

@@ -15,9 +15,7 @@ from handlers.nova.database import NovaDatabases
 
 
 def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterable[Hold]]]]:
-    """Yield the name ``[nova] hold_disabled_reason`` and the function that reads its holds; nothing if the option is not
-    set.
-    """
+    """Yield the option ``[nova] hold_disabled_reason`` with the function that reads its holds; nothing if not set."""
     options.register(resources.conf)
     pattern = resources.conf[options.GROUP].hold_disabled_reason
     if pattern:
@@ -25,10 +23,9 @@ def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterabl
 
 
 def disabled_hosts(resources: Resources, pattern: re.Pattern[str]) -> list[Hold]:
-    """Return a hold for each host whose nova-compute is disabled with a ``disabled_reason`` that matches.
+    """Return a hold for each host whose nova-compute is disabled with a matching ``disabled_reason``.
 
     :raises Unavailable: if nova_api or any cell does not answer
-    :raises ConfigError: if no URL of ``nova_api`` is known
     """
     databases = resources.get(NovaDatabases.from_resources)
     found = databases.run_in_all(databases.host_cells(), _disabled)

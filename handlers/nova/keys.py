@@ -1,4 +1,4 @@
-"""Makes keys from notifications. Payloads are untrusted, so each function checks their form, and returns only a key."""
+"""Makes keys from notifications. Payloads are untrusted, so each function checks them, and returns only a key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compute_host(event: Event) -> Key | None:
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the key of the host where a build failed, or that its error message calls unmapped; None without either."""
+    """Return the key of the host where a build failed, or that the error message calls unmapped; None without either."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -38,7 +38,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the key of the event's aggregate. If a legacy notification lacks its uuid, return the key of the host."""
+    """Return the key of the event's aggregate, or of the host if a legacy notification lacks the aggregate's uuid."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

@@ -1,4 +1,4 @@
-"""Reads an instance in every cell, and finds the cell that its mapping names."""
+"""Reads an instance in every cell, with the cell of its mapping."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mapped(Generic[T]):
-    """An instance as ``nova_api`` and all cells show it.
+    """An instance in ``nova_api`` and all cells.
 
     :param cell: the cell that its mapping names
     :param here: its row in that cell
-    :param more: further records of that cell
+    :param more: further records in that cell
     :param copies: its rows in all cells
     :param building: whether it has a build request, or no mapping to a cell
     """
@@ -35,10 +35,7 @@ class Mapped(Generic[T]):
 
 
 def read_mapped(databases: NovaDatabases, instance: str, read: Callable[[Connection, str], T]) -> Mapped[T]:
-    """Read an instance in every cell, and further records there with the function ``read``.
-
-    :raises Unavailable: if a database does not answer
-    """
+    """Read an instance in every cell, and further records with the function ``read``."""
 
     def in_cell(connection: Connection) -> tuple[Instance | None, T]:
         more = read(connection, instance)

@@ -42,7 +42,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
     Without a configured region, keystoneauth may choose another region's Placement, which knows none of Nova's compute nodes.
 
     :raises Refused: if no compute node's uuid is a provider
-    :raises Unavailable: if Placement does not answer, or if a cell does not answer and no compute node is known
+    :raises Unavailable: also if a cell does not answer and no compute node is known
     """
     nodes, down = live_nodes(databases)
     if not nodes and down is not None:
@@ -64,7 +64,7 @@ def live_instances(databases: NovaDatabases) -> int:
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield groups of compute nodes, at most :data:`GROUP`, each with the cell of all its nodes."""
+    """Yield groups of up to :data:`GROUP` compute nodes, each with the cell of all its nodes."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -73,9 +73,9 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Call ``read`` for each batch in order. Threads read the next batches while the caller works on one.
+    """Call ``read`` for each batch in order; threads read the next batches while the caller works on one.
 
-    :return: each batch with a finished future, whose result is that of ``read`` or raises its error
+    :return: each batch with a finished future, whose result may raise the error of ``read``
     """
     with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -104,7 +104,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node name by the uuids of compute nodes, including deleted and archived ones."""
+    """Return host and node name by compute node uuid, including deleted and archived compute nodes."""
     if not uuids:
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)

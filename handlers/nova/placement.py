@@ -1,7 +1,8 @@
 """The client of Placement.
 
-A write of allocations names the consumer's generation, a write of aggregates the provider's. If it changed meanwhile, Placement
-refuses the write. ``DELETE /allocations`` takes no generation, so the client replaces an allocation with an empty one instead.
+A write of allocations names the consumer's generation, a write of aggregates the provider's. Placement refuses the write if the
+generation changed. ``DELETE /allocations`` takes no generation, so it must never be called: replace the allocation with an
+empty one.
 
 Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """
@@ -42,7 +43,7 @@ class Allocation:
 
     :param providers: amounts by provider and resource class
     :param generation: the consumer's generation, which every write changes; None without resources
-    :param consumer_type: ``unknown`` for Nova's consumers; None without resources, or if Placement is older than 1.38
+    :param consumer_type: ``unknown`` for Nova's consumers; None from a Placement older than 1.38
     """
 
     consumer: str
@@ -128,10 +129,9 @@ class Placement:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Give all resources of ``source`` to ``target`` in one transaction.
+        """Move all resources of ``source`` to ``target``, with project and user: both allocations change, or neither.
 
-        :param source: gives also its project and user
-        :param target: loses its own resources
+        :param target: loses its former resources
         :raises Conflict: if either allocation changed since it was read
         :raises Refused: if Placement rejects the move
         """
@@ -142,8 +142,8 @@ class Placement:
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
         """Replace the allocations of all these consumers, or of none.
 
-        :param changes: each allocation as read, and the new resources
-        :raises Conflict: if an allocation changed since it was read
+        :param changes: each allocation as read, and its new resources
+        :raises Conflict: if an allocation changed since
         :raises Refused: if Placement rejects an allocation
         """
         write = replacing_all(changes)
@@ -201,13 +201,11 @@ class Placement:
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider with this name. Placement's database compares the names, perhaps without letter case."""
+        """Return the provider with this name, as Placement's database compares names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
-        """Delete a provider.
-
-        :raises Conflict: if the provider is in use or does not exist
+        """:raises Conflict: if the provider is in use or does not exist
         :raises Refused: if Placement refuses for another reason
         """
         response = self._write(deleting_provider(provider))
@@ -225,7 +223,7 @@ class Placement:
         return self._providers({"member_of": aggregate})
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return a provider's capacity, used or not, by resource class; empty for an unknown provider."""
+        """Return a provider's capacity, used or not, by resource class; empty if unknown."""
         response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
             return {}

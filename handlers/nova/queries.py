@@ -1,6 +1,6 @@
 """SQL that several families of handlers share.
 
-Each function runs in a transaction, and may run again after an error. Ages are seconds by the database's clock.
+Each function runs in a transaction, and may run twice. Ages are seconds by the database's clock.
 """
 
 from __future__ import annotations
@@ -191,7 +191,6 @@ def _compute_nodes(
 
 
 def marking_mapped(host: str) -> sa.Update:
-    """Return the statement that sets ``mapped`` in a host's live compute nodes."""
     c = tables.compute_nodes.c
     unmapped = sa.or_(c.mapped.is_(None), c.mapped < 1)
     return sa.update(tables.compute_nodes).where(c.host == host, c.deleted == 0, unmapped).values(mapped=1)
@@ -201,12 +200,12 @@ def marking_mapped(host: str) -> sa.Update:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """Return an instance, even if it is deleted or hidden."""
+    """Return an instance, even if deleted or hidden."""
     return next(iter(instances(connection, [uuid])), None)
 
 
 def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
-    """Return these instances, even if they are deleted or hidden."""
+    """Return these instances, even if deleted or hidden."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.node, c.vm_state, c.task_state, c.deleted, c.hidden)
     query = sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW)
@@ -293,9 +292,9 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Find ended or deleted migrations whose instance is on the migration's source node and has no task.
+    """Find ended or deleted migrations whose instance is on their source node and has no task.
 
-    :return: by uuid of compute node, deleted ones included: the instance by migration
+    :return: by uuid of the compute node, deleted or not: the instance of each migration
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
@@ -348,7 +347,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> li
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the consumers that are archived migrations, each with its instance. The query scans the whole table."""
+    """Return the consumers that are archived migrations, each with its instance, by a scan of the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

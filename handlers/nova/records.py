@@ -30,9 +30,8 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not. Nova deletes it with its instance.
+    """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
 
-    :param source, dest: host and node
     :param age: seconds since its last change
     """
 
@@ -51,7 +50,7 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether source and destination are one node. While the destination has no node, its host counts."""
+        """Whether source and destination are one node, or one host while Nova has chosen no node."""
         return self.dest in {self.source, (self.source[0], None)}
 
 
@@ -87,10 +86,7 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance.
-
-    :param queued: ``queued_for_delete``
-    """
+    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance."""
 
     instance_uuid: str
     cell_id: int | None

@@ -29,7 +29,7 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
     """Warn of nova-scheduler's discovery of hosts, and of jobs with nova-manage, if a handler that heals does the same.
 
-    Also warn of every job with ``nova-manage placement audit --delete``.
+    Always warn of ``nova-manage placement audit --delete``.
 
     :param modes: the modes of Nova's handlers
     :param root: the host's root folder

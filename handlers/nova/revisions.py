@@ -1,4 +1,4 @@
-"""The known schemas of Nova's databases, by their alembic revisions: Nova 25 (Yoga) to 34.
+"""The known schemas of Nova's databases: Nova 25 (Yoga) to 34.
 
 Source: ``nova/db/{api,main}/migrations/versions`` of these releases.
 """

@@ -1,4 +1,4 @@
-"""The base class of handlers for tasks, builds and migrations that no service of Nova works on any more."""
+"""The base of handlers for tasks, builds and migrations that no service of Nova works on any more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handlers.nova.verdicts import Wait, findings_or_wait
 
 
 class StuckHandler(DatabaseHandler):
-    """A handler of stuck work. A key is an instance, or a host for all suspects of that host.
+    """A key is an instance, or a host for all suspects of that host.
 
     :param after: seconds without a change after which no service of Nova works on a record
     """
@@ -33,10 +33,7 @@ class StuckHandler(DatabaseHandler):
 
     @abstractmethod
     def judge(self, key: Key, instance: str) -> Iterator[Finding | Wait]:
-        """Yield the proved drift of one instance, or why it must wait.
-
-        :raises Unavailable: if a database does not answer
-        """
+        """Yield the proved drift of one instance, or why it must wait."""
 
     def inspect(self, key: Key) -> Sequence[Finding]:
         instances = self._of_host(key.id) if key.kind == "host" else [key.id]

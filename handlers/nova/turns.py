@@ -1,4 +1,4 @@
-"""Limits the requests of a sweep: each sweep reads a part of the objects, and the next sweep continues."""
+"""Spreads the requests of a sweep over several sweeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """Chooses the ids that each sweep reads, so that successive sweeps cover all. Thread-safe."""
+    """Chooses the ids that each sweep reads; successive sweeps cover all. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,7 +17,7 @@ class Turns:
         self._next = f"{random.getrandbits(32):08x}"
 
     def take(self, ids: Iterable[str], size: int) -> list[str]:
-        """Return up to ``size`` ids in order, from where the last call ended; after the highest id, start again."""
+        """Return up to ``size`` ids in order, from where the last call ended; start again after the last id."""
         ordered = sorted(ids)
         if len(ordered) <= size:
             return ordered

@@ -91,7 +91,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
     """Return the highest id and the next id of a table; None if the database does not give the next id.
 
-    :param homes: the table, and its shadow table if there is one
+    :param homes: the table, and its shadow table
     """
     highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
     next_id = _next_id(connection, name)

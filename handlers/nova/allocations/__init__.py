@@ -2,14 +2,12 @@
 
 - ``audit_allocations``: handler; takes back resources that a consumer has no right to
 - ``audit_migrations``: handler; moves resources from an ended migration to its instance
+- ``consumers``, ``excess_facts``, ``excess_rules``: facts and verdicts of both audits
 - ``heal_allocations``: handler; gives instances their entitlement
-- ``consumers``: facts and verdicts of the two audits
-- ``excess_facts``, ``excess_rules``: read the facts for the audits, and decide
-- ``missing_facts``, ``missing_rules``, ``missing_sweep``: facts, decisions and suspects for ``heal_allocations``
-- ``moves``: on which node an instance runs, proved by ended migrations
+- ``missing_facts``, ``missing_rules``, ``missing_sweep``, ``batches``: its facts, decisions, suspects and findings
+- ``moves``: on which node an instance runs
 - ``entitlement``: the resources of a flavor and an image
-- ``batches``: puts several instances into one finding
-- ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and the providers that give them
+- ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and their providers
 - ``nested``: which nested and sharing providers a sweep reads
 - ``placement_cache``: recent answers of Placement
 - ``queries``: the SQL

@@ -1,9 +1,9 @@
 """Takes back the allocations that deleted, moved or offloaded instances left in Placement.
 
 **What drifts.** A consumer (an instance or a migration) has resources of a compute node, but no right to them. The scheduler
-counts these resources as used, and Nova cannot delete the node.
+counts them as used, and Nova cannot delete the node.
 
-**Why Nova lets it.** Nova first changes its own database, then releases the allocation, and does not repeat a failed release.
+**Why Nova lets it.** Nova changes its database, then releases the allocation, and does not repeat a failed release.
 nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
@@ -11,23 +11,23 @@ has the instance, the shadow tables follow. The ports of a moved instance come l
 handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
-loses only the resources of a compute node that it left. An ended migration must prove the move, and Neutron must bind the
+loses only resources of a compute node that it left. An ended migration must prove the move, and Neutron must bind the
 instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
-- If Nova's scheduler allocates resources after our read, it changes g, and our write fails. An earlier allocation shows in the
-  databases: Nova first writes build request, mapping, task state or migration.
+- If Nova's scheduler allocates after our read, it changes g, and our write fails. An earlier allocation shows in the databases:
+  Nova first writes build request, mapping, task state or migration.
 - If our write comes between the scheduler's read of g and its write, that build or migration fails
   (``nova/scheduler/utils.py``). This can happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
 - Two inspections, five seconds apart, must agree, because a replicated database may lag.
-- Nova gets 10 s after a deletion and 60 s after any other change to release the resources itself.
+- Nova gets 10 s after a deletion and 60 s after another change to release the resources itself.
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
-an operator, in mode ``ask``, approves the finding by its id and so is the second witness. stackmend only reports offloaded
-instances, because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances
-without resources of their own node, ``heal_instance_mappings`` instances in several cells.
+an operator, as the second witness, approves the finding by its id in mode ``ask``. stackmend only reports offloaded instances,
+because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances without
+resources of their own node, ``heal_instance_mappings`` those in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -89,7 +89,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The evidence of a finding about one consumer.
+    """The evidence about one consumer.
 
     :param keep: the resources that the consumer keeps; None if stackmend only reports the finding
     """
@@ -175,7 +175,6 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
-        """Yield each consumer with resources of a compute node to which no row of Nova's databases gives it a right."""
         return self.sweep_cells(self._databases.host_cells())
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
@@ -253,7 +252,6 @@ class AuditAllocations(PlacementHandler):
         return suspects | self._without_home(elsewhere)
 
     def _without_home(self, consumers: set[str]) -> set[str]:
-        """Return the consumers that are neither a live instance on a host, nor an open migration, nor being built."""
         if not consumers:
             return set()
         living = self._databases.run_in_all(
@@ -284,7 +282,7 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the suspects' keys. First search the shadow tables once for all suspects that no cell knows."""
+        """Return the suspects' keys, after one search of the shadow tables for all suspects that no cell knows."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

@@ -5,17 +5,17 @@ destination. After a failed or reverted move, the migration may keep the source'
 
 **Why Nova lets it.** Nova returns the resources late in the roll-back. If Placement is down then, Nova only logs the failure.
 
-**What is read.** First the instance's allocation, then build request, mapping and the instance's rows in every cell. Then the
-allocations of the last five ended migrations, flavor and image, last the instance's ports. If one cell or Neutron does not
-answer, the handler decides nothing.
+**What is read.** First the instance's allocation, then build request, mapping and rows in every cell. Then the allocations of
+the last five ended migrations, flavor and image, last the instance's ports. If one cell or Neutron does not answer, the handler
+decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
 migration. This works even on a full node.
 
-**Why a race does no harm.** The migration failed, was cancelled or reverted, and no migration succeeded since. The instance is
-at rest on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all of its ports to
-that host. The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a
-generation changes, and the whole request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
+**Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at rest
+on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all its ports to that host.
+The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a generation
+changes, and the request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 
 **What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports
 a live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained

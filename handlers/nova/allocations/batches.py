@@ -1,4 +1,6 @@
-"""Puts instances with the same drift into one finding: a heal of each alone would cost ten requests to Placement. Pure."""
+"""Puts instances with the same drift into one finding: one by one, their heals would cost ten requests to Placement each.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +60,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class MissingEvidence:
-    """The evidence that instances have no allocation.
-
-    :param instances: by uuid, the JSON of each :class:`Missing`
-    """
+    """:param instances: by uuid of an instance without an allocation, the JSON of its :class:`Missing`"""
 
     compute_nodes: Sequence[str]
     instances: Mapping[str, Json]
@@ -69,17 +68,14 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """The evidence that instances of a compute node have wrong amounts.
-
-    :param instances: by uuid, how the amounts differ from the flavor
-    """
+    """:param instances: by uuid of an instance, how its amounts differ from the flavor"""
 
     compute_node: str
     instances: Mapping[str, str]
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Group instances without an allocation, to inspect each group under one key; yield each key with its instances.
+    """Group instances without an allocation; yield the key of each group with its instances.
 
     :param missing: compute nodes of one cell, in order of uuid, each with such instances
     """
@@ -100,7 +96,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return findings that each cover several of the key's instances, and the instances that no such finding covers."""
+    """Return findings that each cover several instances, and the instances that no such finding covers."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -126,9 +122,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance's part of a common finding; None if the instance has another drift, or ports that request
-    resources.
-    """
+    """Return the instance's part of a common finding; None if it has another drift, or ports that request resources."""
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:

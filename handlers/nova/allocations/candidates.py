@@ -1,6 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Since Train, Nova uses microversion 1.36: groups of resources have names, and several groups can be bound to one subtree.
+Microversion 1.36, which Nova uses since Train, can bind several groups of resources to one subtree.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Candidate:
     """One way to give all resources that a query asks for.
 
     :param providers: the resources that each provider gives
-    :param mappings: the providers of each group of resources, by the group's name; ``""`` is the group without a name
+    :param mappings: providers by the name of a group of resources; ``""`` is the group without a name
     """
 
     providers: Held

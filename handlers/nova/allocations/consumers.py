@@ -45,7 +45,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts about a consumer. If it is a migration, all fields but ``allocation`` and ``migration`` are about its instance.
+    """The facts about a consumer. If it is a migration, all but ``allocation`` and ``migration`` are about its instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
     :param migration: the consumer, if it is a migration
@@ -55,7 +55,7 @@ class Facts:
     :param home: the compute node there; None unless there is exactly one
     :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root that is a compute node, deleted or not
-    :param own: if the consumer is a migration, the resources of the instance; ``roots`` and ``nodes`` cover them
+    :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
     :param wanted: the instance's entitlement; None if not read
     """
 
@@ -102,12 +102,12 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The open migrations, including ``finished`` ones, which wait until the user confirms the resize."""
+        """The open migrations. ``finished`` ones wait until the user confirms the resize."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes that give resources of the allocation, except the instance's own node."""
+        """The compute nodes that give resources of the allocation, except the instance's own."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property
@@ -139,7 +139,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class TakeIfWitnessed:
-    """The verdict to take all resources if an operator is the second witness.
+    """The verdict to take all resources, but only with an operator as second witness.
 
     :param refusal: why stackmend alone does not take them
     """
@@ -151,7 +151,7 @@ class TakeIfWitnessed:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The verdict to move the resources of an ended migration to its instance.
+    """The verdict to move an ended migration's resources to its instance.
 
     :param refusal: why stackmend only reports them; empty if it may move them
     """

@@ -6,7 +6,7 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
 - ``resources:<class>`` sets the amount of a class, also to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
   and an amount that is not an integer from 0.
 - ``hw:cpu_policy``, or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs
-  in ``hw:cpu_dedicated_mask``, or else in the image's realtime mask, or else in the flavor's. With both policies,
+  in ``hw:cpu_dedicated_mask``, else in the image's realtime mask, else in the flavor's. With both policies,
   ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
 
@@ -102,7 +102,7 @@ def of(
 def resources(
     flavor: Flavor, image_properties: Mapping[str, str], boot_from_volume: bool
 ) -> Mapping[str, int] | Unbuildable:
-    """Return the resources that a flavor and an image need from the node's root provider.
+    """Return the resources that flavor and image need from the node's root provider.
 
     :param image_properties: values by the property's name in Glance, such as ``hw_cpu_policy``
     """
@@ -134,7 +134,7 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
     """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    VCPU may stand for PCPU, because Nova's scheduler allocates so on a host without PCPU.
+    VCPU may stand for PCPU, as Nova's scheduler allocates on a host without PCPU.
 
     :param held: the allocated resources by provider
     """
@@ -241,7 +241,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all except those that it names."""
+    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all others."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

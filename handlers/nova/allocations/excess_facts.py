@@ -50,7 +50,7 @@ class _Seen:
 class Judged:
     """An allocation and the verdict on it.
 
-    :param concerns: the concerns of the finding; empty if the verdict gives no finding
+    :param concerns: the finding's concerns; empty without a finding
     """
 
     allocation: Allocation

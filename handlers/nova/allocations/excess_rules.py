@@ -1,6 +1,6 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that the consumer has no right to it. ``audit_migrations`` acts on :class:`Move`,
+No verdict takes a resource without a proof that the right is missing. ``audit_migrations`` acts on :class:`Move`,
 ``audit_allocations`` on the other verdicts.
 """
 

@@ -15,20 +15,20 @@ decides nothing.
   providers that the ports name, or from the only possible providers. ``allocations-missing`` stands for up to fifty such
   instances in one write.
 - ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from there
-  to the instance's node, and no younger migration may contradict it. Neutron must bind all ports of the instance to its host.
-  Shared storage stays and is not given twice.
+  to the instance's node, and no younger one may contradict it. Neutron must bind all ports of the instance to its host. Shared
+  storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
 Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If
 Placement refuses, it restores the ports; after an interruption, the next inspection completes the heal.
 
-**Why a race does no harm.** The instance is at rest, and unchanged for a minute. It is in exactly one cell. Its mapping names
-that cell, and has no ``queued_for_delete``.
+**Why a race does no harm.** The instance is at rest, unchanged for a minute, and in exactly one cell. Its mapping names that
+cell, without ``queued_for_delete``.
 
-- If Nova's scheduler allocates resources after our read, it changes the generation or makes the consumer, and our write fails.
-  An earlier allocation shows in the databases, because we read them later.
-- Nova may delete the instance and release its allocation just before our write. So the handler reads the row again afterwards.
-  It takes the allocation back if the instance is gone, is leaving or cannot be read.
+- If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
+  allocation shows in the databases, which we read later.
+- Nova may delete the instance and release its allocation just before our write. So the handler then reads the row again. It
+  takes the allocation back if the instance is gone, is leaving or cannot be read.
 - Placement refuses to overfill a node.
 
 **What is not changed.** stackmend only reports:
@@ -39,8 +39,8 @@ that cell, and has no ``queued_for_delete``.
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
-The sweep compares sums by owner, so it misses two owners who have equal amounts of each other's resources. It also misses a
-lack of DISK_GB or of a custom class on a node where no instance has any. An inspection finds both.
+The sweep compares sums by owner, so it misses two owners with equal amounts of each other's resources. It also misses a lack of
+DISK_GB or a custom class on a node where no instance has any. An inspection finds both.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 
@@ -286,7 +286,7 @@ class HealAllocations(NovaHandler):
     def _heal_batch(self, finding: Finding) -> Healed:
         """Heal the instances of a finding that have not changed.
 
-        An inspection has just read inventories and ports. The write proves that the instances have no allocation.
+        An inspection has just read inventories and ports. The write proves that no allocation exists.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)

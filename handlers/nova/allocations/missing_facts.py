@@ -49,8 +49,8 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not answer, and an instance with
-            ports lacks resources
+        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not, and an instance with ports
+            lacks resources
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
@@ -177,7 +177,7 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the requests of the instance's ports, from Neutron's answer ``found``.
+        """Return the requests of the instance's ports.
 
         :raises Unavailable: if Neutron hides requests; without its answer, unless Nova's cache proves that the instance has no
             ports

@@ -45,7 +45,7 @@ class Facts:
     :param homes: the live compute nodes with the instance's host and node; normally one
     :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root that is a compute node, deleted or not
-    :param offers: capacity by class, for each provider of the node; empty if not read, or if Placement does not know the node
+    :param offers: capacity by class, for each provider of the node; empty if not read, or unknown to Placement
     :param owed: whether a rolled-back migration has resources of the instance's node
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     :param bound: the hosts to which Neutron binds the ports; empty if not read
@@ -97,7 +97,7 @@ class Facts:
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes that give resources of the allocation, but are not in ``homes``."""
+        """The compute nodes that give resources of the allocation, except ``homes``."""
         return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
 
     @property
@@ -135,7 +135,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance has left its node or is leaving, so that Nova may have released the allocation."""
+    """Return whether an instance has left its node or is leaving: Nova may have released the allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}

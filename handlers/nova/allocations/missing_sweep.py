@@ -1,7 +1,7 @@
 """Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-A key can stand for several instances. The sweep remembers them for the key's inspections, until the heal begins. A later change
-of an instance causes no wrong write: each inspection reads the databases, and the write proves that no allocation exists.
+A key can stand for several instances, which the sweep remembers until the heal begins. If they change meanwhile, no write goes
+wrong: each inspection reads the databases, and the write proves that no allocation exists.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Suspects:
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
         """Return the instances without an allocation for which the key ``nodes:<uuid of first>`` stands.
 
-        They are on ``first`` and on compute nodes that follow in the order of uuids.
+        They are on ``first`` or the next compute nodes in order of uuid.
         """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]

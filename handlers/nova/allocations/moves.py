@@ -1,6 +1,6 @@
 """Proves from ended migrations on which node an instance runs. Pure.
 
-A live migration in ``error`` proves nothing: before Nova 27, the row could name the source after the guest had switched to the
+A live migration in ``error`` proves nothing: before Nova 27, the row could name the source although the guest was on the
 destination (bug 1628606).
 """
 
@@ -36,7 +36,7 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether Neutron binds the instance's ports to its host. The cell alone may be an older backup with a former host.
+    """Return whether Neutron binds the instance's ports to its host. A cell from an older backup may name a former host.
 
     :param bound: the hosts to which Neutron binds the ports
     """
@@ -87,7 +87,7 @@ def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bo
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
     """Return whether a migration is open, or a resize waits until the user confirms or reverts it.
 
-    If nova-compute dies during a confirmation, the instance stays ``resized``, but nothing waits for the user.
+    If nova-compute dies during a confirmation, the instance stays ``resized``, but nothing waits.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True

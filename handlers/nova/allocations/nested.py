@@ -25,7 +25,7 @@ class Nested:
     def due(self, roots: Collection[str]) -> dict[str, str]:
         """Return the providers to read in this sweep, each with its root provider.
 
-        :param roots: root providers of compute nodes, which are not returned
+        :param roots: root providers of compute nodes, never returned
         """
         sharing = set(self._placement.sharing_providers())
         found = {

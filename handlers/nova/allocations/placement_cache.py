@@ -56,7 +56,7 @@ class RecentPlacement:
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets no answers that its own last sweep cached
+        :param task: the handler that sweeps; it gets no answers that its last sweep cached
         """
         asked = list(providers)
         with self._lock:

@@ -1,7 +1,7 @@
 """Reads which resources an instance's ports request, and chooses the providers for them. Pure.
 
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
-compute node. Nova writes this provider into the port's ``binding:profile``, key ``allocation``.
+compute node. Nova writes this provider into the port's ``binding:profile``: ``allocation``.
 
 Placement proposes candidates: sets of providers that could give all resources. Only those that agree with the ports'
 ``allocation`` count, because the host uses these providers. If exactly one is left, it is right, even for a port that lost its
@@ -70,7 +70,7 @@ class Request:
         return {self.groups[0].name: written} if self.plain else written
 
     def allocation(self, candidate: Candidate) -> str | dict[str, str]:
-        """Return the value of ``allocation`` in the port's ``binding:profile`` if the providers are those of a candidate."""
+        """Return the ``allocation`` for the port's ``binding:profile`` with a candidate's providers."""
         providers = {group.name: candidate.mappings[group.name][0] for group in self.groups}
         return providers[self.groups[0].name] if self.plain else providers
 
@@ -147,7 +147,6 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
     """Return the query for Placement's allocation candidates.
 
     :param wanted: the resources for flavor and image, without amounts of zero
-    :param home: the root provider of the node
     """
     asked = [("in_tree", home), ("resources", _amounts(wanted))] if wanted else []
     for request in needs.requests:

@@ -1,4 +1,4 @@
-"""SQL for the handlers of allocations. Each statement may run again after an error."""
+"""SQL for the handlers of allocations. Each statement may run twice."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param host: the host of its compute node; the row of an instance on an Ironic node may name a former host
-    :param at_rest: whether the instance is at rest, and so should have resources of its node
+    :param host: the host of its compute node; on Ironic, the row may name a former host
+    :param at_rest: whether the instance should have resources of its node
     """
 
     uuid: str
@@ -162,7 +162,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest whose host and node match no live compute node. On Ironic, only the node must match."""
+    """Return the instances at rest without a live compute node that matches; on Ironic, a matching node name is enough."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -175,7 +175,7 @@ def homeless(connection: Connection) -> set[str]:
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
     """Return the live compute nodes that match a host and node; normally one.
 
-    On Ironic, only the node must match: the row keeps the former host when the node moves to another nova-compute.
+    On Ironic, a matching node is enough: the row keeps the former host when a node moves to another nova-compute.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})

@@ -26,10 +26,8 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """Make a notification of Nova from a captured one.
-
-    :param publisher: ``nova-compute:<host>``
-    :param data: the payload's fields to replace
+    """:param publisher: ``nova-compute:<host>``
+    :param data: the payload's fields to replace in the captured notification
     :param sent_at: naive UTC
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")

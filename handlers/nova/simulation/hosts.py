@@ -84,7 +84,7 @@ class Hosts(World):
         self._publish("service.update", f"nova-compute:{host}", data)
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
-        """Delete nova-compute's service with providers, compute nodes and host mapping, then publish ``service.delete``
+        """Delete nova-compute's service, with providers, compute nodes and host mapping, then publish ``service.delete``
         (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_mapping: the mapping stays

@@ -2,7 +2,7 @@
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). Placement keeps
 database connection, policy and traits in its modules, so a process can run only one server at a time. A stop closes the port,
-as in an outage, and restores these modules.
+as in an outage, and restores the modules.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PlacementServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and every connection; the answer to a running request may be lost."""
+        """Close the port and every connection; a running request may get no answer."""
         if self._http is None or self._thread is None or self._application is None:
             return
         self._http.shutdown()
@@ -171,7 +171,6 @@ class _Application:
                     close()
 
     def close(self) -> None:
-        """Wait for the running request, then restore Placement's module state."""
         with self._lock:
             self._closed = True
             self._policy.reset()

@@ -1,4 +1,4 @@
-"""The base of the simulated cloud: databases, Placement and notifications."""
+"""The base of the simulated cloud."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """The databases, Placement and notifications of a simulated cloud.
+    """A simulated cloud.
 
     :param cells: names of the cells, without cell0
     """
