@@ -74,7 +74,7 @@ class NovaDatabases:
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
         """Refuse a heal if a database has an unknown schema, or a clock too far from those of Nova's services.
 
-        :param cells: the cells that the heal relies on besides nova_api; all cells by default
+        :param cells: the cells that the heal relies on besides nova_api; by default all
         """
         databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]
         self.schemas.require([self.api, *databases])

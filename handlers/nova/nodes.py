@@ -30,7 +30,7 @@ _SAMPLE = 3
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
     """Return the live compute nodes by uuid, and the error of cells that did not answer.
 
-    Use this only for sweeps and samples: a proof needs the answer of every cell.
+    Use this only for sweeps and samples: a proof needs every cell's answer.
     """
     found, down = databases.run_in_available(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
@@ -75,7 +75,7 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
     """Call ``read`` for each batch in order; threads read the next batches while the caller works on one.
 
-    :return: each batch with a finished future, whose result may raise the error of ``read``
+    :return: each batch with a finished future, which may raise the error of ``read``
     """
     with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()

@@ -31,7 +31,7 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 
 
 def cells(connection: Connection) -> list[Cell]:
-    """Return all cells in order of id, including disabled cells and cell0."""
+    """Return all cells, including disabled cells and cell0."""
     c = tables.cell_mappings.c
     query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
     return [

@@ -31,7 +31,6 @@ def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path =
 
     Always warn of ``nova-manage placement audit --delete``.
 
-    :param modes: the modes of Nova's handlers
     :param root: the host's root folder
     """
     healing = {handler.name for handler, mode in modes.items() if mode.heals}

@@ -1,6 +1,4 @@
-"""Puts instances with the same drift into one finding: one by one, their heals would cost ten requests to Placement each.
-Pure.
-"""
+"""Puts instances with the same drift into one finding: a heal of one instance alone costs ten requests to Placement. Pure."""
 
 from __future__ import annotations
 

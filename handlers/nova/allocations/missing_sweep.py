@@ -53,7 +53,7 @@ class _NodeReading:
 class Suspects:
     """Lists the suspects of ``heal_allocations``. Thread-safe.
 
-    :param recent: returns the consumers of providers; answers may be some seconds old
+    :param recent: returns the consumers of providers, perhaps as of some seconds ago
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, recent: ConsumersOf, network: Network) -> None:
@@ -103,7 +103,7 @@ class Suspects:
         yield from (Key("instance", one) for one in self._of_gone_ports(for_ports))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances for which a recent sweep yielded this key; empty if there was none."""
+        """Return the instances for which a recent sweep yielded this key, or none."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 

@@ -5,7 +5,7 @@ compute node. Nova writes this provider into the port's ``binding:profile``: ``a
 
 Placement proposes candidates: sets of providers that could give all resources. Only those that agree with the ports'
 ``allocation`` count, because the host uses these providers. If exactly one is left, it is right, even for a port that lost its
-``allocation``. If several are left, the module chooses none.
+``allocation``.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.

@@ -1,6 +1,6 @@
-"""A small Nova in one process: SQLite databases, the real Placement service, and notifications.
+"""A small Nova in one process, for tests and ``stackmend demo``: SQLite databases, the real Placement service, notifications.
 
-For tests and for ``stackmend demo``. It needs the extra ``stackmend[demo]`` (openstack-placement).
+It needs the extra ``stackmend[demo]`` (openstack-placement).
 
 cloud       the class NovaSimulation: the operations of the next four files
 hosts, servers, moves, aggregates  Nova's operations

@@ -83,8 +83,8 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. The instance then has
-        allocations of both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
+        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. It then has allocations of
+        both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
 
         :return: the migration's uuid
         """

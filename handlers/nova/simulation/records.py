@@ -20,7 +20,7 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A compute node. Its row and its resource provider have the same uuid."""
+    """A compute node. Its row and its provider have the same uuid."""
 
     uuid: str
     name: str
