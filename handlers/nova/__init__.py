@@ -3,9 +3,9 @@
 Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances, info_cache.
 Tests and demonstration: simulation, notifications.
 
-Handlers: base, stuck, options, verdicts, concerns, turns.
+Handlers: base, stuck, options, keys, verdicts, concerns, turns.
 Nova's databases: database, cells, clocks, revisions, tables, records, queries, names.
 Objects in all cells: mapped, nodes, former_nodes, archived_consumers.
-Placement: placement. Notifications: brokers, keys.
-Parts of stackmend's commands: checks, replaced, demo, holds, watermarks.
+Placement: placement.
+Entry points: brokers, checks (with replaced), demo, holds, watermarks.
 """

@@ -51,8 +51,6 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return a broker's URL without final slashes: ``//host``, ``//host/`` and ``//host//`` all name the default virtual
-    host.
-    """
+    """Return a broker's URL without final slashes: ``//host``, ``//host/`` and ``//host//`` name the default virtual host."""
     place, _, query = url.partition("?")
     return f"{place.rstrip('/')}?{query}"

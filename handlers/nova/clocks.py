@@ -83,7 +83,7 @@ class _Memory:
 
 
 class Clocks:
-    """Remembers the clock differences of several databases. Thread-safe."""
+    """Remembers the clock differences of databases. Thread-safe."""
 
     def __init__(self) -> None:
         self._memories: dict[str, _Memory] = {}

@@ -93,7 +93,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield why schemas or clocks prevent handlers from inspections or heals; skip cells that do not answer."""
+        """Yield the faults of schemas and clocks that prevent inspections or heals; skip cells that do not answer."""
         yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
@@ -148,7 +148,7 @@ class NovaDatabases:
         return found if {cell.label for cell in found} == labels else None
 
     def require(self, dependency: str) -> None:
-        """Query the cell with this label; do nothing without such a cell.
+        """Query the cell whose label is ``dependency``; do nothing without such a cell.
 
         :raises Unavailable: if its database does not answer
         """

@@ -143,7 +143,7 @@ class Placement:
         """Replace the allocations of all these consumers, or of none.
 
         :param changes: each allocation as read, and its new resources
-        :raises Conflict: if an allocation changed since
+        :raises Conflict: if an allocation changed since it was read
         :raises Refused: if Placement rejects an allocation
         """
         write = replacing_all(changes)

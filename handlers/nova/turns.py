@@ -1,4 +1,4 @@
-"""Spreads the requests of a sweep over several sweeps."""
+"""Spreads a sweep's requests over several sweeps."""
 
 from __future__ import annotations
 

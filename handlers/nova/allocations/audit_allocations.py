@@ -91,7 +91,7 @@ _HINTS = (
 class Evidence:
     """The evidence about one consumer.
 
-    :param keep: the resources that the consumer keeps; None if stackmend only reports the finding
+    :param keep: the resources that the consumer keeps; None if stackmend only reports
     """
 
     allocation: Allocation
@@ -282,7 +282,6 @@ class AuditAllocations(PlacementHandler):
         return sorted(suspects)
 
     def _keys(self, suspects: set[str], down: Unavailable | None) -> list[Key]:
-        """Return the suspects' keys, after one search of the shadow tables for all suspects that no cell knows."""
         if suspects and down is None:
             found = self._databases.run_in_all(
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)

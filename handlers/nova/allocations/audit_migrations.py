@@ -10,7 +10,7 @@ the last five ended migrations, flavor and image, last the instance's ports. If 
 decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
-migration. This works even on a full node.
+migration, even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at rest
 on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all its ports to that host.

@@ -22,7 +22,6 @@ LIMIT = 100
 class Candidate:
     """One way to give all resources that a query asks for.
 
-    :param providers: the resources that each provider gives
     :param mappings: providers by the name of a group of resources; ``""`` is the group without a name
     """
 

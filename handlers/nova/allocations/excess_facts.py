@@ -59,7 +59,7 @@ class Judged:
 
 
 class Judge:
-    """Reads facts, and decides which resources a consumer has a right to. Thread-safe."""
+    """Decides which resources a consumer has a right to. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement, archive: Archive, network: Network) -> None:
         self._databases = databases

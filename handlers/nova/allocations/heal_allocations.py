@@ -271,7 +271,8 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also if a crash left a consumer without an allocation: Placement then refuses to give it one
+        :raises Refused: also if a crash of Placement left the consumer without an allocation: Placement then refuses to give it
+            one
         """
         try:
             self._placement.replace_allocation(before, providers)

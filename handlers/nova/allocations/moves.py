@@ -44,7 +44,7 @@ def is_attested(here: Place, bound: frozenset[str]) -> bool:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without a proof where the guest runs."""
+    """Return whether a migration ended without a proof where the guest runs, as a live migration in ``error`` does."""
     return move.kind == "live-migration" and move.status == "error"
 
 
@@ -65,20 +65,20 @@ def has_left(move: Migration) -> Place | None:
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the hosts and nodes that the instance has provably left; none if its last migration did not end ``here``."""
+    """Return the hosts and nodes that the instance has provably left; none if its last migration did not end on ``here``."""
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration led from ``other`` to ``here``, and the last migration ended ``here`` too."""
+    """Return whether a migration led from ``other`` to ``here``, and the last migration ended on ``here`` too."""
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the instance should have the resources of ``move``: it was rolled back to ``here``, and none succeeded
-    since.
+    """Return whether the resources of ``move`` belong to its instance: it was rolled back to ``here``, and no migration
+    succeeded since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
@@ -87,7 +87,7 @@ def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bo
 def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Place) -> bool:
     """Return whether a migration is open, or a resize waits until the user confirms or reverts it.
 
-    If nova-compute dies during a confirmation, the instance stays ``resized``, but nothing waits.
+    If nova-compute dies during a confirmation, the instance stays ``resized``, but nothing waits for the user.
     """
     if any(not move.deleted and not move.terminal for move in migrations):
         return True

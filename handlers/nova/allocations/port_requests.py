@@ -126,7 +126,7 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def exceeds(held: Held, needs: Needs) -> bool:
-    """Return whether the instance has more resources of a provider than its ports request from that provider.
+    """Return whether the instance has more resources of a provider than its ports request from it.
 
     :param held: the instance's resources of classes that only ports request
     """

@@ -162,7 +162,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest without a live compute node that matches; on Ironic, a matching node name is enough."""
+    """Return the instances at rest whose host and node match no live compute node; on Ironic, a matching node is enough."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(

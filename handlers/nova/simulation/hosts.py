@@ -88,7 +88,7 @@ class Hosts(World):
         (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_mapping: the mapping stays
-        :param leak_providers: the providers stay, because Placement is down or they have allocations
+        :param leak_providers: the providers stay, as when Placement is down
         """
         service, cell = self._service(host)
         nodes, services = tables.compute_nodes, tables.services
