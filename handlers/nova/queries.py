@@ -294,7 +294,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
     """Find ended or deleted migrations whose instance is on their source node and has no task.
 
-    :return: by uuid of the compute node, deleted or not: the instance of each migration
+    :return: by compute node uuid: the instance of each migration; deleted nodes count
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)

@@ -134,7 +134,7 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
     """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    VCPU may stand for PCPU, as Nova's scheduler allocates on a host without PCPU.
+    VCPU may stand for PCPU: Nova's scheduler allocates it on a host without PCPU.
 
     :param held: the allocated resources by provider
     """

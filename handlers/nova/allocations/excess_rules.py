@@ -1,6 +1,6 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that the right is missing. ``audit_migrations`` acts on :class:`Move`,
+No verdict takes a resource without a proof that the consumer has no right to it. ``audit_migrations`` acts on :class:`Move`,
 ``audit_allocations`` on the other verdicts.
 """
 
@@ -28,7 +28,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def needs_bindings(verdict: Verdict) -> bool:
-    """Return whether a verdict changes Placement, and only rows of one cell prove it, so that Neutron must agree."""
+    """Return whether a verdict changes Placement but only rows of one cell prove it: Neutron's port bindings must agree."""
     match verdict:
         case Take(problem=Problem.LEFT_BEHIND) | Move(refusal=""):
             return True

@@ -1,7 +1,7 @@
 """Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-A key can stand for several instances, which the sweep remembers until the heal begins. If they change meanwhile, no write goes
-wrong: each inspection reads the databases, and the write proves that no allocation exists.
+A key can stand for several instances, which the sweep remembers until the heal begins. If the instances change meanwhile, no
+write goes wrong: each inspection reads the databases, and the write proves that no allocation exists.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Adds the resources for ports to an allocation, and writes the chosen providers into the ports.
 
 The heal writes the ports before the allocation, as does ``nova-manage placement heal_allocations``. After a crash in between,
-the next inspection completes the heal. In the other order, it would find the allocation, and not see what the ports lack.
+the next inspection completes the heal. In the other order, it would find the allocation, and not see that the ports lack
+providers.
 """
 
 from __future__ import annotations
