@@ -124,7 +124,8 @@ class Clocks:
     def measure(self, databases: Iterable[Database]) -> None:
         """Observe each database; if a service of Nova is up, observe all again after some seconds."""
         asked = list(databases)
-        if any(reading is not None and reading.alive for reading in map(self.observe, asked)):
+        readings = [self.observe(database) for database in asked]
+        if any(reading is not None and reading.alive for reading in readings):
             time.sleep(PAUSE)
             for database in asked:
                 self.observe(database)

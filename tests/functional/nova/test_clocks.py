@@ -134,3 +134,22 @@ def test_check_states_the_difference(
     found = {one.subject: one for one in nova_checks(resources, modes)}
     assert found["cell:cell1: clocks"].verdict is Verdict.WARNING
     assert "not compared" in found["cell:cell2: clocks"].text
+
+
+def test_a_check_compares_the_clocks_of_every_cell(
+    cloud: NovaSimulation, databases: NovaDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only that of the first cell with a live service."""
+    for host in ("a", "c"):
+        cloud.heartbeat(host)
+    fresh = clocks.Clocks()
+    cells = [databases.database(cell) for cell in databases.host_cells()]
+
+    def services_report(_seconds: float) -> None:
+        for host in ("a", "c"):
+            cloud.heartbeat(host)
+
+    monkeypatch.setattr("handlers.nova.clocks.time.sleep", services_report)
+    fresh.measure(cells)
+    assert len(cells) == 2
+    assert None not in {fresh.difference(database) for database in cells}
