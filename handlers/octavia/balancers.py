@@ -1,4 +1,4 @@
-"""A load balancer with its amphora rows and unfinished objects, and whether it looks wrong. Nothing is read here."""
+"""Whether a load balancer looks wrong, judged by rows that the caller has read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PRESERVING = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with amphora rows and unfinished objects.
+    """A load balancer with its amphorae and unfinished objects.
 
-    :param live: the amphora rows that are not DELETED
-    :param deleted: the DELETED rows, without those that ``failed_amphora`` will detach
-    :param children: its listeners, pools and their parts in PENDING_*
+    :param live: amphora rows that are not DELETED
+    :param deleted: DELETED amphora rows, without those that ``failed_amphora`` may still detach
+    :param children: listeners, pools and their parts in PENDING_*
     """
 
     row: records.LoadBalancer
@@ -38,7 +38,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the last change of the load balancer or an amphora."""
+        """Seconds since the row of the load balancer or of an amphora last changed."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property
@@ -47,20 +47,20 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether an idle load balancer has a wrong number of amphorae; False for an unknown topology."""
+        """Whether the load balancer is idle, and its number of amphorae does not fit its topology."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
     def has_stuck_children(self, after: float) -> bool:
-        """Return whether an ACTIVE load balancer has objects in PENDING_*, all without a change for ``after`` seconds."""
+        """Return whether the load balancer is ACTIVE, but has objects in PENDING_*, unchanged for ``after`` seconds."""
         ages = [child.age for child in self.children]
         return self.row.status == "ACTIVE" and self.quiet >= SETTLE and bool(ages) and min(ages) >= after
 
     def looks_wrong(self, after: float, detaches: bool) -> bool:
-        """Return whether a sweep must list the load balancer.
+        """Return whether a sweep must list the load balancer as a suspect.
 
         :param after: seconds without a change after which no flow works on a load balancer
-        :param detaches: whether this Octavia looks for the ports of deleted amphorae
+        :param detaches: whether this Octavia fails to update a load balancer with DELETED amphora rows (16 and later)
         """
         if self.is_pending:
             return self.quiet >= after
@@ -71,5 +71,5 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether ``failed_amphora`` removed the server from the row so recently that it may still work on the row."""
+    """Return whether ``failed_amphora`` may still work on this row, from which it has just removed the server."""
     return amphora.compute_id is None and amphora.age < _PRESERVING

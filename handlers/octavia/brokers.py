@@ -10,9 +10,9 @@ from handlers.octavia import options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield Octavia's broker; nothing where ``[octavia]`` names no broker, as in a cloud without load balancers.
+    """Yield the broker of Octavia's notifications; nothing where neither ``[octavia]`` nor ``octavia.conf`` names a broker.
 
-    :raises ConfigError: when Octavia's files are malformed
+    :raises ConfigError: when a configuration file of Octavia is malformed
     """
     options.register(resources.conf)
     url = options.notification_url(resources.conf)

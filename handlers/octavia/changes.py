@@ -1,4 +1,4 @@
-"""Every write into Octavia's database, one function each. Each write succeeds only if the row is still as it was read.
+"""All writes into Octavia's database, one function each. Each write succeeds only if the row is still as it was read.
 
 To exclude deadlocks, the functions lock rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
 ``amphora`` (``octavia/controller/healthmanager/health_manager.py``). They also set ``updated_at``, because the schema does not.
@@ -7,8 +7,8 @@ No write may leave one of these two states in the database:
 
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- An amphora in ERROR whose heartbeat record has an old heartbeat and is not busy. The health manager would set the amphora to
-  FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
+- An amphora in ERROR with an old heartbeat that is not ``busy``. The health manager would set the amphora to FAILOVER_STOPPED,
+  and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ def lease(
     at: datetime | None = None,
     leases: Collection[str] = (),
 ) -> bool:
-    """Write a heartbeat lease. A real heartbeat overwrites it.
+    """Write a heartbeat lease into an amphora's heartbeat record; the next real heartbeat overwrites it.
 
     Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
-    :param amphora: the row that proved the failure; ALLOCATED or FAILOVER_STOPPED (ERROR needs no lease)
+    :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED, because an amphora in ERROR needs no lease
     :param seconds: length of the lease
     :param quiet: required seconds of silence, unless a lease exists
     :param at: the end of the lease; None: ``seconds`` from now
-    :param leases: ends of the amphora's leases; empty when unknown
+    :param leases: ends of the amphora's earlier leases; empty when unknown
     :return: False without a heartbeat record: then the health manager never replaces the amphora
     :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
     :raises Conflict: when the row has changed, or the amphora sends heartbeats again
@@ -115,7 +115,7 @@ def _is_lease(at: datetime, leases: Collection[str]) -> bool:
 def end_lease(connection: Connection, amphora: records.Amphora, silent: float, leases: Collection[str] = ()) -> bool:
     """End a heartbeat lease, so that Octavia's health manager replaces the amphora at once.
 
-    :param silent: seconds of silence to write into the heartbeat record
+    :param silent: age of the heartbeat that replaces the lease, in seconds
     :param leases: ends of the amphora's leases; empty when unknown
     :return: False when no lease existed
     :raises Conflict: when the row has changed
@@ -140,10 +140,10 @@ def _write_heartbeat(connection: Connection, amphora: records.Amphora, at: datet
 def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[str] = ()) -> records.Amphora:
     """Remove the server from an amphora's row, so that the next failover does not delete the server.
 
-    The amphora becomes ERROR without ``compute_id``, and the heartbeat record busy. The failover then asks Nova to delete a
-    server "None". Nova knows no such server, and the failover continues.
+    Set the amphora to ERROR without ``compute_id``, and its heartbeat record to ``busy``. The failover then asks Nova to delete
+    a server "None", which Nova does not know, and continues.
 
-    :param amphora: the row that proved the failure; ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :param amphora: the row that proved the failure: ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :param leases: ends of the amphora's leases; empty when unknown
     :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
     :raises InFlight: when Octavia works on the load balancer
@@ -170,7 +170,6 @@ def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[
 
 
 def _is_under_lease(locked: _Locked, leases: Collection[str]) -> bool:
-    """Return whether a lease, or a missing heartbeat record, keeps Octavia's health manager off."""
     at = locked.last_update
     return at is None or (at > locked.now + timedelta(seconds=records.SKEW) and _is_lease(at, leases))
 
@@ -178,15 +177,15 @@ def _is_under_lease(locked: _Locked, leases: Collection[str]) -> bool:
 def take_back(
     connection: Connection, amphora: records.Amphora, silent: float, forgotten: records.Amphora | None = None
 ) -> bool:
-    """Undo :func:`let_go`, after Octavia refused the failover: write the server into the amphora's row again.
+    """Undo :func:`let_go` after Octavia refused the failover: write the server into the amphora's row again.
 
-    If the amphora served, its heartbeat record gets an old heartbeat and is no longer busy. So Octavia's health manager
-    replaces the amphora at once. Do nothing if a failover has begun: then the amphora's or the load balancer's row has changed.
+    If the amphora served, also write an old heartbeat that is not ``busy``. Then Octavia's health manager replaces the amphora
+    at once.
 
     :param amphora: the row before :func:`let_go`
-    :param silent: seconds of silence to write into the heartbeat record
+    :param silent: age of that heartbeat, in seconds
     :param forgotten: the row that :func:`let_go` returned; None when another process called it
-    :return: False when Octavia works on the load balancer, or a failover began
+    :return: False, without a write, when Octavia works on the load balancer or a failover has changed one of the rows
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
@@ -210,24 +209,24 @@ def take_back(
 
 
 def _is_before_requests(locked: _Locked) -> bool:
-    """Return whether no failover has failed since :func:`let_go`; a failed one sets the load balancer to ERROR."""
+    """Return whether no failover has failed since :func:`let_go`: a failed failover sets the load balancer to ERROR."""
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True
     return locked.updated_at is not None and locked.lb_updated_at < locked.updated_at
 
 
 def _is_older(locked: _Locked) -> bool:
-    """Return whether the amphora's row was last written at least a second before the load balancer's row."""
+    """Return whether the amphora's row was last written before the load balancer's row, at least a second earlier."""
     if locked.updated_at is None:
         return True
     return locked.lb_updated_at is not None and locked.updated_at < locked.lb_updated_at
 
 
 def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
-    """Set a load balancer to ACTIVE again, if Octavia's API set it to ERROR because it could not send our failover request.
+    """Set a load balancer from ERROR to ACTIVE if our failover request was lost between Octavia's API and its workers.
 
-    The API does not report that error (``octavia/api/v2/controllers/amphora.py``). A worker that takes the request first writes
-    the amphora's row.
+    The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). The request is not lost if
+    the amphora's row has changed: a worker first writes this row.
 
     :param amphora: the row when Octavia accepted the request, under an ACTIVE load balancer
     :return: whether the request was lost
@@ -246,7 +245,7 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Detach a DELETED amphora's row from a load balancer, whose next update would otherwise fail: the row's port is gone.
+    """Detach a DELETED amphora's row from a load balancer, whose next update would fail because the row's port is gone.
 
     :return: False when the row was already detached
     :raises InFlight: when Octavia works on the load balancer
@@ -267,7 +266,7 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
     """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover.
 
-    :param balancer: the row that proved the state
+    :param balancer: the row of the proof
     :param at: the new ``updated_at``, by the database's clock
     :raises Conflict: when the row has changed
     """
@@ -282,7 +281,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
 
 def forget_server(connection: Connection, amphora: records.Amphora) -> None:
-    """Set a preserved amphora's row to DELETED without the server; delete the heartbeat record and member port rows.
+    """Set a preserved amphora's row to DELETED without its server; delete the amphora's heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, on no load balancer, with a server
     :raises Conflict: when the row has changed
@@ -291,7 +290,7 @@ def forget_server(connection: Connection, amphora: records.Amphora) -> None:
 
 
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
-    """Set an amphora's row to DELETED once server and ports are gone; delete the heartbeat record and member port rows.
+    """Set a removed amphora's row to DELETED; delete the amphora's heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, PENDING_DELETE or READY, on no load balancer
     :raises Conflict: when the row has changed
@@ -323,10 +322,10 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is DELETED or has no row; Octavia would count it as a silent amphora.
+    """Delete the heartbeat record of an amphora that is DELETED or has no row: Octavia would count it as a silent amphora.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
-    :return: whether the heartbeat record was deleted
+    :return: whether the record was deleted
     """
     row = connection.execute(
         sa.select(_HEALTH.last_update, queries.NOW).where(_HEALTH.amphora_id == amphora).with_for_update()

@@ -1,4 +1,4 @@
-"""Checks of Octavia's databases, APIs, work queue and options."""
+"""The part of ``stackmend check`` for Octavia: database, APIs, work queue and options."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _project(resources: Resources) -> Checked:
 
 
 def _clocks(resources: Resources) -> Iterator[Checked]:
-    """Compare the clocks of Octavia's health manager, which writes heartbeats, and of the database."""
+    """Warn if most heartbeats are in the future, because the clocks of Octavia's health manager and of the database differ."""
     try:
         beats = resources.get(OctaviaDatabase.from_resources).run(queries.healths)
     except (HandlerError, ConfigError):
@@ -86,7 +86,6 @@ def _clocks(resources: Resources) -> Iterator[Checked]:
 
 
 def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Name the handlers that cannot heal, because stackmend cannot judge Octavia's queue, or no worker consumes it."""
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     names = " and ".join(sorted(healing & _NEED_QUEUE))
     requesting = " and ".join(sorted(healing & _REQUEST))
@@ -128,7 +127,6 @@ def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
 
 
 def _names(files: ServiceFiles) -> Iterator[Checked]:
-    """Warn if Octavia gives its servers random names, which show neither an amphora nor Octavia."""
     value = files.get("nova", "random_amphora_name_length") or "0"
     if value.strip() == "0":
         return
@@ -141,7 +139,6 @@ def _names(files: ServiceFiles) -> Iterator[Checked]:
 
 
 def _heartbeats(resources: Resources, where: str) -> Checked:
-    """Check that silence counts as a failure before Octavia's health manager deletes the server."""
     timeout = options.amphora_settings(resources.conf).heartbeat_timeout
     preservation = resources.get(housekeeping_settings)
     after = preservation.stale_after
@@ -160,7 +157,6 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
-    """Warn if the sweep of ``failed_amphora`` reads heartbeats so rarely that silence proves no failure."""
     option = "failed_amphora_interval"
     if option not in conf[settings.GROUP] or conf[settings.GROUP][option] <= LONGEST_WATCH:
         return

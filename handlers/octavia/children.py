@@ -4,8 +4,8 @@ Octavia's API sets an object and its load balancer to PENDING_* in one transacti
 PENDING_* under an ACTIVE load balancer has lost its flow.
 
 A failover writes all objects into the new amphorae, except those in PENDING_DELETE. Then it sets all objects to ACTIVE, even
-one that its owner deleted. Octavia 10 to 12 leave a pool without a listener in PENDING_*, so stackmend requests no second
-failover for the same object.
+one that its owner deleted. Octavia 10 to 12 do not set a pool without a listener, so stackmend requests no second failover for
+the same object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.
@@ -50,7 +50,7 @@ _SOURCES: dict[Kind, tuple[sa.Table, sa.FromClause, sa.Column[Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A listener, a pool or a part of one.
+    """A listener, a pool, or a part of one: member, health monitor, L7 policy or L7 rule.
 
     :param age: seconds since the row was last written
     """
@@ -67,7 +67,7 @@ class Child:
 
 
 def pending(connection: Connection) -> list[Child]:
-    """Return the listeners, pools and their parts in PENDING_*, of all load balancers."""
+    """Return the listeners, pools and their parts in PENDING_* of all load balancers."""
     return [child for kind in Kind for child in _pending(connection, kind)]
 
 
@@ -89,13 +89,14 @@ def _pending(connection: Connection, kind: Kind, *conditions: sa.ColumnElement[b
 
 
 def names(children: Sequence[Child]) -> str:
-    """Return kind, id and status of the first children, and the number of the others, as text."""
     listed = ", ".join(f"{child} ({child.status})" for child in children[:_LISTED])
     return listed if len(children) <= _LISTED else f"{listed} and {len(children) - _LISTED} others"
 
 
 def deleted(children: Iterable[Child]) -> str:
-    """Return why a failover would restore a child that its owner deleted; empty when no child is in PENDING_DELETE."""
+    """Return why a failover would do harm: it restores a child that its owner deleted. Return an empty text without such a
+    child.
+    """
     found = [str(child) for child in children if child.status == "PENDING_DELETE"]
     return f"its owner deleted {found[0]}, and a failover restores it: delete it again" if found else ""
 

@@ -1,6 +1,6 @@
-"""Servers, ports, images and groups as values, and stackmend's marks on these objects.
+"""Servers, ports, images and groups as values, and the marks that stackmend writes on them.
 
-Only the cloud stores the marks, so they cannot disagree with it. Ages are by the clock of this host.
+No database stores the marks, so no record can disagree with the cloud. Ages are by the clock of this host.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Server:
     :param host: None for a server without a host (being built, or shelved and offloaded)
     :param host_up: whether the host's compute service answers; None when unknown
     :param image: None for a server that boots from a volume
-    :param groups: ids of the server groups; empty when the server was read by a listing
+    :param groups: ids of the server groups; empty if the server comes from a listing
     :param age: seconds since the creation
-    :param quiet: seconds since Nova's last change
+    :param quiet: seconds since Nova last changed the server
     """
 
     id: str
@@ -70,7 +70,7 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: a write names this revision, and fails when Neutron's port has another
+    :param revision: the number that a write names; the write fails when Neutron's port has another
     :param age: seconds since the creation
     """
 
@@ -113,7 +113,7 @@ class Group:
     """A server group or a security group of Octavia's project.
 
     :param tags: tags of a security group that was read by name; otherwise empty
-    :param age: seconds since the creation of a security group; 0 for a server group, because Nova shows no time of it
+    :param age: seconds since the creation of a security group; 0 for a server group, whose age Nova does not show
     """
 
     id: str

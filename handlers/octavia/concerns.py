@@ -1,4 +1,6 @@
-"""The objects of a finding that an exemption can name. One name too many withholds a heal; one too few lets a heal begin."""
+"""Names the concerns of a finding. A name too many can only withhold a heal; a missing name lets stackmend heal an exempt
+object.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ def named(kind: str, *names: str | None) -> frozenset[str]:
 
 
 def of_server(server: Server | None) -> frozenset[str]:
-    """Name a server, also as Nova's key does, with its host and project."""
+    """Return the concerns of a server: its id (also under the kind ``instance``, as in Nova's keys), host and project."""
     if server is None:
         return frozenset()
     own = named("server", server.id) | named("instance", server.id)
@@ -30,7 +32,7 @@ def of_balancer(balancer: records.LoadBalancer | None) -> frozenset[str]:
 
 
 def of_amphorae(amphorae: Iterable[records.Amphora]) -> frozenset[str]:
-    """Name amphorae with the servers and load balancers in their rows."""
+    """Return the concerns of amphorae: their ids, and the servers and load balancers in their rows."""
     found = frozenset[str]()
     for row in amphorae:
         found |= named("amphora", row.id) | named("server", row.compute_id) | named("instance", row.compute_id)

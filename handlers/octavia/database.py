@@ -1,4 +1,4 @@
-"""The connection to Octavia's database, and the check of its schema."""
+"""Octavia's database: the connection, and the check of its schema."""
 
 from __future__ import annotations
 
@@ -28,25 +28,22 @@ class OctaviaDatabase:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Connect by the options ``[octavia]``.
-
-        :raises ConfigError: when no URL of Octavia's database is known
-        """
+        """:raises ConfigError: when neither ``[octavia]`` nor ``octavia.conf`` has the URL of Octavia's database"""
         return cls(options.database_url(resources.conf))
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
+        """Return ``work(connection)``, run in a transaction; ``work`` may run more than once.
 
         :raises Unavailable: when the database does not answer, or answers with an error
         """
         return self._database.run(work)
 
     def plan(self, statements: Iterable[Writing]) -> list[str]:
-        """Return statements as lines of a plan."""
+        """Return SQL statements as the lines of a plan; run none."""
         return self._database.plan(statements).splitlines()
 
     def require_known_schema(self) -> None:
-        """:raises Refused: when stackmend does not know the schema
+        """:raises Refused: when stackmend does not know the schema of this database
         :raises Unavailable: when the database does not answer
         """
         self._schemas.require([self._database])

@@ -1,7 +1,7 @@
-"""Octavia's scenes in ``stackmend demo``: amphorae of the driver ``noop`` fail, and a spare is missing.
+"""Octavia's scenes in ``stackmend demo``: three amphorae of the driver ``noop`` fail, and a spare is missing.
 
 Nova makes no image of a server that boots from a volume. So the method ``snapshot`` preserves the first amphora by ``unplug``,
-and the second as an image. The third exceeds the maximum, and the scheme ``cycle`` deletes the first.
+and the second as an image. The third exceeds the maximum, so the scheme ``cycle`` deletes the first.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ _POOL = Key("pool", spares.ANY)
 
 
 class OctaviaDemo(Demo):
-    """A missing spare and three failed amphorae."""
-
     world = "Octavia's database, with amphorae in memory"
     handlers = frozenset({"failed_amphora", "spare_pool"})
 
@@ -63,7 +61,6 @@ class OctaviaDemo(Demo):
         }
 
     def join(self, resources: Resources) -> None:
-        """Add Octavia to the demo: build load balancers and a spare in the simulated cloud."""
         driver = resources.get(chosen_driver)
         if not isinstance(driver, NoopDriver):
             raise TypeError(f"the demonstration needs the driver noop, not {type(driver).__name__}")

@@ -1,7 +1,8 @@
-"""The longest time that a flow of Octavia works without writing a row.
+"""The longest time for which a flow of Octavia works without writing a row.
 
-No flow works on a row that was unchanged for longer. A flow waits for a build slot, the boot, the amphora's agent, a detached
-port, Nova and Neutron. Options of ``octavia.conf`` limit each wait. The sum is the longest time between two writes.
+When a row has not changed for longer, no flow works on it. Between two writes, a flow waits for a build slot, the boot, the
+amphora's agent, a detached port, Nova and Neutron. Options of ``octavia.conf`` limit each wait; the longest time is the sum of
+all.
 
 If the agent accepts connections and never answers, each retry takes both timeouts and two pauses.
 
@@ -18,7 +19,7 @@ from handlers.access.service_files import ConfigError, ServiceFiles
 
 @dataclass(frozen=True, slots=True)
 class FlowTimes:
-    """Octavia's retry and timeout options, with Octavia's defaults. Times are in seconds."""
+    """Octavia's retry and timeout options, with Octavia's defaults; times in seconds."""
 
     build_active_retries: float = 120
     build_retry_interval: float = 5
@@ -36,7 +37,7 @@ class FlowTimes:
 
     @property
     def longest_silence(self) -> float:
-        """The longest time, in seconds, in which a working flow writes no row."""
+        """The longest time, in seconds, for which a working flow writes no row."""
         answer = self.rest_request_conn_timeout + self.rest_request_read_timeout
         return (
             self.build_active_retries * self.build_retry_interval
@@ -49,7 +50,7 @@ class FlowTimes:
 
     @property
     def safe_age(self) -> float:
-        """The default time without a change, in seconds, after which no flow works on a row."""
+        """The default number of seconds after which an unchanged row proves that no flow works on it."""
         return 2 * self.longest_silence
 
 
@@ -70,7 +71,7 @@ _SECTIONS = {
 
 
 def flow_times(files: ServiceFiles) -> FlowTimes:
-    """Read the options from Octavia's files, with Octavia's defaults.
+    """Read the retry and timeout options from Octavia's configuration files, with Octavia's defaults.
 
     :raises ConfigError: when a value is not a number
     """
@@ -95,11 +96,11 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return the time without a change, in seconds, after which no flow works on a row.
+    """Return the number of seconds after which an unchanged row proves that no flow works on it.
 
     :param given: the operator's value; None for the default
     :param option: the option's name, for errors
-    :raises ConfigError: when a flow can work longer than ``given`` without a change
+    :raises ConfigError: when a flow can work for longer than ``given`` without a change
     """
     if given is None:
         return times.safe_age

@@ -1,4 +1,4 @@
-"""The four methods of Octavia's Housekeeping Manager specification, for any driver."""
+"""Implements the four methods of Octavia's Housekeeping Manager specification with any driver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count ready spares, but not those beyond a pool's size: they replace no spare of another pool."""
+        """Count the ready spares of all pools, but none beyond a pool's size: it cannot replace a missing spare of another
+        pool.
+        """
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )

@@ -1,9 +1,9 @@
-"""The four methods of Octavia's Housekeeping Manager specification (2014).
+"""The interface of Octavia's Housekeeping Manager specification (2014), and its errors.
 
-The specification's loop is the work of the handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae``.
+The handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae`` do the work of the specification's loop.
 
-Every error of an API or of the database becomes exactly one of the exceptions below. A method that is switched off, or that the
-driver lacks, raises NotImplementedError.
+Every error of an API or of the database becomes exactly one exception of this module. A method that is switched off, or that
+the driver lacks, raises NotImplementedError.
 
 Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``.
 """
@@ -28,7 +28,8 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """No answer, a 5xx answer, or a refusal because of the object's state (409). This proves nothing about the object.
+    """An API did not answer, answered 5xx, or refused because of the object's state (409). This proves nothing about the
+    object.
 
     :param dependency: the service that did not answer (``compute``, ``network``, ``image``, ``load-balancer``), or the object
         whose state refused the call (``server:<id>``)
@@ -44,7 +45,7 @@ class DeleteFailed(AmphoraDriverError):
 
 
 class HousekeepingManager(ABC):
-    """The specification's interface. Every method may also raise :class:`AmphoraDriverError`."""
+    """The interface of the Housekeeping Manager specification. Every method may also raise :class:`AmphoraDriverError`."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
@@ -68,7 +69,7 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return the numbers of ready and of wanted spares; zeros when the manager supports no spares.
+    """Log and return the numbers of ready and of wanted spares; both are 0 when the manager supports no spares.
 
     :raises AmphoraDriverError: when a call fails
     """
@@ -82,7 +83,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """As :func:`log_pool_size`; then begin to build the missing spares.
+    """Begin to build the missing spares; log and return the numbers of ready and of wanted spares from before.
 
     :raises AmphoraDriverError: when a call fails
     """

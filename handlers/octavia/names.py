@@ -30,7 +30,7 @@ IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_D
 
 
 def amphora_of_server(name: str) -> str | None:
-    """Return the amphora's id in a server's name; None for other names."""
+    """Return the amphora's id in a server's name; None for a name that is not Octavia's."""
     return _match(_SERVER, name)
 
 
@@ -64,7 +64,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether a server is preserved, a spare or released to an operator, so that it is no leftover."""
+    """Return whether a server is no leftover because it is preserved, a spare, or released to an operator."""
     return _is_marked(server) or server.name.startswith(PRESERVED_PREFIX)
 
 
@@ -77,12 +77,11 @@ def _is_marked(server: Server) -> bool:
 
 
 def may_be_stuck(row: records.Amphora) -> bool:
-    """Return whether an amphora is on no load balancer, or in a state that only a flow sets."""
     return row.load_balancer_id is None or row.status in IN_A_FLOW
 
 
 def in_flow(row: records.Amphora, grace: float) -> bool:
-    """Return whether Octavia may still work on an amphora that is on no load balancer.
+    """Return whether Octavia may still work on an amphora without a load balancer.
 
     :param grace: seconds after the last change during which Octavia may still work
     """
@@ -90,9 +89,9 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 
 
 def foreign(found: Server, amphora: str, project: str) -> str:
-    """Return a refusal if Octavia did not create the server for this amphora; empty if it did.
+    """Return why a server is not the one that Octavia created for this amphora; empty if it is.
 
-    stackmend may have renamed the server before it gave up a preservation.
+    The name may also begin with PRESERVED_PREFIX: stackmend may have renamed the server before it gave up a preservation.
 
     :param project: id of Octavia's project
     """

@@ -1,4 +1,4 @@
-"""The options ``[octavia]``; values in Octavia's own files are the defaults."""
+"""The options ``[octavia]``; by default, values come from Octavia's configuration files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """The options by which Octavia boots amphorae. Networks and groups are lists of ids."""
+    """The options by which Octavia boots amphorae. Networks and security groups are ids."""
 
     image_tag: str | None
     image_owner: str | None
@@ -99,7 +99,7 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL of the broker on which Octavia publishes notifications; None when no file names a broker."""
+    """Return the URL of the broker on which Octavia publishes notifications; None when no option or file names it."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     octavia = files(conf)
@@ -107,7 +107,7 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """:raises ConfigError: when a value in Octavia's files cannot be read"""
+    """:raises ConfigError: when ``heartbeat_timeout`` in Octavia's files is not a number"""
     octavia = files(conf)
 
     def worker(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """Whether Octavia's database and the cloud belong together. If not, stackmend removes nothing.
 
-They may not after a mistake in the region, with a second Octavia in the project, or when a database was restored. The signs are
-the same: Nova has few of the servers that the rows name, or many servers have no row.
+Both may differ after a mistake in the region, with a second Octavia in the project, or after a database was restored. Then Nova
+has few of the servers that the rows name, or many servers have no row.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FEW, FEW_PART = 2, 0.05
 class Pairing:
     """Counts of the servers that Octavia's rows name and that Nova shows.
 
-    :param named: servers that the rows of serving amphorae name
-    :param seen: servers among ``named`` that Nova shows
-    :param strangers: servers that have an amphora's name, but no row
+    :param named: servers in the rows of serving amphorae
+    :param seen: those of ``named`` that Nova shows
+    :param strangers: servers with an amphora's name, but without a row
     """
 
     named: int

@@ -1,6 +1,6 @@
-"""The SELECTs that several handlers run against Octavia's database.
+"""SELECTs against Octavia's database that several handlers run.
 
-Each function runs in a transaction of the caller, and can run twice. Ages are by the clock of the database.
+Each function runs in a transaction of the caller, and can run twice. Ages are by the database's clock.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield the ids in lists of at most CHUNK, so that no statement grows with the cloud."""
+    """Yield the ids in lists of at most CHUNK ids, which limits the length of a statement."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -117,7 +117,7 @@ def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
 
 
 def open_requests(connection: Connection) -> int:
-    """Count load balancers and amphorae whose request may wait in Octavia's queues or in a worker."""
+    """Count the load balancers and amphorae whose request may wait in Octavia's queues or in a worker."""
     pending = sa.select(sa.func.count()).where(
         _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
     )
@@ -134,7 +134,7 @@ def providers(connection: Connection) -> frozenset[str]:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Return the provisioning status of each load balancer that has a row. Octavia keeps a DELETED row for a week."""
+    """Return the provisioning status of those load balancers that have a row. Octavia keeps a DELETED row for a week."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -148,7 +148,7 @@ def amphora(connection: Connection, identity: str) -> records.Amphora | None:
 
 
 def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
-    """Return the amphora whose row names a server; a row that is not DELETED goes first."""
+    """Return the amphora whose row names a server; of several, one that is not DELETED."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
     rows = [_amphora(row) for row in connection.execute(query)]
     rows.sort(key=lambda found: (found.status == "DELETED", found.age))
@@ -187,7 +187,7 @@ def has_member_ports(connection: Connection) -> bool:
 
 
 def member_ports(connection: Connection, amphora: str) -> list[str]:
-    """Return the ids of an amphora's member ports; no ids before Octavia 16."""
+    """Return the ids of an amphora's member ports; none before Octavia 16."""
     if not has_member_ports(connection):
         return []
     c = tables.amphora_member_port.c
@@ -200,7 +200,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the id of each load balancer's VIP port, by the load balancer's id; skip DELETED load balancers."""
+    """Return the id of the VIP port of each load balancer that is not DELETED, by the load balancer's id."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

@@ -1,14 +1,13 @@
 """Whether stackmend may fail over a load balancer in ERROR as a whole, and how often.
 
-Such a failover creates the VIP port again. So stackmend requests none after a failed deletion or creation: the owner must
-choose. Octavia's deletion first removes the server group, then the security group and the VIP port, then the amphorae
+Such a failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
+A deletion by Octavia first removes the server group, then the security group and the VIP port, then the amphorae
 (``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
 failed creation leaves no amphora row.
 
 Before each request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
 replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So an attempt counts once
-the row has changed, even if the answer was lost. A request that was refused or never sent does not count. A failover that
-replaces the amphora ends the count.
+the row has changed, even if the answer was lost, until a failover replaces the amphora.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A recorded failover.
+    """A failover that stackmend requested, or was about to request.
 
     :param amphora: one amphora that the failover should replace
     :param version: version of the load balancer's row before the request
@@ -47,12 +46,12 @@ class Attempt:
 
     @property
     def tag(self) -> str:
-        """The tag that records the attempt; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
+        """The security group's tag; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
         return f"{_TAG}{self.amphora}-{self.version:x}"
 
 
 def version(balancer: records.LoadBalancer) -> int:
-    """Return the version of a load balancer's row: the time of the last change, in microseconds."""
+    """Return the version of a load balancer's row: the time of its last change in microseconds."""
     return 0 if balancer.updated_at is None else (balancer.updated_at - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -64,7 +63,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that Octavia accepted and that failed to replace any of these amphorae."""
+    """Count the failovers that Octavia accepted for one of these amphorae, which they failed to replace."""
     return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
 
 
@@ -73,7 +72,7 @@ class Remains:
     """The objects that a load balancer in ERROR still has.
 
     :param amphorae: ids of the rows that are not DELETED
-    :param security_group: None when Neutron has no such security group
+    :param security_group: None when Neutron has none
     """
 
     balancer: records.LoadBalancer
@@ -88,7 +87,7 @@ class Remains:
 
     @property
     def lately(self) -> int:
-        """The number of accepted failovers within the last week, of any amphora."""
+        """The number of failovers that Octavia accepted within the last week."""
         now = version(self.balancer)
         return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
 
@@ -124,7 +123,7 @@ def obstacle(remains: Remains) -> str:
 
 
 def pause(remains: Remains) -> float:
-    """Return the seconds that a load balancer must have been in ERROR before its next failover."""
+    """Return the seconds for which a load balancer must be in ERROR before its next failover."""
     return PAUSES[min(remains.attempts, len(PAUSES) - 1)]
 
 
@@ -148,13 +147,12 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
 def require(
     driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
 ) -> Remains:
-    """Return the objects that a load balancer in ERROR still has, if stackmend may fail over the load balancer now.
+    """Return :func:`read`, if stackmend may fail over the load balancer now.
 
-    :param amphorae: all amphora rows of the load balancer
     :param settled_for: seconds since a flow last worked on the load balancer
     :raises Refused: when a deletion or creation has failed, or earlier failovers did not help
     :raises InFlight: when the last attempt is too recent
-    :raises Unavailable: as :func:`read`
+    :raises Unavailable: when the database, Neutron or Nova does not answer
     """
     remains = read(driver, balancer, amphorae)
     if reason := obstacle(remains):
@@ -173,9 +171,9 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
 
 
 def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str) -> None:
-    """Record a failover, right before the request, as a tag of the security group; do nothing when ``group`` is None.
+    """Record a failover as a tag of the security group, right before the request; do nothing when ``group`` is None.
 
-    Remove tags of more than a week ago, because Neutron allows 50 tags (``neutron/extensions/tagging.py``).
+    Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
     :param balancer: the row that the proof read
     :param amphora: one amphora that the failover should replace

@@ -1,6 +1,6 @@
-"""Rows of Octavia's database as values, with the columns that handlers need.
+"""Rows of Octavia's database as values.
 
-Ages are in seconds, by the clock of the database. ``updated_at`` keeps the value that was read, because writes compare it.
+Ages are in seconds, by the database's clock. ``updated_at`` keeps the value that was read, because writes compare it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Amphora:
     """A row of ``amphora``.
 
     :param age: seconds since the row was last written
-    :param cert_expiration: the end of the amphora's certificate; Octavia's worker writes this time before it boots the server
+    :param cert_expiration: the end of the amphora's certificate; Octavia's worker writes it before it boots the server
     """
 
     id: str
@@ -71,7 +71,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row is an F5 device, not an amphora (the F5 provider's ``status_manager.py``)."""
+        """Whether the row belongs to an F5 device, not to an amphora (the F5 provider's ``status_manager.py``)."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 
@@ -81,7 +81,7 @@ class Health:
 
     :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
     :param last_update: the time of the last heartbeat, or the end of a heartbeat lease
-    :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears this column
+    :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears it
     """
 
     amphora_id: str

@@ -1,7 +1,7 @@
-"""Runs a heal without its writes, to know them before.
+"""Runs the code of a heal without its writes, to show them as the plan.
 
-The code of a heal is the code of its plan, so the plan cannot differ. Only the calls in :data:`READS` and SELECTs without locks
-reach the cloud. Every other call or statement is recorded instead.
+Only the driver's calls in :data:`READS` and SELECTs without locks reach the cloud and the database. Every other call or
+statement is recorded instead.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def plan(driver: Driver, heal: Callable[[Driver], object]) -> str:
 
 
 class _Rehearsal:
-    """The methods of a driver; deleted objects disappear from its answers."""
+    """A driver that records its writes; objects that they would delete disappear from its answers."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -115,7 +115,7 @@ class _Database:
 
 
 class _Done:
-    """The answer to a recorded statement, which would have changed its one row."""
+    """The result of a recorded statement, as if it had changed one row."""
 
     rowcount = 1
 

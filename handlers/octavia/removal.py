@@ -1,11 +1,11 @@
 """Removes an amphora completely, and verifies the removal.
 
-stackmend deletes the row last, because it needs the row to continue an interrupted removal. Every step can run twice.
+stackmend sets the row to DELETED last, because it needs the row to continue an interrupted removal. Every step can run twice.
 
 For an amphora in ERROR, stackmend first calls Octavia's ``DELETE /octavia/amphorae/ID``. Only the row shows the result. Before
-Octavia 18, the row becomes PENDING_DELETE and no worker gets the message. In Octavia 19, after a failure, the row stays
-PENDING_DELETE for ever. stackmend always removes server and ports itself: Octavia does not wait for Nova, and deletes only the
-ports that the row names.
+Octavia 18, the row becomes PENDING_DELETE, and no worker gets the request. In Octavia 19, a row stays PENDING_DELETE after a
+failure. stackmend always removes server and ports itself: Octavia does not wait for Nova, and deletes only the ports that the
+row names.
 
 Sources: ``octavia/api/v2/controllers/amphora.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``.
 """
@@ -58,7 +58,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
-    """Ask Octavia to delete an amphora; return whether the row became DELETED within OCTAVIA_DEADLINE."""
+    """Ask Octavia to delete an amphora; return whether its row becomes DELETED within OCTAVIA_DEADLINE."""
 
     def is_deleted() -> bool:
         row = _row(driver, identity)
@@ -77,7 +77,7 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 
 
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
-    """Return the amphora's server; None when Nova has no such server.
+    """Return the amphora's server; None when Nova has none.
 
     :raises DeleteFailed: when Octavia did not create the server for this amphora, or it is preserved, a spare or released
     """
@@ -98,7 +98,7 @@ def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
 
 
 def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
-    """Return the ports of Octavia's project whose name has the amphora's id; Nova itself deletes the management port."""
+    """Return the VRRP and member ports of an amphora; Nova itself deletes the management port."""
     project = driver.project()
     return [
         port for port in driver.ports() if port.project_id == project and names.amphora_of_port(port.name) == row.id
@@ -118,9 +118,9 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port. First read it again, because Nova changes a port when it deletes the server.
+    """Delete a port, in the state of a new read: Nova changes a port when it deletes the server.
 
-    :raises DeleteFailed: when a server uses the port, or Neutron still has the port
+    :raises DeleteFailed: when a server uses the port, or Neutron still has it
     """
     now = driver.port(port.id)
     if now is None:

@@ -1,4 +1,4 @@
-"""The options ``[housekeeping]``: those of Octavia's Housekeeping Manager specification, and our own."""
+"""The options ``[housekeeping]``: those of Octavia's Housekeeping Manager specification, and stackmend's own."""
 
 from __future__ import annotations
 
@@ -143,10 +143,10 @@ _LOST = 3
 class HousekeepingSettings:
     """The values of ``[housekeeping]``; times are in seconds.
 
-    :param heartbeat_timeout: seconds of silence after which Octavia's health manager replaces an amphora
-    :param stale_after: seconds of silence after which an amphora counts as failed
-    :param longest_flow: longest time in which a working flow of Octavia writes no row
-    :param spare_owner: metadata value of the placeholders that belong to this stackmend
+    :param heartbeat_timeout: silence after which Octavia's health manager replaces an amphora
+    :param stale_after: silence after which an amphora counts as failed
+    :param longest_flow: longest time for which a working flow of Octavia writes no row
+    :param spare_owner: mark of the placeholders and preserved amphorae of this stackmend
     """
 
     spare_amphora_pool_size: int = 0
@@ -169,12 +169,12 @@ class HousekeepingSettings:
 
     @property
     def quiet_after(self) -> float:
-        """Seconds after the last heartbeat for which that heartbeat contradicts a failure."""
+        """The greatest age, in seconds, at which a last heartbeat still contradicts a failure."""
         return 1.2 * self.heartbeat_interval
 
     @property
     def heard_within(self) -> float:
-        """The greatest age, in seconds, that a healthy amphora's last heartbeat reaches."""
+        """The greatest age, in seconds, of the last heartbeat of a healthy amphora."""
         return _LOST * self.heartbeat_interval
 
     @property
@@ -183,7 +183,7 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller of both limits; 0: none.
+    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller limit; 0: no limit.
 
     :param own: stackmend's limit; 0: no limit
     :param octavias: Octavia's limit, which counts the amphora itself; 0: no limit; 1: Octavia fails over no amphora

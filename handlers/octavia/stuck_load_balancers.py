@@ -16,28 +16,27 @@ stuck-children         ACTIVE, but a listener, pool, member, health monitor, L7 
 =====================  =================================================================================================
 
 **Why Octavia lets it.** A worker takes a request off the queue before it begins. When the worker dies, the request is lost and
-the state stays. Octavia's health manager reads heartbeats only, so it does not see a missing amphora. After a failover, the old
-amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not each of its
+the state stays. Octavia's health manager reads only heartbeats, so it does not notice a missing amphora. After a failover, the
+old amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not all its
 objects (:mod:`handlers.octavia.children`).
 
 **What is read.** The load balancer, its objects in PENDING_*, and the amphora rows on it. Octavia's notifications of a creation
-or update name the load balancer. No row may have changed within ``stuck_load_balancers_after``, by the database's clock, and no
-amphora's server may be building. Octavia's queue must prove that no request waits for a worker
-(:mod:`handlers.octavia.work_queue`). Without this proof, stackmend only reports the load balancer.
+or update name the load balancer. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be
+building. Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only
+reports the load balancer.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
 time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers. So it recognises its own
-ERROR even after a crash, while the row is unchanged. Then, or for a wrong number of amphorae, stackmend asks Octavia's API for
-a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no
-server and no port.
+ERROR even after a crash. Then, or for a wrong number of amphorae, it asks Octavia's API for a failover, and a spare makes room.
+From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
 
-**What is not changed.** A load balancer on which a flow may work. Failed amphorae: the handler ``failed_amphora`` replaces
-these amphorae. A load balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`).
-An object in PENDING_DELETE: a failover would restore it.
+**What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
+balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
+PENDING_DELETE: a failover would restore it.
 
-**Why a race does no harm.** stackmend repeats a failover that did not help only after ``stuck_load_balancers_after``, and at
-most three times a week. It does not repeat one that left an object in PENDING_*. Octavia refuses a failover while a flow works
-on the load balancer.
+**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. stackmend repeats a failover
+that did not help only after ``stuck_load_balancers_after``, and at most three times a week. It repeats none that left an object
+in PENDING_*.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
@@ -181,7 +180,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when a file of Octavia is malformed or ``stuck_load_balancers_after`` is too short"""
+        """:raises ConfigError: when Octavia's files are malformed or ``stuck_load_balancers_after`` is too short"""
         group = resources.conf[settings.GROUP]
         after = age_or_default(
             group.stuck_load_balancers_after,
@@ -297,13 +296,13 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; not healable when :func:`rebuild.obstacle` forbids the failover."""
+        """Return a finding whose heal is a failover; it is only reported if :func:`rebuild.obstacle` gives a reason."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _was_freed(self, balancer: Balancer) -> bool:
-        """Return whether stackmend set the load balancer to ERROR, and nothing has changed it since."""
+        """Return whether stackmend set the load balancer to ERROR, and its row has not changed since."""
         at = balancer.row.updated_at
         return at is not None and any(
             server.metadata.get(FREED) == at.isoformat() for server in self._servers(balancer.live)
@@ -391,10 +390,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         )
 
     def _mark_freed(self, server: Server, at: datetime) -> None:
-        """Write the time of the change to ERROR into a server's metadata.
+        """Record in a server's metadata when stackmend sets the load balancer to ERROR.
 
-        Nova refuses metadata for a server in ERROR. That server's amphora has failed, so ``failed_amphora`` requests the
-        failover.
+        Nova refuses metadata for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})
@@ -444,7 +442,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
 
 def _a_second_ago(connection: Connection) -> datetime:
-    """Return the database's time one second ago, in whole seconds as in MySQL; any later write has another time."""
+    """Return the database's time one second ago, in whole seconds as in MySQL, so that any later write has another time."""
     now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
     return now.replace(microsecond=0) - timedelta(seconds=1)
 

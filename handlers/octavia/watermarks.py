@@ -1,7 +1,6 @@
 """The watermark of Octavia's database: the creation times of old load balancers.
 
-The watermark has no highest ids, because the ids are UUIDs. A missing row proves nothing: Octavia's housekeeping deletes
-expired rows.
+It has no highest ids, because the ids are UUIDs. A missing row proves nothing: Octavia's housekeeping deletes expired rows.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _MOST = 20
 
 
 def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermark; nothing when Octavia is not configured or the database does not answer."""
+    """Yield the watermark of Octavia's database; nothing when none is configured or the database does not answer."""
     if not options.configured(resources.conf):
         return
     try:

@@ -1,7 +1,7 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
 
-The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. A heal before
-a worker takes the request would make two flows. So three facts must hold before any change:
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
+before a worker takes the request, two flows would run. So three facts must hold before a change:
 
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
 - The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have another
@@ -11,9 +11,9 @@ a worker takes the request would make two flows. So three facts must hold before
 
 The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
 
-Before stackmend asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. If the broker does
-not answer, the API waits without end, and locks the load balancer's row all the while
-(``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``). The lock also stops Octavia's health manager.
+Before stackmend asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. While the broker
+does not answer, the API waits and locks the load balancer's row (``octavia/api/v2/controllers/amphora.py``,
+``oslo_messaging/rpc/client.py``). That lock stops Octavia's health manager too.
 
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.
 """
@@ -42,8 +42,8 @@ THREADS = 64
 class WorkQueue:
     """Octavia's queues on Octavia's broker. Thread-safe.
 
-    :param depth: reads the queue with this name
-    :param refusal: why the queue proves nothing; empty when the queue can prove that no request waits
+    :param depth: reads the numbers of messages and consumers of the queue with a given name
+    :param refusal: why the queue proves nothing; empty when it can prove that no request waits
     :param threads: requests that one worker runs at the same time
     :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
     """
@@ -73,7 +73,7 @@ class WorkQueue:
         )
 
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
-        """Return only when no request waits and a worker would take one.
+        """Raise unless no request waits and a worker would take one.
 
         :param requests: number of load balancers and amphorae whose request may still be open
         :param providers: the amphora providers that have a load balancer
@@ -95,7 +95,7 @@ class WorkQueue:
             )
 
     def require_worker(self) -> None:
-        """Return only when the broker answers and a worker takes requests, so that the API can send one.
+        """Raise unless a worker would take a request that Octavia's API sends.
 
         :raises Unavailable: when the broker is unknown or does not answer, or no worker consumes the queue
         """
@@ -131,7 +131,7 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
 
 
 def _flows(files: ServiceFiles) -> str:
-    """Return why the longest time of a flow is unknown; empty where the files have the group with the retry options."""
+    """Return why the longest time of a flow is unknown; empty where the files have ``[haproxy_amphora]``."""
     if files.has_section("haproxy_amphora"):
         return ""
     return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"

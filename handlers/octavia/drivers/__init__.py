@@ -1,4 +1,4 @@
-"""The calls to the cloud.
+"""The calls to a cloud.
 
 ==============  ========================================================================================================
 base.py         the interface that every driver implements

@@ -1,8 +1,8 @@
-"""The interface that every driver implements: the calls to Nova, Neutron, Glance and Octavia.
+"""The interface of all drivers: calls to Nova, Neutron, Glance and Octavia.
 
 Each method makes one call or one listing, and does not wait for the effect of a write. When an object does not exist, a read
 returns None, a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. Every method
-raises only the exceptions of :mod:`handlers.octavia.housekeeping`.
+raises only exceptions of :mod:`handlers.octavia.housekeeping`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return what a writing method sends, as lines of a plan: by default its name and arguments. This sends nothing."""
+        """Return the requests of a writing method as lines of a plan, unsent; by default the method's name and arguments."""
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
@@ -47,13 +47,13 @@ class Driver(ABC):
 
     @abstractmethod
     def server(self, server: str) -> Server | None:
-        """Return one server, of any project."""
+        """Return a server of any project."""
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
         """Return every server of Octavia's project. Absence from this list proves nothing; :meth:`server` can prove it.
 
-        :raises UnavailableException: also when a cell does not answer, because the cell's servers are unknown, not absent
+        :raises UnavailableException: also when a cell does not answer, because its servers are unknown, not absent
         """
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Driver(ABC):
         """
 
     def headroom(self, flavor: str = "") -> int | None:
-        """Return how many more servers the quotas of Octavia's project allow; None without a limit.
+        """Return how many more servers the quotas of Octavia's project allow; None without a quota.
 
         :param flavor: a flavor's id; empty for the flavor of amphorae
         """
@@ -98,11 +98,11 @@ class Driver(ABC):
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a server's tag; return whether this call removed it. Nova refuses in the states in which it refuses tags."""
+        """Remove a server's tag, in the states of :meth:`tag_server`; return whether this call removed it."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
-        """Lock a server, so that only an administrator can change the server."""
+        """Lock a server, so that only an administrator can change it."""
 
     @abstractmethod
     def unlock_server(self, server: str) -> None:
@@ -110,13 +110,13 @@ class Driver(ABC):
 
     @abstractmethod
     def console(self, server: str, lines: int) -> str:
-        """Return the last lines of a server's console log; empty where the host keeps no log."""
+        """Return the last lines of a server's console log; empty where the host keeps none."""
 
     # ports
 
     @abstractmethod
     def port(self, port: str) -> Port | None:
-        """Return one port."""
+        """Return a port of any project."""
 
     @abstractmethod
     def ports_of(self, device: str) -> Sequence[Port]:
@@ -127,11 +127,11 @@ class Driver(ABC):
 
     @abstractmethod
     def ports(self) -> Sequence[Port]:
-        """Return all ports, of any project, with a name that begins with ``octavia-lb-``."""
+        """Return all ports, of any project, whose name begins with ``octavia-lb-``."""
 
     @abstractmethod
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
-        """Return the ports in a network, of any project, that have this address as a fixed address."""
+        """Return the ports, of any project, that have this fixed address in this network."""
 
     @abstractmethod
     def ports_named(self, names: Collection[str]) -> Sequence[Port]:
@@ -153,7 +153,7 @@ class Driver(ABC):
 
     @abstractmethod
     def image(self, image: str) -> Image | None:
-        """Return one image."""
+        """Return an image."""
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
@@ -177,7 +177,7 @@ class Driver(ABC):
 
     @abstractmethod
     def delete_image(self, image: str) -> None:
-        """Delete an image; Glance refuses if the image is protected."""
+        """Delete an image; Glance refuses to delete a protected one."""
 
     # groups
 
@@ -213,7 +213,7 @@ class Driver(ABC):
 
     @abstractmethod
     def require_failover(self, amphora: str) -> None:
-        """Verify that Octavia's API can send requests to a worker, and read the amphora through the API.
+        """Verify that Octavia's API would accept a failover: a worker takes requests, and a read of the amphora succeeds.
 
         The read needs the role that a failover needs (``octavia/policies/amphora.py``).
 

@@ -1,4 +1,4 @@
-"""Chooses the driver that ``[housekeeping] driver`` names; all handlers share this driver."""
+"""Chooses the driver that ``[housekeeping] driver`` names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OWN: dict[str, type[Driver]] = {"noop": NoopDriver, "openstack": OpenStackDrive
 
 
 def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
-    """Return the settings of ``[housekeeping]``, with the heartbeats and flow times of ``octavia.conf``.
+    """Return the options ``[housekeeping]``, with the heartbeats and flow times of ``octavia.conf``.
 
-    :raises ConfigError: when Octavia's files are malformed
+    :raises ConfigError: when a configuration file of Octavia is malformed
     """
     conf = resources.conf
     return replace(
@@ -34,9 +34,10 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 
 
 def chosen_driver(resources: Resources) -> Driver:
-    """Return the driver. Only ``resources.get(chosen_driver)`` makes all handlers share one driver.
+    """Make the driver that ``[housekeeping] driver`` names. Through ``resources.get(chosen_driver)``, all handlers share one
+    driver.
 
-    :raises ConfigError: when an option is missing or wrong, or the named driver is not installed
+    :raises ConfigError: when an option is missing or wrong, or the driver is not installed
     """
     made = _class(resources.conf[GROUP].driver).made
     return made(resources, resources.get(housekeeping_settings), resources.get(OctaviaDatabase.from_resources))

@@ -1,10 +1,9 @@
 """The driver of a cloud in memory, with Octavia on its own database; for trials and tests.
 
-The driver writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses, and creates the tables
-there.
+The driver creates and writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses.
 
 The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server.
-Preserved amphorae and spares are lost. The driver writes no heartbeat records; without one, no amphora becomes silent.
+Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
 """
 
 from __future__ import annotations
@@ -42,10 +41,7 @@ class NoopDriver(Driver):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make the driver on the configured database.
-
-        :raises ConfigError: when the database may belong to a real Octavia
-        """
+        """:raises ConfigError: when the configured database may belong to a real Octavia"""
         if make_url(options.database_url(resources.conf)).get_backend_name() != "sqlite":
             raise ConfigError(
                 "[housekeeping] driver = noop writes Octavia's tables, so it needs an SQLite database "

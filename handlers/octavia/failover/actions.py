@@ -1,8 +1,8 @@
-"""Carries out the steps of :mod:`handlers.octavia.failover.rules`; each step can run again.
+"""Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses; each step can run again.
 
-Each write into Octavia's database first compares the locked row with the row that was read. Before stackmend cuts a server off
-its network, Octavia's API must show that it would accept the failover. If not, stackmend ends the heartbeat lease, and
-Octavia's health manager replaces the amphora.
+Each write into Octavia's database compares the locked row with the row that was read. Before stackmend cuts a server off its
+network, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat lease, and Octavia's
+health manager replaces the amphora.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MAX_VALUE = 255
 
 
 class Actions:
-    """The steps of one heal."""
+    """Carries out the steps of one heal."""
 
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
@@ -88,7 +88,7 @@ class Actions:
         """Carry out a step.
 
         :raises Conflict: when the cloud has changed since ``s`` was read
-        :raises Refused: when ``s`` is of a kind for which the step does not exist
+        :raises Refused: when the step does not exist for the type of ``s``
         :raises InFlight: when Octavia works on the load balancer
         :raises AmphoraDriverError: when a call to the cloud fails
         """
@@ -116,9 +116,9 @@ class Actions:
         )
 
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
-        """Write the end of a lease into the server's metadata before the lease, so that no heartbeat is taken for it.
+        """Write the end of a new lease into the server's metadata, which later distinguishes the lease from a heartbeat.
 
-        :return: the end of the new lease, and those of the last leases; no ends where Nova takes no metadata
+        :return: the end of the new lease, and the ends of the last leases; no ends where Nova takes no metadata
         """
         server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
         if at is None or server.status not in DESCRIBABLE:
@@ -130,7 +130,8 @@ class Actions:
         return at, leases
 
     def _planned_lease(self, s: Situation, at: datetime) -> datetime | None:
-        """Return the newest end in the metadata, if its lease is not written yet, as after the mark, and is long enough.
+        """Return the end of a lease that is in the metadata but not written yet, if it is late enough. The step MARK leaves
+        one.
 
         :param at: the end of a lease that begins now
         """

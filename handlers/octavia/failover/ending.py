@@ -1,7 +1,7 @@
 """The steps after Octavia has replaced an amphora.
 
-The steps complete the old amphora's image and marks, and shelve its server if it is in a server group. They also delete the
-oldest preserved amphora from a full pool, and detach DELETED rows from the load balancer.
+They complete the old amphora's image and marks, and shelve its server if it is in a server group. They also delete the oldest
+preserved amphora from a full pool, and detach DELETED rows from the load balancer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class End:
 
     @property
     def imaging(self) -> Imaging | None:
-        """The server whose image must be made or completed; None when nothing remains to do for the image."""
+        """The server whose image must be made or completed; None when the image needs no step."""
         server = self.server
         if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
@@ -57,7 +57,7 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """The step that completes the marks of a preserved server, or removes those of a server that Octavia did not delete.
+        """The step that completes the marks of a preserved server, or removes those of a server that is not preserved.
 
         ``Wait`` when Nova refuses the step now; None when no step is needed.
         """
@@ -75,7 +75,7 @@ class End:
 
     @property
     def oldest(self) -> str:
-        """The preserved amphora to delete, so that the pool has room for this one; empty when stackmend deletes none."""
+        """The preserved amphora to delete, which makes room in the pool; empty when stackmend deletes none."""
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
         numbered = [one for one in complete if one.since]
@@ -102,18 +102,18 @@ class Imaging:
 
     @property
     def late(self) -> bool:
-        """Whether the time limit for the image has passed."""
+        """Whether stackmend no longer waits for the image: the deadline has passed, or the host is down."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
     def image(self) -> Image | None:
-        """The protected image; otherwise an active image; otherwise any other; None when no image exists."""
+        """The protected image; otherwise an active image; otherwise any other; None without an image."""
         rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
         return self.s.sealed or next(iter(rest), None)
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """The ids of surplus images: stackmend asked for an image again after it lost Nova's answer."""
+        """The ids of surplus images, which exist when stackmend lost Nova's answer and asked for an image again."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -122,7 +122,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether nothing remains to do for the image: it is complete and the server stays, or no image is possible."""
+        """Whether the image needs no step: it is complete and the server stays, or no image is possible."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)

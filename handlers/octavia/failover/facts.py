@@ -1,4 +1,4 @@
-"""Reads all facts about one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance; writes nothing."""
+"""Reads all facts about one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Cloud:
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the id of the amphora that a key names, by its own id or by its server's.
+    """Return the id of the amphora that a key names by its own id or by its server's id.
 
     :raises Unavailable: when Octavia's database or Nova does not answer
     """
@@ -65,7 +65,7 @@ def read(
 ) -> Situation | Replaced | Wait | Nothing:
     """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
 
-    :param known: a reading of the same heal, after the amphora got its place in the pool; the pool is not read again
+    :param known: an earlier reading of the same heal, whose images and pool are used again
     :raises Unavailable: when a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
@@ -84,7 +84,9 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Read the facts of an amphora without a load balancer: its row is in ERROR, or its server is preserved.
+    """Return the facts about an amphora without a load balancer whose row is in ERROR or whose server is preserved.
+
+    Return ``Nothing`` for other amphorae.
 
     :raises Unavailable: when an API does not answer
     """
@@ -136,7 +138,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the row names, or else the marked server; read it alone: a listing shows no server groups."""
+    """Return the server that the row names, or else the marked server; not from a listing, which shows no server groups."""
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
@@ -146,7 +148,7 @@ def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
 
 
 def _images(amphora: records.Amphora, images: Sequence[Image]) -> tuple[Image, ...]:
-    """Return the images that stackmend made of an amphora, without those that an operator renamed."""
+    """Return the images that stackmend made of an amphora, except images that an operator renamed."""
     name = f"{PRESERVED_PREFIX}{amphora.id}"
     return tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id and image.name == name)
 
@@ -167,7 +169,7 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row from its load balancer.
 
-    When Octavia deletes the load balancer, it deletes the servers and ports of attached rows only.
+    A row stays until server and port are gone: if the load balancer is deleted, Octavia deletes those of attached rows only.
     """
     if row.status != "DELETED":
         return False
@@ -215,9 +217,9 @@ def _situation(
 
 
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
-    """Return the other amphorae that recently failed, with their servers' ids.
+    """Return the other amphorae that recently failed, with the ids of their servers.
 
-    A heartbeat in the future shows a lease only if the server has a mark. Otherwise a clock is ahead, and the amphora lives.
+    A heartbeat in the future is a lease only if the server has a mark. Otherwise a clock is ahead, and the amphora lives.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

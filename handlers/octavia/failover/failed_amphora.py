@@ -1,8 +1,8 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
 **What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
-silence, Octavia's health manager replaces the amphora. The deletion of the server destroys all traces of the cause. The health
-manager never replaces an amphora that is in ERROR or never sent a heartbeat.
+silence, Octavia's health manager replaces the amphora, and deletes the server with all traces of the cause. It never replaces
+an amphora that is in ERROR or never sent a heartbeat.
 
 **Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
 ERROR.
@@ -11,25 +11,25 @@ ERROR.
 amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
 stackmend leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`); one heal takes those up to the
-failover. To preserve an amphora within
-``maximum_preserved_amphora_count``, stackmend marks the server and writes a heartbeat lease: a heartbeat in the future, which
-keeps the health manager off. Then it detaches the server's networks, and removes the server from the amphora's row. Next, it
-asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer, whose next update
-would otherwise fail (Octavia 16 to 19). With the method snapshot, stackmend then makes an image of the server.
+**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`); one heal takes all steps up to
+the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
+heartbeat lease, which keeps the health manager off. Then it detaches the server's networks, removes the server from the
+amphora's row, and asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer,
+whose next update would otherwise fail (Octavia 16 to 19). With the method snapshot, stackmend then makes an image of the
+server.
 
-**What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved; if it is in ERROR, stackmend
-replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
+**What is not changed.** An amphora that sends heartbeats keeps its networks; if it is in ERROR, stackmend replaces it once, and
+does not preserve it. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
 cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). stackmend only
 reports a failure when, within ``failover_window``, ``failover_threshold`` others failed, or two others on the same host. It
 rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion
 (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** stackmend takes a step only while the evidence holds. Each write into Octavia's database compares
-the row under the health manager's locks. If the health manager was faster, its failover goes on, and stackmend preserves
-nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If Octavia then
-refuses, stackmend writes the server back into the row, and the health manager replaces the amphora. After a crash of stackmend,
-the heartbeat lease expires, and the next inspection continues from the marks.
+**Why a race does no harm.** Each write into Octavia's database compares the row under the health manager's locks. If the health
+manager was faster, its failover goes on, and stackmend preserves nothing. Before stackmend detaches a network, Octavia's API
+must show that it would accept the failover. If Octavia then refuses, stackmend writes the server back into the row, and the
+health manager replaces the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the
+marks.
 
 **Modes.** The default is ``audit``, because a failover deletes a server. No budget, window, pause or breaker stops a recovery
 once it has begun.
@@ -99,7 +99,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts that decided a step; compared again before the step."""
+    """The facts that decided a step, compared again before the step."""
 
     amphora: str
     status: str
@@ -206,7 +206,6 @@ class FailedAmphora(OctaviaPlugin, Handler):
                 return [replace(_finding(key, read, decision), plan=writes, concerns=names)]
 
     def _announced(self, step: Step) -> str:
-        """Return the line of the plan for the steps that the same heal may also take."""
         further = THEN.get(step.name, ()) if self._steps_within else ()
         return f"\n-- then, each after its own proof: {', '.join(further)}" if further else ""
 
@@ -239,7 +238,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
         yield from keys_of("amphora", self._gone([row for row in rows if row.id not in suspects]))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield amphorae that have no server in Nova, and send no heartbeat or never sent one.
+        """Yield amphorae without a server in Nova that send no heartbeat, or never sent one.
 
         Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them.
         """
@@ -274,9 +273,7 @@ class FailedAmphora(OctaviaPlugin, Handler):
     def _take_following(
         self, actions: Actions, read: Situation | Replaced, step: Step, ends: float
     ) -> Iterator[tuple[StepName, Healed]]:
-        """Take further steps, each after its own proof.
-
-        An error ends the heal, not the recovery: the next heal meets the error at its first step.
+        """Take further steps, each after its own proof. After an error, the next heal continues.
 
         :param ends: the monotonic time after which no step begins
         """
@@ -320,7 +317,7 @@ def _listener(s: HousekeepingSettings) -> Listener:
 
 
 def _with_one_gone(compared: Pairing) -> Pairing:
-    """Return the counts as if Nova showed one more server: among few, one gone server is no sign of another cloud."""
+    """Return a copy that counts one missing server as shown: in a small cloud, it is no sign of another cloud."""
     return replace(compared, seen=min(compared.named, compared.seen + 1)) if compared.seen else compared
 
 
@@ -333,7 +330,7 @@ def _weight(read: Situation | Replaced, step: Step) -> int:
 
 
 def _joined(taken: Sequence[tuple[StepName, Healed]]) -> Healed:
-    """Return one line of the history for all steps of a heal; the undo begins with the last step."""
+    """Join the steps of a heal into one result for the history; the undo begins with the last step."""
     if len(taken) == 1:
         return replace(taken[0][1], complete=False)
     return Healed(

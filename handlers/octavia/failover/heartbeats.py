@@ -1,8 +1,8 @@
 """Whether the silence of one amphora can prove a failure now.
 
-Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while most other
-amphorae send heartbeats. After a start of stackmend, or once most amphorae send heartbeats again, silence proves nothing for
-one ``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
+Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while most amphorae
+send heartbeats. After a start of stackmend, or once most amphorae send heartbeats again, silence proves nothing for one
+``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
 ``octavia/controller/healthmanager/health_manager.py``).
 """
 
@@ -22,10 +22,10 @@ FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Counts of amphorae by heartbeat.
+    """How many amphorae send heartbeats.
 
-    :param amphorae: serving amphorae that have a heartbeat record
-    :param lately: those among ``amphorae`` with a recent heartbeat
+    :param amphorae: number of serving amphorae that have a heartbeat record
+    :param lately: number of those with a recent heartbeat
     """
 
     amphorae: int
@@ -58,7 +58,7 @@ class Listener:
         self._last = float("-inf")
 
     def observe(self, heard: Heard) -> float:
-        """Remember the heartbeats of all amphorae.
+        """Remember whether most amphorae send heartbeats now.
 
         :return: seconds until silence can prove a failure; 0 when it can now
         """

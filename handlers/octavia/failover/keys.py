@@ -1,7 +1,7 @@
 """Finds the amphora that a notification of Nova names.
 
 Octavia publishes nothing when an amphora fails. Nova's notifications are untrusted: a user's server with an amphora's name
-causes one inspection, and no more.
+causes only an inspection.
 
 Octavia names its servers ``amphora-<id of the amphora>``. With ``[nova] random_amphora_name_length``, the name is ``a`` with
 random capitals and digits (``octavia/compute/drivers/nova_driver.py``). Then the key names the server.
@@ -27,7 +27,7 @@ _LEAVING_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 
 def amphora(event: Event) -> Key | None:
-    """Return an amphora's key, or the server's key for a random name; None for other servers."""
+    """Return the key of the amphora in a server's name, or the server's key for a random name; None for other servers."""
     name = event.payload.get("display_name")
     if not isinstance(name, str):
         return None
@@ -42,12 +42,12 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows a failed or missing server; None for other updates."""
+    """Return the amphora's key when an update shows that its server has failed or is gone; otherwise None."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows that Nova stops or deletes the server; None for other updates."""
+    """Return the amphora's key when an update shows that Nova stops or deletes its server; otherwise None."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

@@ -29,7 +29,7 @@ _STOPPING = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The amphora has failed.
+    """The verdict that the amphora has failed.
 
     :param beats: whether the amphora still sends heartbeats
     """
@@ -40,12 +40,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Nothing proves that the amphora has failed."""
+    """The verdict that nothing proves a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The facts prove neither life nor failure yet.
+    """The verdict that the facts prove neither life nor failure yet.
 
     :param after: seconds until an inspection may prove something
     """
@@ -56,7 +56,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """One record shows a failure, and a second one will not appear. So stackmend reports the amphora and changes nothing."""
+    """The verdict that only one record shows a failure, and no second will appear. stackmend only reports the amphora."""
 
     why: str
     reason: str
@@ -67,7 +67,7 @@ Verdict = Failed | Alive | Unclear | Suspect
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """The facts on which the rules decide.
+    """The facts about an amphora on which the rules decide.
 
     :param stale_after: seconds of silence that count as a failure
     :param quiet_after: seconds after the last heartbeat for which that heartbeat contradicts a failure
@@ -93,7 +93,6 @@ class Signs:
 
     @property
     def silent(self) -> bool:
-        """Whether the silence counts as a failure."""
         return self.silent_for is not None and self.silent_for > self.stale_after
 
     @property
@@ -106,7 +105,7 @@ class Signs:
 
     @property
     def server(self) -> Server:
-        """The server in Nova; LookupError without one."""
+        """:raises LookupError: when Nova has no server"""
         if self.s.server is None:
             raise LookupError(self.s.amphora.id)
         return self.s.server
@@ -219,6 +218,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
-    """Return whether an ALLOCATED, FAILOVER_STOPPED or ERROR amphora has failed; no flow works on its load balancer."""
+    """Return whether an amphora has failed.
+
+    :param situation: of an amphora that is ALLOCATED, FAILOVER_STOPPED or ERROR, on a load balancer on which no flow works
+    """
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

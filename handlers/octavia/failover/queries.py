@@ -49,7 +49,7 @@ class Watched:
         return silent or self.compute_id is None
 
     def unheard(self, patience: float) -> bool:
-        """Return whether a serving amphora sends no heartbeat, or never sent one, although it should.
+        """Return whether a serving amphora sends no heartbeat, although it should.
 
         :param patience: seconds of silence, and seconds for which the row must be unchanged
         """
@@ -58,7 +58,7 @@ class Watched:
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae that are on a load balancer, and serve, are in ERROR, or are preserved with a DELETED row."""
+    """Return the amphorae on a load balancer that serve, are in ERROR, or have a DELETED row without its server."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -94,7 +94,7 @@ def watch(connection: Connection) -> list[Watched]:
 
 
 def heard_of(rows: Sequence[Watched], within: float) -> Heard:
-    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat, from ``rows``.
+    """Count the amphorae of ``rows`` that send heartbeats.
 
     :param within: greatest age of a recent heartbeat, in seconds
     """
@@ -103,14 +103,14 @@ def heard_of(rows: Sequence[Watched], within: float) -> Heard:
 
 
 def now(connection: Connection) -> datetime:
-    """Return the time by the database's clock."""
     time: datetime = connection.execute(sa.select(utcnow())).scalar_one()
     return time
 
 
 def heard(connection: Connection, now: datetime, within: float) -> Heard:
-    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat.
+    """Count all amphorae that send heartbeats.
 
+    :param now: the time by the database's clock
     :param within: greatest age of a recent heartbeat, in seconds
     """
     lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
@@ -129,7 +129,7 @@ class Failing:
     """An amphora that recently failed or was replaced.
 
     :param server: its server's id
-    :param ahead: whether only a heartbeat in the future shows it: under lease, or alive by a clock that is ahead
+    :param ahead: whether its only sign is a heartbeat in the future: a lease, or the beat of a clock that is ahead
     """
 
     server: str | None
@@ -137,9 +137,7 @@ class Failing:
 
 
 def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, Failing]:
-    """Return the amphorae that recently failed or were replaced.
-
-    An amphora that was deleted with a load balancer does not count.
+    """Return the amphorae that recently failed or were replaced, except those that were deleted with a load balancer.
 
     :param stale_after: seconds of silence that count as a failure
     :param window: length of the recent past, in seconds

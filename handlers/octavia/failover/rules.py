@@ -1,7 +1,7 @@
 """The rules that choose the next step for a failed amphora.
 
 Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash. A repeated step
-does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the replacement.
+does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the failover.
 """
 
 from __future__ import annotations
@@ -90,12 +90,12 @@ class ServerCase:
 
     @property
     def late(self) -> bool:
-        """Whether stackmend waits for Nova no longer: the deadline has passed, or the host is down."""
+        """Whether stackmend no longer waits for Nova: the deadline has passed, or the host is down."""
         return marked_for(self.s) > self.settings.preservation_deadline or self.server.host_up is False
 
     @property
     def runs(self) -> bool:
-        """Whether the server may still use its ports. Without an agent, an SR-IOV port works even after it is set down."""
+        """Whether the server may still use its ports: without an agent, an SR-IOV port works even after it is set down."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -134,7 +134,7 @@ class Request:
 
     @property
     def remaining(self) -> float:
-        """Seconds until stackmend may fail over the load balancer; at most 0 when that is now."""
+        """Seconds until stackmend may fail over the load balancer; 0 or less when it may now."""
         return rebuild.pause(self.s.remains) - self.s.balancer.age if self.s.remains is not None else 0.0
 
 
@@ -234,7 +234,7 @@ FAILED: tuple[Row[Case], ...] = (
 
 
 def _leave(c: ServerCase) -> Decision:
-    """Return the step that removes a server without networks from its amphora's row, so that Octavia does not delete it."""
+    """Return the step that removes a server without networks from the amphora's row, so that Octavia does not delete it."""
     if isinstance(c.s, Deactivated):
         return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
     return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)
@@ -359,7 +359,7 @@ def _recover_forgotten(s: Situation) -> Decision:
 
 
 def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
-    """Return whether the pool has room for an amphora; None while the answer depends on amphorae without a number."""
+    """Return whether the pool has room for an amphora; None while that depends on amphorae without a number."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"

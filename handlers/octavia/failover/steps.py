@@ -18,7 +18,7 @@ DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
 
 class StepName(StrEnum):
-    """A step of a recovery; one heal takes one step."""
+    """The steps of a recovery."""
 
     #: Nova stops a server, because it changes no marks of a server in ERROR
     STOP = "stop"
@@ -71,8 +71,8 @@ THEN: Mapping[StepName, tuple[StepName, ...]] = {
 class Reading:
     """All facts about an amphora, read at one time.
 
-    :param now: the time by our clock
-    :param server: the server that the row names; if it names none, the server that is marked with the amphora's id
+    :param now: the time by this host's clock
+    :param server: the server that the row names; if it names none, the server whose mark names the amphora
     :param images: images of the server that stackmend made for preservation
     :param others: other amphorae that are preserved or marked for preservation
     """
@@ -120,10 +120,10 @@ class Situation(Reading):
     """An amphora that is on a load balancer and is not DELETED.
 
     :param failing: other amphorae that recently failed or were replaced
-    :param neighbours: those in ``failing`` whose servers are on this amphora's host
+    :param neighbours: those of ``failing`` whose servers are on this amphora's host
     :param unsettled: seconds until silence can prove a failure
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
-    :param attempts: failovers that failed to replace the load balancer's amphorae; counted only when ``group`` was read
+    :param attempts: failovers that failed to replace the load balancer's amphorae; 0 if ``group`` was not read
     """
 
     balancer: records.LoadBalancer
@@ -138,7 +138,7 @@ class Situation(Reading):
 
     @property
     def serves(self) -> bool:
-        """Whether the row shows a serving amphora, which the health manager watches."""
+        """Whether the row is that of a serving amphora, which Octavia's health manager watches."""
         return self.amphora.status in records.SERVING
 
     @property
@@ -154,7 +154,7 @@ class Situation(Reading):
         return tuple(self.server.metadata.get(LEASE, "").split())
 
     def end_of_lease(self, seconds: float) -> datetime | None:
-        """Return the end of a lease that begins now, in whole seconds as in MySQL, by the database's clock.
+        """Return the end of a lease that begins now, by the database's clock, in whole seconds as in MySQL.
 
         :return: None without a heartbeat record: then the health manager never replaces the amphora
         """
@@ -193,8 +193,8 @@ class Deactivated(Reading):
 class Replaced(Reading):
     """An amphora whose row is DELETED.
 
-    :param balancer: None when the row is already detached from its load balancer
-    :param rows: the amphorae whose DELETED rows must be detached from the load balancer
+    :param balancer: None when the row is on no load balancer
+    :param rows: the amphorae whose DELETED rows stackmend must detach from the load balancer
     """
 
     balancer: records.LoadBalancer | None
@@ -218,7 +218,7 @@ class Step:
 class Wait:
     """The decision to inspect again later.
 
-    :param after: seconds until then
+    :param after: seconds until the next inspection
     """
 
     reason: str

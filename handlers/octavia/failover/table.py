@@ -1,4 +1,4 @@
-"""Lists of rules: a Row is a rule, and the first rule that applies decides."""
+"""Lists of rules: each Row is a rule, and the first rule that applies decides."""
 
 from __future__ import annotations
 

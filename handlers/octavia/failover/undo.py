@@ -1,4 +1,4 @@
-"""Builds the commands and statements that reverse a step, before the step is taken.
+"""Builds the undo of a step, before stackmend takes the step.
 
 The statements run on MariaDB and PostgreSQL.
 """
@@ -18,7 +18,7 @@ def undo_of(s: AnyReading, step: Step) -> str:
 
 
 def undo_of_heal(s: AnyReading, step: Step) -> str:
-    """Return the undo of a step and of the steps that the same heal may take afterwards, the last one first."""
+    """Return the undo of a step and of the further steps that the same heal may take, the last step first."""
     ports = tuple(port.id for port in s.connected)
     later = [f"after {name}: {undo_of(s, Step(name, '', objects=ports))}" for name in reversed(THEN.get(step.name, ()))]
     return "; ".join([*later, undo_of(s, step)])

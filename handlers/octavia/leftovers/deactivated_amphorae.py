@@ -23,23 +23,23 @@ flow ends halfway. When Nova fails while Octavia reverts a creation, only the ro
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
-proves that the row's objects are leftovers. stackmend reports an object without a row. It removes such an object, except a
-server group, if ``deactivated_amphorae_without_rows`` is set and no port has the server's address. Object and row must be
-unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is
-enough: DELETED is the flow's last write, and no other flow begins. stackmend removes nothing while Nova shows less than 90 % of
-the serving amphorae's servers, or more than a few servers have no row. It removes a row in PENDING_DELETE only while no request
-waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+proves that its objects are leftovers. stackmend only reports an object without a row, unless
+``deactivated_amphorae_without_rows`` is set; even then it removes neither a server group nor a server whose address a port has.
+Object and row must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load
+balancer, half a minute is enough: DELETED is the last write of the last flow. stackmend removes nothing while Nova shows less
+than 90 % of the serving amphorae's servers, or more than a few servers have no row. It removes an amphora in PENDING_DELETE
+only while no request waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While there is
+**What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While the pool has
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``
-(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete such an amphora. If the API fails, and for
-every other state, stackmend itself removes server, ports and row (:mod:`handlers.octavia.removal`). It deletes servers, ports
-and groups, then verifies their absence. A port must still have the inspected revision.
+(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete this amphora. If the API fails, and in every
+other state, stackmend itself removes server, ports and row (:mod:`handlers.octavia.removal`). It verifies that deleted servers,
+ports and groups are gone. A port must still have the inspected revision.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
 providers. Amphorae that serve, or are in ERROR on a load balancer: ``failed_amphora`` handles them. A load balancer whose
-deletion or creation failed. Servers with random names: with ``[nova] random_amphora_name_length`` of Octavia, stackmend removes
-no amphora that has a server, and sees no server that Octavia left behind.
+deletion or creation failed. With Octavia's option ``[nova] random_amphora_name_length``: an amphora that has a server, and a
+server that Octavia left behind.
 
 **Undo.** Nothing restores a deleted object of Nova or Neutron. The history has the SQL statement that restores a row.
 """
@@ -138,7 +138,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: octavia.conf is malformed, or ``deactivated_amphorae_after`` is shorter than a flow may take"""
+        """:raises ConfigError: when Octavia's files are malformed or ``deactivated_amphorae_after`` is too short"""
         group = resources.conf[settings.GROUP]
         grace = age_or_default(
             group.deactivated_amphorae_after,
@@ -192,9 +192,9 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return [*reported, finding]
 
     def _parts(self, balancer: records.LoadBalancer) -> Iterator[Key]:
-        """Yield a load balancer's objects in the order of removal, found by id or name.
+        """Yield the keys of a DELETED load balancer's servers, ports and groups, in the order of removal.
 
-        :raises InFlight: while Nova deletes a server
+        :raises InFlight: while Nova works on a server
         """
         rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer.id))
         for identity in (row.compute_id for row in rows if row.compute_id):
@@ -226,7 +226,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
         return self._remove_leftovers(now) if now.problem == Problem.BALANCER else self._disposal.remove(now)
 
     def _remove_leftovers(self, finding: Finding) -> Healed:
-        """Prove again and remove each object of the finding; raise the first error if no removal succeeded."""
+        """Prove again and remove each object of the finding; raise the first error if every removal fails."""
         removed: list[str] = []
         failures: list[AmphoraDriverError | HandlerError] = []
         for part, evidence in finding.evidence.items():

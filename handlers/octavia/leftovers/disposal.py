@@ -1,4 +1,4 @@
-"""Removes, preserves or fails over one leftover."""
+"""Carries out the heal of one leftover: removes, preserves or fails it over."""
 
 from __future__ import annotations
 

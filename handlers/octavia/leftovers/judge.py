@@ -1,4 +1,4 @@
-"""Reads one object with the rows that concern it, and judges whether it is a leftover."""
+"""Reads one object with its rows, and judges whether it is a leftover."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ class Judge:
         self._without_rows = without_rows
 
     def judge(self, key: Key) -> Iterable[Judged]:
-        """Return the leftovers of a key.
-
-        :raises InFlight: while Octavia may work on the object
-        """
+        """:raises InFlight: while Octavia may work on the object that the key names"""
         judges: Mapping[str, Callable[[str], Iterable[Judged]]] = {
             "amphora": self._amphora,
             "server": self._server,
@@ -50,7 +47,7 @@ class Judge:
         return judges[key.kind](key.id)
 
     def _scope(self, *balancers: records.LoadBalancer | None) -> Scope:
-        """Return the facts for decisions about objects of these load balancers; the grace is short if all are DELETED."""
+        """Return the facts for rules about objects of these load balancers; the grace is shorter if all are DELETED."""
         ended = bool(balancers) and all(found is not None and found.status == "DELETED" for found in balancers)
         grace = min(rules.SETTLED, self._grace) if ended else self._grace
         live, deleted = self._database.run(
@@ -94,7 +91,7 @@ class Judge:
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover, with a refusal if the amphora is PENDING_DELETE and its request may still wait in the queue.
+        """Return the leftover, with a refusal if its amphora is PENDING_DELETE and the request may still wait in the queue.
 
         The API sets PENDING_DELETE before it sends the request; only workers set the other states of a flow.
         """
@@ -203,7 +200,7 @@ def _any_works(balancers: Iterable[records.LoadBalancer | None]) -> bool:
 
 
 def _of_group(group: Group, identity: str | None, balancer: records.LoadBalancer | None) -> frozenset[str]:
-    """Return the concerns of a group.
+    """Return the concerns of a server group or security group.
 
     :param identity: the load balancer in the group's name
     """

@@ -1,4 +1,4 @@
-"""The next step of the preservation of an amphora on no load balancer, by the rules of ``failed_amphora``."""
+"""Chooses the next step to preserve an amphora on no load balancer, by the rules of ``failed_amphora``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handlers.octavia.failover.steps import Deactivated, Nothing, Replaced, Step
 
 
 def next_preservation(driver: Driver, row: records.Amphora) -> tuple[Deactivated | Replaced, Step] | None:
-    """Return the facts about an amphora and its next step; None if it needs no step.
+    """Return the facts about an amphora and the next step to preserve it; None if it needs no step.
 
     :raises InFlight: when the step must wait
     """

@@ -2,18 +2,18 @@
 
 An object is no leftover when any of these holds:
 
-- The object is outside Octavia's project, or does not have a name that Octavia gives: ``amphora-<uuid>``,
-  ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
-- The object is preserved, a spare, or released.
-- The object's row is not DELETED.
-- The object or its row changed within the grace (a number of seconds): a flow may still use the object. Of a server group,
-  Nova shows no time, so only its row counts.
-- Another object uses the object.
+- It is outside Octavia's project, or does not have a name that Octavia gives: ``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``,
+  ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
+- It is preserved, a spare, or released.
+- Its row is not DELETED.
+- The object or its row changed within the grace, a number of seconds: a flow may still use the object. Nova shows no time of a
+  server group, so only the row counts.
+- Another object uses it.
 
 stackmend only reports a leftover without a row, because another Octavia may own it. An operator can allow the removal, except
-of a server group: one of another Octavia has no member until its first amphora boots. stackmend only reports a VIP port outside
-Octavia's project, which the load balancer's owner owns. It removes nothing while Octavia's database and the cloud may not
-belong together (:mod:`handlers.octavia.pairing`).
+of a server group: another Octavia's group has no member until its first amphora boots. stackmend only reports a VIP port
+outside Octavia's project, which belongs to the load balancer's owner. It removes nothing while Octavia's database and the cloud
+may not belong together (:mod:`handlers.octavia.pairing`).
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """An object that its owner left behind.
-
-    :param refusal: why stackmend only reports the leftover; empty when removal is allowed
-    """
+    """:param refusal: why stackmend only reports the leftover; empty when removal is allowed"""
 
     problem: Problem
     summary: str
@@ -63,11 +60,11 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The facts that every decision of this module needs.
+    """The facts that every rule needs.
 
     :param grace: seconds for which an object and its row must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
-    :param mismatch: why database and cloud may not belong together; empty when both match
+    :param mismatch: why database and cloud may not belong together; empty when they do
     """
 
     project: str
@@ -92,8 +89,8 @@ class Scope:
 class Place:
     """The load balancer of an amphora.
 
-    :param serving: number of amphorae that serve it
-    :param obstacle: why stackmend must not fail over the load balancer in ERROR; empty when a failover is allowed
+    :param serving: number of its amphorae that serve
+    :param obstacle: why stackmend must not fail it over; empty when a failover is allowed
     """
 
     balancer: records.LoadBalancer
@@ -108,7 +105,7 @@ class Place:
 
 
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
-    """Return a leftover if an amphora's row is one; otherwise None.
+    """Return a leftover if this amphora's row is one.
 
     :param place: None when the row names no load balancer, or one without a row
     :param found: the amphora's server; None when Nova has none
@@ -168,11 +165,11 @@ def health(scope: Scope, amphora: str, row: records.Amphora | None, beat: record
 def server(
     scope: Scope, found: Server, rows: Iterable[records.Amphora], working: bool, rival: str = ""
 ) -> Leftover | None:
-    """Return a leftover if a server is one; otherwise None.
+    """Return a leftover if this server is one.
 
     :param rows: amphora rows that name the server, or whose id is in the server's name
     :param working: whether a flow works on a load balancer of ``rows``
-    :param rival: a port whose own address is in the server's address pairs; empty when no such port exists
+    :param rival: a port with an address that the server's address pairs contain; empty without one
     """
     rows, amphora = tuple(rows), names.amphora_of_server(found.name)
     stays = (
@@ -198,7 +195,7 @@ def server(
 def amphora_port(
     scope: Scope, port: Port, row: records.Amphora | None, working: bool, device_exists: bool, used: bool
 ) -> Leftover | None:
-    """Return a leftover if a VRRP or member port is one; otherwise None.
+    """Return a leftover if this VRRP or member port is one.
 
     :param row: the row of the amphora in the port's name
     :param device_exists: whether the server that uses the port exists
@@ -220,7 +217,7 @@ def amphora_port(
 
 
 def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Return a leftover if a VIP port is one; otherwise None.
+    """Return a leftover if this VIP port is one.
 
     :param used: whether a row names the port
     """
@@ -245,7 +242,6 @@ def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | Non
 
 
 def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Return a leftover if a security group is one; otherwise None."""
     identity = names.balancer_of_security_group(group.name)
     stays = (
         identity is None,
@@ -261,7 +257,6 @@ def security_group(scope: Scope, group: Group, balancer: records.LoadBalancer | 
 
 
 def server_group(scope: Scope, group: Group, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Return a leftover if a server group is one; otherwise None."""
     identity = names.balancer_of_server_group(group.name)
     stays = (
         identity is None,
@@ -285,7 +280,7 @@ def _perhaps_new(group: Group) -> str:
 
 
 def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:
-    """Return a leftover if an image of an amphora is one; otherwise None.
+    """Return a leftover if this image, which stackmend made of an amphora, is one.
 
     :param row: the row of the amphora that the image's properties name
     :param preserving: whether a server has this amphora's mark: ``failed_amphora`` then completes the image

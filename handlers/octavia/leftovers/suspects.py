@@ -1,4 +1,4 @@
-"""Lists the objects that look like leftovers."""
+"""Lists the objects that look like leftovers, for the sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Suspects:
         self._grace = grace
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of the objects; read all of Octavia's rows and objects once.
+        """Yield the keys of objects that look like leftovers, from one listing of all rows and objects.
 
         :raises Unavailable: when Nova lists no server although amphorae have servers
         """

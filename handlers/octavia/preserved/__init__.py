@@ -1,4 +1,4 @@
-"""Amphorae that are preserved for examination.
+"""The amphorae that stackmend preserves for examination.
 
 ``pool``       reads the preserved amphorae from Nova and Glance, orders and removes them
 ``inventory``  the operator's commands: list, show, release, delete

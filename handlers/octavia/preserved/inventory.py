@@ -1,4 +1,4 @@
-"""The operator's view of preserved amphorae: list, show, release, delete."""
+"""The commands ``stackmend amphora preserved``: list, show, release, delete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Give a preserved amphora to the operator: remove lock and mark of the server, and the image's protection."""
+        """Give a preserved amphora to the operator: remove the server's lock and mark, and the image's protection."""
         one = self._not_in_use(identity)
         undo = []
         if one.image is not None:
@@ -122,7 +122,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands to examine an amphora. None of them boots the server with a network, so it sends no heartbeats."""
+    """Return the commands to examine an amphora. None boots the server with a network, so it sends no heartbeats."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

@@ -1,9 +1,9 @@
-"""The preserved amphorae, read from their marks in the cloud. No table stores them.
+"""The pool of preserved amphorae, read from their marks in the cloud.
 
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
-Lamport's bakery algorithm orders the amphorae: tag the server, read the other marks, then write a number. The number is a time
-later than all other numbers. So several replicas never preserve more than the maximum, although they use no lock.
+Lamport's bakery algorithm orders the amphorae: tag the server, read the other marks, then write a number, a time later than all
+other numbers. So replicas together never exceed the maximum, without a lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from handlers.octavia.housekeeping import NotFoundError
 
 
 class State(StrEnum):
-    """The last step of the preservation that a server has reached; stored in the server's metadata."""
+    """The last step of its preservation that a server has reached; stored in the server's metadata."""
 
     #: marked
     PRESERVING = "preserving"
@@ -61,7 +61,6 @@ class Preserved:
 
     @property
     def complete(self) -> bool:
-        """Whether every step of the preservation is done."""
         if self.server is not None:
             return self.server.metadata.get(STATE) == State.PRESERVED
         return self.image is not None
@@ -84,7 +83,7 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return every amphora that is preserved or marked for preservation, oldest first.
+    """Return all amphorae that are preserved or marked for preservation, oldest first.
 
     :raises AmphoraDriverError: when Nova or Glance does not answer
     """
@@ -92,15 +91,15 @@ def read(driver: Driver) -> list[Preserved]:
 
 
 def is_ours(marks: Mapping[str, str], owner: str) -> bool:
-    """Return whether the stackmend with this mark preserved a server or image; earlier releases wrote no mark.
+    """Return whether the stackmend with the mark ``owner`` preserved an object; earlier releases wrote no such mark.
 
-    :param marks: metadata or properties
+    :param marks: a server's metadata or an image's properties
     """
     return marks.get(OWNER, owner) == owner
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
-    """Return the preserved or marked amphorae, oldest first; a server and an image of one amphora count once."""
+    """Return the amphorae that are preserved or marked, oldest first; a server and an image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
@@ -130,17 +129,16 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_detaching(server: Server) -> bool:
-    """Return whether a server is a failed amphora that stackmend keeps, and stackmend asked Nova to detach its ports."""
+    """Return whether stackmend preserves this server, and has asked Nova to detach its ports."""
     return PRESERVED in server.tags and server.metadata.get(STATE) == State.DETACHING
 
 
 def is_about(server: Server, amphora: str) -> bool:
-    """Return whether a server has a mark that names this amphora."""
     return PRESERVED in server.tags and server.metadata.get(AMPHORA) == amphora
 
 
 def next_number(preserved: Sequence[Preserved], now: datetime) -> str:
-    """Return a number later than all others: the current time, or just after the latest number."""
+    """Return a number later than all others: the time ``now``, or just after the latest number."""
     numbers = [when for one in preserved if (when := parsed(one.since)) is not None]
     return max([now, *(number + timedelta(microseconds=1) for number in numbers)]).isoformat(timespec="microseconds")
 
@@ -155,7 +153,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora's server, image and Octavia ports. After an error, a second call continues.
+    """Delete a preserved amphora's server, image and Octavia ports; a second call continues after an error.
 
     :raises AmphoraDriverError: when a request fails
     """

@@ -1,8 +1,8 @@
-"""Nova, Neutron and Glance in memory, as far as amphorae need these services.
+"""Nova, Neutron and Glance in memory, as far as amphorae need them.
 
 The cloud refuses the calls that the real services refuse. Nova accepts a stop of a server in ERROR, but no detachment and no
-image. For a server on a dead host, it accepts every call, but carries out only deletions. Detaching a port that Nova created
-deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
+image. For a server on a dead host, it accepts every call, but carries out only deletions. When it detaches a port that Nova
+created, it deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _nothing(_call: str) -> None:
 
 @dataclass
 class Weather:
-    """The cloud's failures, which a test or a demonstration can change at any time.
+    """The failures of the cloud in memory. A test or a demonstration can change them at any time.
 
     :param clinging: servers whose ports Nova never detaches, although it accepts the request
     :param slow_images: whether images stay ``saving`` until :meth:`Cloud.finish_images`
@@ -49,9 +49,10 @@ class Weather:
 
 
 class Cloud:
-    """The objects of a cloud. Thread-safe.
+    """The cloud in memory. Thread-safe.
 
     :param hosts: compute hosts with their availability zones
+    :param room: greatest number of servers on a host
     :param quota: greatest number of servers in Octavia's project; None: no limit
     """
 
@@ -189,10 +190,7 @@ class Cloud:
                     del self._images[image.id]
 
     def present(self, identity: str) -> Server:
-        """Return one server.
-
-        :raises NotFoundError: when the server does not exist
-        """
+        """:raises NotFoundError: when the server does not exist"""
         server = self._servers.get(identity)
         if server is None:
             raise NotFoundError(f"there is no server {identity}")
@@ -221,7 +219,7 @@ class Cloud:
         identity: str = "",
         addresses: tuple[str, ...] = (),
     ) -> Port:
-        """Create and attach a port. A port without a name is Nova's own, and its detachment deletes it."""
+        """Create a port on a server. A port without a name is Nova's own, so its detachment deletes it."""
         with self.lock:
             made = identity or str(uuid4())
             mac = "fa:16:3e:" + ":".join(made[index : index + 2] for index in (0, 2, 4))
@@ -354,7 +352,7 @@ class Cloud:
                 self._security_groups[identity] = replace(group, tags=group.tags - {tag})
 
     def delete_security_group(self, identity: str) -> None:
-        """Delete a security group, but do nothing if a port uses it."""
+        """:raises UnavailableException: when a port uses the group"""
         with self.lock:
             if any(identity in port.security_groups for port in self._ports.values()):
                 raise UnavailableException(f"security_group:{identity}", "it is in use")

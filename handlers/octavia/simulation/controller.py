@@ -2,7 +2,7 @@
 
 The order of the steps is that of Octavia (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow uses the row that it
 read at the beginning. It builds the new amphora before it deletes the old server. The old row becomes DELETED, and still names
-load balancer and port. When a failover finds no host, row and load balancer become ERROR, and the old server remains.
+load balancer and port. When a failover finds no host, amphora and load balancer become ERROR, and the old server remains.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def vip_address(balancer: str) -> str:
 
 
 class NoValidHost(Exception):
-    """No host, or no quota, has room."""
+    """No host has room, or the quota is used up."""
 
 
 @dataclass
 class Pace:
-    """The speed of flows.
+    """The speed of the simulated flows.
 
     :param held: whether flows wait for :meth:`Controller.finish`
     :param seconds: time that a flow takes; 0: the call returns when the flow has ended
@@ -106,7 +106,7 @@ class Controller:
     def add_load_balancer(
         self, topology: str = "SINGLE", *, anti_affinity: bool = False, members: int = 1, volume_backed: bool = False
     ) -> str:
-        """Create an ACTIVE load balancer with amphorae; return the load balancer's id.
+        """Create an ACTIVE load balancer with amphorae; return its id.
 
         :param members: number of member ports of each amphora
         """
@@ -142,7 +142,7 @@ class Controller:
         return balancer
 
     def add_children(self, balancer: str) -> dict[Kind, str]:
-        """Create a listener, a pool, and one of each of their parts, ACTIVE; return their ids by kind."""
+        """Create one ACTIVE object of each kind for a load balancer; return the objects' ids by kind."""
         identities = {kind: str(uuid4()) for kind in Kind}
         listener, pool, policy = (identities[kind] for kind in (Kind.LISTENER, Kind.POOL, Kind.L7POLICY))
         parents = {
@@ -185,7 +185,7 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Set ``busy`` in an amphora's heartbeat record, as Octavia's health manager does before it replaces the amphora."""
+        """Set an amphora's heartbeat record to ``busy``, as Octavia's health manager does before it replaces the amphora."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -200,13 +200,13 @@ class Controller:
     # the API
 
     def require_amphora(self, identity: str) -> None:
-        """``GET /octavia/amphorae/ID``."""
+        """Simulate ``GET /octavia/amphorae/ID``."""
         amphora = self.database.run(partial(queries.amphora, identity=identity))
         if amphora is None or amphora.status == "DELETED":
             raise NotFoundError(f"there is no amphora {identity}")
 
     def failover_amphora(self, identity: str) -> None:
-        """``PUT /octavia/amphorae/ID/failover``."""
+        """Simulate ``PUT /octavia/amphorae/ID/failover``."""
         amphora = self.database.run(partial(queries.amphora, identity=identity))
         if amphora is None or amphora.status == "DELETED":
             raise NotFoundError(f"there is no amphora {identity}")
@@ -216,14 +216,14 @@ class Controller:
         self._begin(partial(self._failover, amphora.load_balancer_id, [amphora.id]))
 
     def failover_load_balancer(self, identity: str) -> None:
-        """``PUT /lbaas/loadbalancers/ID/failover``."""
+        """Simulate ``PUT /lbaas/loadbalancers/ID/failover``."""
         if self.database.run(partial(queries.load_balancer, identity=identity)) is None:
             raise NotFoundError(f"there is no load balancer {identity}")
         self._take(identity, {"ACTIVE", "ERROR"})
         self._begin(partial(self._failover, identity, None))
 
     def delete_amphora(self, identity: str) -> None:
-        """``DELETE /octavia/amphorae/ID``."""
+        """Simulate ``DELETE /octavia/amphorae/ID``."""
 
         def mark(connection: Connection) -> records.Amphora | None:
             amphora = queries.amphora(connection, identity)
@@ -240,7 +240,7 @@ class Controller:
             self._begin(partial(self._delete, amphora))
 
     def delete_load_balancer(self, identity: str) -> None:
-        """``DELETE /lbaas/loadbalancers/ID?cascade=true``."""
+        """Simulate ``DELETE /lbaas/loadbalancers/ID?cascade=true``."""
         self._take(identity, {"ACTIVE", "ERROR"}, "PENDING_DELETE")
         for amphora in self.database.run(partial(queries.amphorae_of, load_balancer=identity)):
             self._delete(amphora)
@@ -261,7 +261,7 @@ class Controller:
             flow()
 
     def forget(self) -> None:
-        """Drop the waiting flows: their worker has died."""
+        """Drop the waiting flows, as if their worker had died."""
         self._waiting.clear()
 
     def _take(self, balancer: str, accepted: set[str], status: str = "PENDING_UPDATE") -> None:
@@ -312,7 +312,7 @@ class Controller:
         self.set_balancer(balancer, "ACTIVE")
 
     def _finish_children(self, balancer: str, status: str) -> None:
-        """Set every object of a load balancer in PENDING_* to a status, even those that their owner deleted."""
+        """Set all objects of a load balancer in PENDING_* to ``status``, even those that their owner deleted."""
         for child in self.database.run(partial(children.pending_of, load_balancer=balancer)):
             self.set_child(child.kind, child.id, status)
 

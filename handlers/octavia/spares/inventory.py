@@ -1,4 +1,4 @@
-"""The operator's view of the spare pools: list, show, release, delete."""
+"""The commands ``stackmend amphora spare``: list, show, release, delete."""
 
 from __future__ import annotations
 

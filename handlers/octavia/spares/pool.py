@@ -1,14 +1,13 @@
-"""The spare pools as Nova shows them.
+"""The spare pools, as Nova shows them.
 
-A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. The
-server's metadata names the pool and the owner, ``spare_amphora_owner``. A placeholder with the tag
-:data:`~handlers.octavia.cloud_objects.SPARE` is a spare of the pool. To claim a spare, a caller removes the tag; only one
-caller can succeed. Then the caller deletes the placeholder; if the caller dies, ``spare_pool`` deletes it. A released
-placeholder belongs to an operator.
+A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
+metadata name the pool and the owner, ``spare_amphora_owner``. With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, it is
+a spare. To claim a spare, a caller removes the tag, which only one caller can, and then deletes the server; if the caller dies,
+``spare_pool`` deletes it. A released placeholder belongs to an operator.
 
 A failover takes its spare right after Octavia has accepted the request, even where hosts have room: only Nova's scheduler knows
 the room. If Nova refuses, Octavia sets the load balancer to ERROR, and the next failover replaces all its amphorae. A spare
-costs one build of an empty server. Neither the request nor the recovery waits until the spare is gone.
+costs only one build of an empty server. Neither the request nor the recovery waits until it is gone.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class Pool:
 
     :param flavor: the flavor's id; empty for Octavia's ``amp_flavor_id``
     :param wanted: the pool's size; 0 for a zone or flavor that is not configured
-    :param excess: spares to delete, because the quotas leave Octavia too little room
-    :param ready: stopped placeholders; the host is not known to be down
+    :param excess: number of spares to delete, because the quotas leave Octavia too little room
+    :param ready: stopped placeholders whose host is not known to be down
     :param running: built, but not yet stopped
     :param coming: in BUILD, or Nova is working on the server
     :param asleep: stopped on a host that is down; not counted, and not deleted while the pool is configured
@@ -87,7 +86,6 @@ class Pool:
 
     @property
     def present(self) -> tuple[Server, ...]:
-        """The placeholders that are ready or will be."""
         return self.ready + self.running + self.coming
 
     @property
@@ -96,14 +94,14 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """The youngest placeholders beyond the pool's size. None is in BUILD, because Nova then refuses to remove the tag."""
+        """The youngest placeholders beyond the pool's size, except those in BUILD: Nova refuses to remove their tags."""
         over = max(self.excess, len(self.present) - self.wanted, 0)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
 
 
 def is_placeholder(server: Server) -> bool:
-    """Return whether a server is a placeholder, of this or another stackmend, that no operator has released."""
+    """Return whether a server is a placeholder, of any stackmend, that no operator has released."""
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
@@ -158,8 +156,8 @@ def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Poo
 def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
-    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count: its worker has died. Nor
-    does the row of another provider's device: Octavia sets BOOTING once an amphora has a server.
+    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count, because its worker has
+    died. Nor does another provider's device: Octavia sets BOOTING only for an amphora with a server.
 
     :param longest_flow: longest time of a build, in seconds
     """
@@ -175,7 +173,7 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
 
-    While there are any, stackmend builds no spare, because it could take the room that the replacement needs.
+    Until they are repaired, stackmend builds no spare, which could take the room for the replacement.
 
     :param longest_flow: longest time of a failover, in seconds
     """
@@ -198,12 +196,11 @@ def next_to_fill(found: Sequence[Pool]) -> Pool | None:
 
 
 def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
-    """Return the pools; the last one that has spares deletes those whose quota Octavia's next builds need.
+    """Return the pools; the last pool with spares has an excess if the quotas leave Octavia too little room.
 
-    A quota that is used up fails every build of Octavia, also those of its health manager
-    (``octavia/compute/drivers/nova_driver.py``).
+    A used-up quota fails every build of Octavia, also those of its health manager (``octavia/compute/drivers/nova_driver.py``).
 
-    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: when a call to the cloud fails
     """
     last = next((one for one in reversed(found) if one.wanted and (one.ready or one.running)), None)
     room = driver.headroom(last.flavor) if last is not None else None
@@ -213,18 +210,18 @@ def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
 
 
 def quota_for(driver: Driver, pool: Pool) -> int | None:
-    """Return how many spares of a pool the quotas allow, so that :data:`RESERVE` servers remain; None without a limit.
+    """Return how many spares of a pool the quotas allow, with :data:`RESERVE` servers left; None without a limit.
 
-    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: when a call to the cloud fails
     """
     room = driver.headroom(pool.flavor)
     return None if room is None else max(0, room - RESERVE)
 
 
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build at most ``number`` of the placeholders that one pool lacks, within the limits; return their ids.
+    """Begin to build at most ``number`` missing placeholders of one pool, within all limits; return their ids.
 
-    :raises AmphoraDriverError: one of :mod:`handlers.octavia.housekeeping`
+    :raises AmphoraDriverError: when a call to the cloud fails
     """
     servers = driver.servers()
     settings, rows = driver.settings, driver.database.run(queries.amphorae)
@@ -246,8 +243,8 @@ def _create(driver: Driver, pool: Pool) -> str:
 def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> list[Server]:
     """Return the ready spares whose room fits the replacement of an amphora, best first.
 
-    Read them before the failover request: Octavia asks Nova for a server within a second after the request.
-    On an error, log it and return none: the failover may find room without a spare.
+    Call it before the failover request: Octavia asks Nova for a server within a second. Log an error and return no spare: the
+    failover may find room without one.
 
     :param attempts: recorded failovers that did not replace the amphora; the first had a spare, whose room is still free
     """
@@ -262,9 +259,9 @@ def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> l
 
 
 def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
-    """Claim the first spare that no other caller has claimed, and ask Nova to delete it.
+    """Claim the first spare that no other caller has claimed, and ask Nova to delete it. Log errors.
 
-    Call it after Octavia has accepted the failover, so that a refused request costs no spare. Log an error without raising it.
+    Call it after Octavia has accepted the failover, so that a refused request costs no spare.
 
     :return: the spare's id; None when no spare was claimed
     """
@@ -283,7 +280,7 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
 
 def room_text(spare: str | None) -> str:
-    """Return the end of a sentence about a failover.
+    """Return the end of a sentence about a failover, which names the spare.
 
     :param spare: the result of :func:`make_room`
     """
@@ -291,10 +288,7 @@ def room_text(spare: str | None) -> str:
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
-    """Return the hosts that an amphora's replacement must not use.
-
-    These are the surviving amphora's host and, in a server group, the failed amphora's host.
-    """
+    """Return the surviving amphora's host and, in a server group, the failed one's: hosts that a replacement must not use."""
     pair = (
         driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
         if amphora.load_balancer_id
@@ -312,12 +306,12 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
 def eligible(
     servers: Iterable[Server], owner: str, zone: str | None, taken: Collection[str], flavor: str | None
 ) -> list[Server]:
-    """Return the ready spares, best first: the wanted zone, then the wanted flavor, then ``amp_flavor_id``.
+    """Return the ready spares, best first: those in the zone, then of the flavor, then of ``amp_flavor_id``.
+
+    A spare in another zone counts only when its pool has the zone ``any``.
 
     :param zone: the new amphora's zone; None when unknown
     :param taken: hosts that the new amphora must not use
-
-    A spare in another zone counts only when that spare's pool has the zone ``any``.
     """
     ready = [
         server

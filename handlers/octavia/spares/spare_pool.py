@@ -3,25 +3,25 @@
 **What drifts.** Each zone and flavor has one pool. A pool has fewer or more spares than ``spare_amphora_pool_size``. Or a spare
 still runs, failed to build, or was claimed for a failover and not deleted.
 
-**What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. A
-spare holds an allocation in Placement, but uses no processor and no memory. For a failover, stackmend deletes one spare that is
-not on the surviving amphora's host, as soon as Octavia has accepted the request. Octavia's new amphora then finds the room. The
-spare also goes where a host has room, because only Nova's refusal would show that none has. After a refusal, the load balancer
-is in ERROR, and the next failover replaces all its amphorae.
+**What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. It
+holds an allocation in Placement, but uses no processor and no memory. As soon as Octavia has accepted a failover, stackmend
+deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend deletes the
+spare even where a host has room, because only a refusal by Nova would show that none has. After a refusal, the load balancer is
+in ERROR, and the next failover replaces all its amphorae.
 
 **What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
 faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
-the room. An aggregate that accepts only the amphora flavor prevents that. A spare makes no room for a larger amphora. So list
-the flavors of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a
-change of ``amp_flavor_id``, delete the spares, and the pool builds new ones.
+the room, unless an aggregate accepts only the amphora flavor. A spare makes no room for a larger amphora: list the flavors of
+Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a change of
+``amp_flavor_id``, delete the spares, and the pool builds new ones.
 
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
-servers build at the same time; Octavia's servers count. A failover does not wait for that limit. No build begins while Octavia
-replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that two replicas together cannot exceed
-the limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project count spares too, and Octavia
-builds nothing where they are used up. So stackmend leaves the quota of two amphorae free, and deletes spares for it.
+servers build at the same time, including Octavia's; a failover does not wait. No build begins while Octavia replaces an amphora
+or a claimed spare exists. stackmend fills one pool at a time, so that two replicas together cannot exceed the limit. After a
+failed build, the pool waits ten minutes. Spares use the quotas of Octavia's project. So stackmend leaves the quota of two
+amphorae free, and deletes spares for it.
 
 **What is not changed.** Spares in the same project that another stackmend created for another Octavia
 (``spare_amphora_owner``). While the project has an amphora that no row of this Octavia names, surplus spares are only reported,
@@ -142,7 +142,7 @@ class SparePool(OctaviaPlugin, Handler):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the sum, over all pools, of the present or the wanted spares, whichever are more."""
+        """Return the sum over all pools of the present or the wanted spares, whichever are more."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:
@@ -223,7 +223,7 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
 
 
 def _foreign(pool: spares.Pool, cloud: _Cloud, problem: Problem, server: Server) -> str:
-    """Return why a spare stays that may belong to another stackmend; empty when stackmend may change it."""
+    """Return why a spare, which may belong to another stackmend, stays; empty when stackmend may change it."""
     disputed = problem is Problem.OVER or not pool.wanted
     gives_quota = server in pool.surplus[: pool.excess]
     return _FOREIGN if cloud.strangers and disputed and not gives_quota else ""

@@ -9,8 +9,8 @@ api.py               calls one API; turns failures into exceptions of ``handlers
 places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 
-Spares boot with Octavia's credentials (``[service_auth]`` in Octavia's files), whose project owns them. All other calls use
-``[openstack]``, with an administrator's role.
+Spares boot with Octavia's credentials (``[service_auth]`` in ``octavia.conf``), so that Octavia's project owns them. All other
+calls use the credentials ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SECTIONS = ("service_auth", "keystone_authtoken")
 class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
     """The calls to a real cloud.
 
-    :param cloud: the credentials for every call but a boot
+    :param cloud: the credentials for all calls except boots
     :param octavia: Octavia's own credentials; None when unknown
     :param project: id of Octavia's project; empty: the project of ``octavia``
-    :param at: regions and endpoints in Octavia's files, by type of service
+    :param at: regions and endpoints from Octavia's configuration files, by type of service
     """
 
     #: in a rehearsal, receives the writes of new connections to Nova
@@ -80,10 +80,7 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make the driver from the options ``[openstack]`` and ``[octavia]``.
-
-        :raises ConfigError: when Octavia's project is unknown, or the image or flavor of spares
-        """
+        """:raises ConfigError: when Octavia's project is unknown, or spares are configured without an image or flavor"""
         conf = resources.conf
         amphora = options.amphora_settings(conf)
         files = options.files(conf)

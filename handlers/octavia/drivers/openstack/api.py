@@ -1,4 +1,4 @@
-"""Calls one API of the cloud.
+"""A client of one OpenStack API.
 
 Every failure becomes exactly one exception of Octavia's Housekeeping Manager specification:
 
@@ -40,7 +40,7 @@ _BUSY = frozenset({413, 429})
 class Api:
     """A client of one OpenStack API. Thread-safe.
 
-    :param microversion: used in every call, where the API has microversions
+    :param microversion: the microversion of every call; empty for an API without microversions
     """
 
     def __init__(self, service: Service, microversion: str = "") -> None:
@@ -48,7 +48,7 @@ class Api:
         self._always = {"microversion": microversion} if microversion else {}
 
     def rehearsing(self, writes: list[Write]) -> Api:
-        """Return this API, whose writes are added to a list instead of sent."""
+        """Return a copy of this client that adds its writes to the list instead of sending them."""
         made = copy.copy(self)
         made._service = Rehearsal(self._service, writes)
         return made
@@ -65,7 +65,7 @@ class Api:
         return translated(lambda: self._service.json(response))
 
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield the objects of a listing that Nova or Glance divides into pages by ``marker``.
+        """Yield the objects of a listing of Nova or Glance, page after page.
 
         :raises AmphoraDriverError: as the module's table shows; objects yielded before are valid
         """
@@ -80,7 +80,7 @@ class Api:
             marker = {"marker": body[name][-1]["id"]}
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
-        """Send a request once, without repetition: a request without an answer may have arrived."""
+        """Send a request once: a request without an answer may have arrived, so stackmend does not repeat it."""
         response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
         self._check(response, thing)
         return response
@@ -132,7 +132,6 @@ def age(time: str | None) -> float:
 
 
 def _answer(response: requests.Response) -> str:
-    """Return an answer's HTTP status and message in one line; each API has its own form of message."""
     try:
         message = response.json()
         while isinstance(message, dict) and message:

@@ -1,14 +1,14 @@
 """The driver's calls to Nova: servers and server groups.
 
 Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN, with little more than an id, when
-its cell does not answer. The driver treats UNKNOWN as no answer. Without a request spec, Nova answers 404 for such a server
-(``nova/compute/api.py``, ``_get_instance_from_cell``). A listing with a filter or in pages omits these servers
+its cell does not answer. The driver treats UNKNOWN as no answer. If the server has no request spec, Nova answers 404 instead
+(``nova/compute/api.py``, ``_get_instance_from_cell``). A listing with a filter or in pages omits such servers
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a 404 or a listing, the driver reads two more listings. The listing of services shows the services of such a cell as
-UNKNOWN, by host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has no host
-mappings, and its servers never ran. A listing of servers without a filter, with Octavia's own credentials, shows the servers of
-such cells, up to Nova's ``max_limit``.
+So after a 404 or a listing, the driver reads two more listings. The services of a cell that does not answer are UNKNOWN, by its
+host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never
+ran. A listing of servers without a filter, with Octavia's own credentials, shows servers as UNKNOWN, up to Nova's
+``max_limit``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``, ``builder`` Octavia's credentials."""
+    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``, ``builder`` those of Octavia."""
 
     compute: Api
 
     @abstractmethod
     def builder(self) -> Api:
-        """Return Nova's API with Octavia's credentials, so that new servers belong to Octavia's project.
+        """Return Nova's API with credentials for Octavia's project, which will own new servers.
 
         :raises UnauthorizedException: when no known credentials belong to that project
         """
@@ -66,10 +66,7 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """Require that Nova's list of servers is complete.
-
-        :raises UnavailableException: when a cell that may have servers of Octavia does not answer
-        """
+        """:raises UnavailableException: when a cell that may have servers of Octavia does not answer"""
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
         if silent and self._may_be_in_silent_cells():
@@ -118,7 +115,7 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve a server; offload a shelved server, because Nova's configuration may offload it late or never."""
+        """Shelve a server; offload a shelved one, because Nova's configuration may offload it late or never."""
         found = self.server(server)
         if found is None:
             raise NotFoundError(f"server:{server}: it does not exist")
@@ -184,7 +181,7 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """:raises UnavailableException: when the answer has no such list, because another service answered"""
+    """:raises UnavailableException: when the answer has no list ``name``, because another service answered"""
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")
     listed: Sequence[Mapping[str, Any]] = body[name]

@@ -51,7 +51,9 @@ class ImageCalls(Driver):
             raise
 
     def amphora_image(self) -> str:
-        """Return the newest active image's id by tag, as Octavia does (``octavia/image/drivers/glance_driver.py``)."""
+        """Return the id of the newest active image with Octavia's tag, as Octavia does
+        (``octavia/image/drivers/glance_driver.py``).
+        """
         if not self.image_tag:
             raise NotFoundError("image: neither [octavia] amp_image_tag nor config_file sets it")
         query = {"tag": self.image_tag, "status": "active", "sort": "created_at:desc"}

@@ -120,7 +120,6 @@ def _as_read(port: Port) -> neutron.Port:
 
 
 def _changed(port: Port, error: AmphoraDriverError) -> AmphoraDriverError:
-    """Return an UnavailableException if ``error`` shows that the port has another revision; otherwise return ``error``."""
     if isinstance(error.__cause__, Conflict):
         return UnavailableException(f"port:{port.id}", str(error))
     return error

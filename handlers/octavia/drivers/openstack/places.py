@@ -1,4 +1,4 @@
-"""The regions and endpoints in Octavia's configuration files.
+"""The regions and endpoints of services in Octavia's configuration files.
 
 Octavia boots amphorae in the region of ``[nova] region_name``. In another region, servers with names of amphorae belong to
 another Octavia. So Octavia's options override ``[openstack] region_name``.
@@ -18,7 +18,7 @@ _SECTIONS = {"compute": ("nova", ""), "network": ("neutron", "/v2.0"), "image": 
 
 
 def places(files: ServiceFiles) -> Mapping[str, Place]:
-    """Return the region and endpoint of each service, from Octavia's files, by type of service."""
+    """Return the region and endpoint of Nova, Neutron and Glance in Octavia's configuration files, by type of service."""
     return {service: _place(files, section, version) for service, (section, version) in _SECTIONS.items()}
 
 
