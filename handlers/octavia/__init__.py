@@ -1,31 +1,31 @@
-"""The handlers of Octavia's drift, and their parts.
+"""The handlers of Octavia's drift.
 
 =========================  ===========================================================================================
 failover/                  replaces failed amphorae
 preserved/                 lists, releases and deletes preserved amphorae
 leftovers/                 removes objects that Octavia left behind
 spares/                    placeholders that make room for failovers
-stuck_load_balancers.py    frees load balancers in PENDING_*, restores numbers of amphorae
+stuck_load_balancers.py    frees load balancers that are stuck in PENDING_*
 balancers.py               whether a load balancer looks wrong
 drivers/                   calls to a cloud, real or in memory
 simulation/                a cloud in memory, with Octavia
-housekeeping.py            the interface of Octavia's Housekeeping Manager specification
+housekeeping.py            the interface of the Housekeeping Manager specification
 housekeeper.py             implements that interface with any driver
 rebuild.py                 whether a load balancer in ERROR may be failed over
 removal.py                 removes an amphora completely
 flow_times.py              how long a flow works without writing a row
 children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
-queries.py, changes.py     shared SELECTs; all writes to Octavia's database
+queries.py, changes.py     shared SELECTs; all writes
 records.py, tables.py      rows as values; table definitions
-cloud_objects.py           servers, ports, images and groups, with stackmend's marks
-names.py                   the names that Octavia gives its objects
+cloud_objects.py           servers, ports, images and groups as values
+names.py                   names of Octavia's objects
 options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
 watermarks.py              old rows that identify a database
-database.py, revisions.py  the connection to the database; its known schemas
-base.py, brokers.py        the handlers' base class; the broker of Octavia's notifications
+database.py, revisions.py  Octavia's database; its known schemas
+base.py, brokers.py        the handlers' base class; Octavia's broker
 notifications.py           Octavia's notifications of load balancers
 pairing.py                 whether Octavia's database and the cloud belong together
-checks.py, polling.py      Octavia's part of ``stackmend check``; a short wait for a result
+checks.py, polling.py      ``stackmend check``; a short wait for a result
 =========================  ===========================================================================================
 """

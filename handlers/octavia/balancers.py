@@ -38,7 +38,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the row of the load balancer or of an amphora last changed."""
+        """Seconds since the load balancer's row or an amphora's row changed."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property

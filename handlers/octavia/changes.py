@@ -7,8 +7,8 @@ No write may leave one of these two states in the database:
 
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- An amphora in ERROR with an old heartbeat that is not ``busy``. The health manager would set the amphora to FAILOVER_STOPPED,
-  and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
+- An amphora in ERROR with an old heartbeat, whose heartbeat record is not ``busy``. The health manager would set the amphora to
+  FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def lease(
 
     Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
-    :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED, because an amphora in ERROR needs no lease
+    :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED
     :param seconds: length of the lease
     :param quiet: required seconds of silence, unless a lease exists
     :param at: the end of the lease; None: ``seconds`` from now
@@ -179,11 +179,10 @@ def take_back(
 ) -> bool:
     """Undo :func:`let_go` after Octavia refused the failover: write the server into the amphora's row again.
 
-    If the amphora served, also write an old heartbeat that is not ``busy``. Then Octavia's health manager replaces the amphora
-    at once.
+    If the amphora served, also write an old heartbeat and reset ``busy``: then Octavia's health manager replaces the amphora.
 
     :param amphora: the row before :func:`let_go`
-    :param silent: age of that heartbeat, in seconds
+    :param silent: age of the old heartbeat, in seconds
     :param forgotten: the row that :func:`let_go` returned; None when another process called it
     :return: False, without a write, when Octavia works on the load balancer or a failover has changed one of the rows
     """
@@ -216,7 +215,7 @@ def _is_before_requests(locked: _Locked) -> bool:
 
 
 def _is_older(locked: _Locked) -> bool:
-    """Return whether the amphora's row was last written before the load balancer's row, at least a second earlier."""
+    """Return whether the amphora's row was last written before the load balancer's row."""
     if locked.updated_at is None:
         return True
     return locked.lb_updated_at is not None and locked.updated_at < locked.lb_updated_at
@@ -225,8 +224,8 @@ def _is_older(locked: _Locked) -> bool:
 def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
     """Set a load balancer from ERROR to ACTIVE if our failover request was lost between Octavia's API and its workers.
 
-    The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). The request is not lost if
-    the amphora's row has changed: a worker first writes this row.
+    The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). A changed amphora row shows
+    that a worker got the request.
 
     :param amphora: the row when Octavia accepted the request, under an ACTIVE load balancer
     :return: whether the request was lost

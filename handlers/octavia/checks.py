@@ -69,7 +69,6 @@ def _project(resources: Resources) -> Checked:
 
 
 def _clocks(resources: Resources) -> Iterator[Checked]:
-    """Warn if most heartbeats are in the future, because the clocks of Octavia's health manager and of the database differ."""
     try:
         beats = resources.get(OctaviaDatabase.from_resources).run(queries.healths)
     except (HandlerError, ConfigError):

@@ -4,8 +4,8 @@ Octavia's API sets an object and its load balancer to PENDING_* in one transacti
 PENDING_* under an ACTIVE load balancer has lost its flow.
 
 A failover writes all objects into the new amphorae, except those in PENDING_DELETE. Then it sets all objects to ACTIVE, even
-one that its owner deleted. Octavia 10 to 12 do not set a pool without a listener, so stackmend requests no second failover for
-the same object.
+one that its owner deleted. Octavia 10 to 12 leave a pool without a listener in PENDING_*, so stackmend requests no second
+failover for an object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.
@@ -94,9 +94,7 @@ def names(children: Sequence[Child]) -> str:
 
 
 def deleted(children: Iterable[Child]) -> str:
-    """Return why a failover would do harm: it restores a child that its owner deleted. Return an empty text without such a
-    child.
-    """
+    """Return why a failover would restore a child that its owner deleted; empty without such a child."""
     found = [str(child) for child in children if child.status == "PENDING_DELETE"]
     return f"its owner deleted {found[0]}, and a failover restores it: delete it again" if found else ""
 

@@ -39,7 +39,7 @@ class OctaviaDatabase:
         return self._database.run(work)
 
     def plan(self, statements: Iterable[Writing]) -> list[str]:
-        """Return SQL statements as the lines of a plan; run none."""
+        """Return SQL statements as the lines of a plan."""
         return self._database.plan(statements).splitlines()
 
     def require_known_schema(self) -> None:

@@ -1,7 +1,7 @@
 """Octavia's scenes in ``stackmend demo``: three amphorae of the driver ``noop`` fail, and a spare is missing.
 
-Nova makes no image of a server that boots from a volume. So the method ``snapshot`` preserves the first amphora by ``unplug``,
-and the second as an image. The third exceeds the maximum, so the scheme ``cycle`` deletes the first.
+The first boots from a volume, of which Nova makes no image, so the method ``snapshot`` preserves it by ``unplug``. The second
+is preserved as an image. The third exceeds the maximum, so the scheme ``cycle`` deletes the first.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
 
     :param given: the operator's value; None for the default
     :param option: the option's name, for errors
-    :raises ConfigError: when a flow can work for longer than ``given`` without a change
+    :raises ConfigError: when a flow can work for longer than ``given``
     """
     if given is None:
         return times.safe_age

@@ -37,7 +37,7 @@ class UnavailableException(AmphoraDriverError, Unavailable):
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """The credentials are wrong or lack a role (401, 403), and an operator must act."""
+    """The credentials are wrong or lack a role  (401, 403)."""
 
 
 class DeleteFailed(AmphoraDriverError):
@@ -83,7 +83,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Begin to build the missing spares; log and return the numbers of ready and of wanted spares from before.
+    """Log the numbers of ready and of wanted spares, begin to build the missing ones, and return both numbers.
 
     :raises AmphoraDriverError: when a call fails
     """

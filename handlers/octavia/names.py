@@ -30,7 +30,6 @@ IN_A_FLOW = frozenset({"PENDING_CREATE", "BOOTING", "PENDING_UPDATE", "PENDING_D
 
 
 def amphora_of_server(name: str) -> str | None:
-    """Return the amphora's id in a server's name; None for a name that is not Octavia's."""
     return _match(_SERVER, name)
 
 
@@ -83,7 +82,7 @@ def may_be_stuck(row: records.Amphora) -> bool:
 def in_flow(row: records.Amphora, grace: float) -> bool:
     """Return whether Octavia may still work on an amphora without a load balancer.
 
-    :param grace: seconds after the last change during which Octavia may still work
+    :param grace: seconds after a change during which a flow may still work
     """
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
@@ -91,7 +90,7 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 def foreign(found: Server, amphora: str, project: str) -> str:
     """Return why a server is not the one that Octavia created for this amphora; empty if it is.
 
-    The name may also begin with PRESERVED_PREFIX: stackmend may have renamed the server before it gave up a preservation.
+    stackmend may have renamed the server, and then given up the preservation.
 
     :param project: id of Octavia's project
     """

@@ -95,7 +95,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield the ids in lists of at most CHUNK ids, which limits the length of a statement."""
+    """Yield lists of at most CHUNK ids, which limits the length of a statement."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -200,7 +200,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the id of the VIP port of each load balancer that is not DELETED, by the load balancer's id."""
+    """Return the ids of VIP ports by load balancer, without those of DELETED load balancers."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

@@ -35,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A failover that stackmend requested, or was about to request.
+    """A failover that stackmend recorded before the request.
 
     :param amphora: one amphora that the failover should replace
     :param version: version of the load balancer's row before the request
@@ -72,7 +72,7 @@ class Remains:
     """The objects that a load balancer in ERROR still has.
 
     :param amphorae: ids of the rows that are not DELETED
-    :param security_group: None when Neutron has none
+    :param security_group: None when Neutron has no such group
     """
 
     balancer: records.LoadBalancer
@@ -147,7 +147,7 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
 def require(
     driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora], settled_for: float
 ) -> Remains:
-    """Return :func:`read`, if stackmend may fail over the load balancer now.
+    """Return the result of :func:`read`, if stackmend may fail over the load balancer now.
 
     :param settled_for: seconds since a flow last worked on the load balancer
     :raises Refused: when a deletion or creation has failed, or earlier failovers did not help
@@ -163,10 +163,7 @@ def require(
 
 
 def security_group(driver: Driver, balancer: str) -> Group | None:
-    """Return the security group that Octavia made for a load balancer.
-
-    :raises Unavailable: when Neutron does not answer
-    """
+    """:raises Unavailable: when Neutron does not answer"""
     return driver.security_group(f"lb-{balancer}")
 
 

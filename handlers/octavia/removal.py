@@ -106,7 +106,7 @@ def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
 
 
 def remove_server(driver: Driver, server: Server) -> None:
-    """Delete a server, and wait until Nova has no such server.
+    """Delete a server, and wait until it is gone.
 
     :raises DeleteFailed: when Nova still has the server
     """

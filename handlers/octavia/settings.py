@@ -194,10 +194,6 @@ def _threshold(own: int, octavias: int) -> int:
 
 
 def settings(conf: cfg.ConfigOpts, heartbeat_timeout: int) -> HousekeepingSettings:
-    """Read the options ``[housekeeping]``.
-
-    :param heartbeat_timeout: Octavia's option, in seconds
-    """
     group = conf[GROUP]
     interval = options.heartbeat_interval(conf)
     margin = group.heartbeat_margin if group.maximum_preserved_amphora_count else 0

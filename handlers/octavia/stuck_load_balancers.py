@@ -20,15 +20,15 @@ the state stays. Octavia's health manager reads only heartbeats, so it does not 
 old amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not all its
 objects (:mod:`handlers.octavia.children`).
 
-**What is read.** The load balancer, its objects in PENDING_*, and the amphora rows on it. Octavia's notifications of a creation
-or update name the load balancer. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be
-building. Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only
-reports the load balancer.
+**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows, also after Octavia's notification of a
+creation or update. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be building.
+Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only reports
+the load balancer.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
-time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers. So it recognises its own
-ERROR even after a crash. Then, or for a wrong number of amphorae, it asks Octavia's API for a failover, and a spare makes room.
-From Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
+time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers, to recognise its own ERROR
+after a crash. Then, or for a wrong number of amphorae, it asks Octavia's API for a failover, and a spare makes room. From
+Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in

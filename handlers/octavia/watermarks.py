@@ -19,7 +19,7 @@ _MOST = 20
 
 
 def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermark of Octavia's database; nothing when none is configured or the database does not answer."""
+    """Yield the watermark; nothing when Octavia is not configured or its database does not answer."""
     if not options.configured(resources.conf):
         return
     try:

@@ -34,8 +34,7 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 
 
 def chosen_driver(resources: Resources) -> Driver:
-    """Make the driver that ``[housekeeping] driver`` names. Through ``resources.get(chosen_driver)``, all handlers share one
-    driver.
+    """Make the chosen driver. Through ``resources.get(chosen_driver)``, all handlers share one driver.
 
     :raises ConfigError: when an option is missing or wrong, or the driver is not installed
     """

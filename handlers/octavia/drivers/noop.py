@@ -2,8 +2,8 @@
 
 The driver creates and writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses.
 
-The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server.
-Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
+The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server,
+but without preserved amphorae and spares. The driver writes no heartbeat records, so no amphora becomes silent.
 """
 
 from __future__ import annotations

@@ -130,8 +130,7 @@ class Actions:
         return at, leases
 
     def _planned_lease(self, s: Situation, at: datetime) -> datetime | None:
-        """Return the end of a lease that is in the metadata but not written yet, if it is late enough. The step MARK leaves
-        one.
+        """Return the end of a lease that the metadata announce, if that lease is not written yet and is long enough.
 
         :param at: the end of a lease that begins now
         """

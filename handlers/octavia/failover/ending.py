@@ -84,7 +84,7 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The amphorae whose DELETED rows must be detached from the load balancer; none while a flow works on it."""
+        """The amphorae whose DELETED rows stackmend must detach; none while a flow works on the load balancer."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted(self.s.rows))

@@ -84,9 +84,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Return the facts about an amphora without a load balancer whose row is in ERROR or whose server is preserved.
-
-    Return ``Nothing`` for other amphorae.
+    """Return the facts about an amphora without a load balancer, if its row is in ERROR or its server is preserved.
 
     :raises Unavailable: when an API does not answer
     """
@@ -169,7 +167,7 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row from its load balancer.
 
-    A row stays until server and port are gone: if the load balancer is deleted, Octavia deletes those of attached rows only.
+    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So these must be gone first.
     """
     if row.status != "DELETED":
         return False

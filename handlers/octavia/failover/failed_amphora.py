@@ -26,10 +26,9 @@ rebuilds a load balancer in ERROR at most three times a week, and never after a 
 (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** Each write into Octavia's database compares the row under the health manager's locks. If the health
-manager was faster, its failover goes on, and stackmend preserves nothing. Before stackmend detaches a network, Octavia's API
-must show that it would accept the failover. If Octavia then refuses, stackmend writes the server back into the row, and the
-health manager replaces the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the
-marks.
+manager was faster, stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would
+accept the failover. If Octavia still refuses, stackmend writes the server back into the row, and the health manager replaces
+the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the marks.
 
 **Modes.** The default is ``audit``, because a failover deletes a server. No budget, window, pause or breaker stops a recovery
 once it has begun.
@@ -330,7 +329,6 @@ def _weight(read: Situation | Replaced, step: Step) -> int:
 
 
 def _joined(taken: Sequence[tuple[StepName, Healed]]) -> Healed:
-    """Join the steps of a heal into one result for the history; the undo begins with the last step."""
     if len(taken) == 1:
         return replace(taken[0][1], complete=False)
     return Healed(

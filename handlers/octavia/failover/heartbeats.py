@@ -46,7 +46,6 @@ class Listener:
 
     :param patience: seconds for which most amphorae must send heartbeats before silence proves a failure
     :param gap: greatest time between two observations, in seconds; after a longer time, ``patience`` begins anew
-    :param clock: a monotonic clock, in seconds
     """
 
     def __init__(self, patience: float, gap: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:

@@ -220,7 +220,7 @@ RULES: tuple[Rule, ...] = (
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
     """Return whether an amphora has failed.
 
-    :param situation: of an amphora that is ALLOCATED, FAILOVER_STOPPED or ERROR, on a load balancer on which no flow works
+    :param situation: its row is ALLOCATED, FAILOVER_STOPPED or ERROR, and no flow works on its load balancer
     """
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

@@ -51,7 +51,7 @@ class Watched:
     def unheard(self, patience: float) -> bool:
         """Return whether a serving amphora sends no heartbeat, although it should.
 
-        :param patience: seconds of silence, and seconds for which the row must be unchanged
+        :param patience: required seconds of silence, and of no change to the row
         """
         silent = self.silent is None or self.silent > patience
         return self.idle and self.serves and silent and self.age > patience

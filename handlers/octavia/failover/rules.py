@@ -234,7 +234,7 @@ FAILED: tuple[Row[Case], ...] = (
 
 
 def _leave(c: ServerCase) -> Decision:
-    """Return the step that removes a server without networks from the amphora's row, so that Octavia does not delete it."""
+    """Return the step that removes the server from the amphora's row, so that Octavia does not delete it."""
     if isinstance(c.s, Deactivated):
         return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
     return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)

@@ -18,8 +18,6 @@ DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
 
 class StepName(StrEnum):
-    """The steps of a recovery."""
-
     #: Nova stops a server, because it changes no marks of a server in ERROR
     STOP = "stop"
     #: the server gets its tag and its number
@@ -138,7 +136,7 @@ class Situation(Reading):
 
     @property
     def serves(self) -> bool:
-        """Whether the row is that of a serving amphora, which Octavia's health manager watches."""
+        """Whether the amphora serves, so that Octavia's health manager watches it."""
         return self.amphora.status in records.SERVING
 
     @property
@@ -173,7 +171,7 @@ class Situation(Reading):
 
     @property
     def begun(self) -> bool:
-        """Whether stackmend has begun to preserve or replace the amphora, and must not stop halfway."""
+        """Whether stackmend has begun to preserve or replace the amphora."""
         return self.marked or self.forgotten
 
 

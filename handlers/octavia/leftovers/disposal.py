@@ -1,4 +1,4 @@
-"""Carries out the heal of one leftover: removes, preserves or fails it over."""
+"""Heals one leftover: removes, preserves or fails it over."""
 
 from __future__ import annotations
 

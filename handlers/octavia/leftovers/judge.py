@@ -35,7 +35,10 @@ class Judge:
         self._without_rows = without_rows
 
     def judge(self, key: Key) -> Iterable[Judged]:
-        """:raises InFlight: while Octavia may work on the object that the key names"""
+        """Return the leftovers of a key.
+
+        :raises InFlight: while Octavia may work on the object
+        """
         judges: Mapping[str, Callable[[str], Iterable[Judged]]] = {
             "amphora": self._amphora,
             "server": self._server,
@@ -200,10 +203,7 @@ def _any_works(balancers: Iterable[records.LoadBalancer | None]) -> bool:
 
 
 def _of_group(group: Group, identity: str | None, balancer: records.LoadBalancer | None) -> frozenset[str]:
-    """Return the concerns of a server group or security group.
-
-    :param identity: the load balancer in the group's name
-    """
+    """Return the concerns of a group; its name contains the load balancer ``identity``."""
     own = concerns.named("project", group.project_id) | concerns.named("load-balancer", identity)
     return own | concerns.of_balancer(balancer)
 

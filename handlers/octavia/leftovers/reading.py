@@ -12,7 +12,7 @@ from handlers.octavia.drivers.base import Driver
 
 
 def amphorae(driver: Driver, amphora: str, server: str | None = None) -> tuple[records.Amphora, ...]:
-    """Return the row of an amphora, and the row that names the server if that is another."""
+    """Return the row of an amphora, and the row that names the server."""
 
     def read(connection: Connection) -> tuple[records.Amphora, ...]:
         found = [queries.amphora(connection, amphora)]

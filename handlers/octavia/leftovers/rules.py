@@ -6,8 +6,8 @@ An object is no leftover when any of these holds:
   ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
 - It is preserved, a spare, or released.
 - Its row is not DELETED.
-- The object or its row changed within the grace, a number of seconds: a flow may still use the object. Nova shows no time of a
-  server group, so only the row counts.
+- The object or its row changed within the grace, a number of seconds: a flow may still use it. Nova shows no time of a server
+  group.
 - Another object uses it.
 
 stackmend only reports a leftover without a row, because another Octavia may own it. An operator can allow the removal, except

@@ -153,7 +153,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora's server, image and Octavia ports; a second call continues after an error.
+    """Delete a preserved amphora's server, image and Octavia ports; after an error, call again.
 
     :raises AmphoraDriverError: when a request fails
     """

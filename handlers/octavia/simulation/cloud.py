@@ -52,7 +52,7 @@ class Cloud:
     """The cloud in memory. Thread-safe.
 
     :param hosts: compute hosts with their availability zones
-    :param room: greatest number of servers on a host
+
     :param quota: greatest number of servers in Octavia's project; None: no limit
     """
 
@@ -127,7 +127,6 @@ class Cloud:
             return self._shown(server)
 
     def headroom(self) -> int | None:
-        """Return how many more servers the quota of Octavia's project allows; None without a quota."""
         return None if self.quota is None else max(0, self.quota - len(self.servers()))
 
     def _schedule(self, zone: str | None, group: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """Octavia's API and controller in miniature, on a database with Octavia's tables.
 
-The order of the steps is that of Octavia (``octavia/controller/worker/v2/flows/amphora_flows.py``). A flow uses the row that it
-read at the beginning. It builds the new amphora before it deletes the old server. The old row becomes DELETED, and still names
-load balancer and port. When a failover finds no host, amphora and load balancer become ERROR, and the old server remains.
+As in Octavia (``octavia/controller/worker/v2/flows/amphora_flows.py``), a flow uses the row that it read at the beginning. It
+builds the new amphora before it deletes the old server. The old row becomes DELETED, and still names load balancer and port.
+When a failover finds no host, amphora and load balancer become ERROR, and the old server remains.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Controller:
     ) -> str:
         """Create an ACTIVE load balancer with amphorae; return its id.
 
-        :param members: number of member ports of each amphora
+        :param members: member ports of each amphora
         """
         balancer, vip = str(uuid4()), str(uuid4())
         group = self.cloud.add_server_group(f"octavia-lb-{balancer}").id if anti_affinity else None
@@ -185,7 +185,6 @@ class Controller:
         self.database.run(write)
 
     def set_busy(self, amphora: str) -> None:
-        """Set an amphora's heartbeat record to ``busy``, as Octavia's health manager does before it replaces the amphora."""
         change = sa.update(_HEALTH).where(_HEALTH.c.amphora_id == amphora).values(busy=True)
         self.database.run(lambda connection: connection.execute(change))
 
@@ -312,7 +311,6 @@ class Controller:
         self.set_balancer(balancer, "ACTIVE")
 
     def _finish_children(self, balancer: str, status: str) -> None:
-        """Set all objects of a load balancer in PENDING_* to ``status``, even those that their owner deleted."""
         for child in self.database.run(partial(children.pending_of, load_balancer=balancer)):
             self.set_child(child.kind, child.id, status)
 

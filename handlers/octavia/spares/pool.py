@@ -2,12 +2,11 @@
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
 metadata name the pool and the owner, ``spare_amphora_owner``. With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, it is
-a spare. To claim a spare, a caller removes the tag, which only one caller can, and then deletes the server; if the caller dies,
-``spare_pool`` deletes it. A released placeholder belongs to an operator.
+a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then it deletes the server; if the caller
+dies, ``spare_pool`` deletes it. A released placeholder belongs to an operator.
 
 A failover takes its spare right after Octavia has accepted the request, even where hosts have room: only Nova's scheduler knows
-the room. If Nova refuses, Octavia sets the load balancer to ERROR, and the next failover replaces all its amphorae. A spare
-costs only one build of an empty server. Neither the request nor the recovery waits until it is gone.
+the room. A spare costs only one build of an empty server. Nothing waits until it is gone.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
     An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count, because its worker has
-    died. Nor does another provider's device: Octavia sets BOOTING only for an amphora with a server.
+    died. Nor does another provider's device in BOOTING: an amphora in BOOTING has a server.
 
     :param longest_flow: longest time of a build, in seconds
     """
@@ -173,7 +172,7 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
 
-    Until they are repaired, stackmend builds no spare, which could take the room for the replacement.
+    Meanwhile stackmend builds no spare, which could take the room for the replacement.
 
     :param longest_flow: longest time of a failover, in seconds
     """
@@ -190,7 +189,7 @@ def failing_over(
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
     """Return the first pool that lacks spares and has no failed spare; None without such a pool.
 
-    All replicas fill the same pool, so that together they do not exceed the limit of simultaneous builds.
+    All replicas fill the same pool, and so do not exceed the limit of simultaneous builds.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
@@ -243,8 +242,8 @@ def _create(driver: Driver, pool: Pool) -> str:
 def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> list[Server]:
     """Return the ready spares whose room fits the replacement of an amphora, best first.
 
-    Call it before the failover request: Octavia asks Nova for a server within a second. Log an error and return no spare: the
-    failover may find room without one.
+    Call it before the failover request: Octavia asks Nova for a server within a second. An error is only logged: the failover
+    may find room without a spare.
 
     :param attempts: recorded failovers that did not replace the amphora; the first had a spare, whose room is still free
     """

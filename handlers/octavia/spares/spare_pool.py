@@ -5,9 +5,9 @@ still runs, failed to build, or was claimed for a failover and not deleted.
 
 **What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. It
 holds an allocation in Placement, but uses no processor and no memory. As soon as Octavia has accepted a failover, stackmend
-deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend deletes the
-spare even where a host has room, because only a refusal by Nova would show that none has. After a refusal, the load balancer is
-in ERROR, and the next failover replaces all its amphorae.
+deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend does so even
+where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in ERROR, and the
+next failover replaces all its amphorae.
 
 **What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
 faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
@@ -18,14 +18,13 @@ Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV 
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
-servers build at the same time, including Octavia's; a failover does not wait. No build begins while Octavia replaces an amphora
-or a claimed spare exists. stackmend fills one pool at a time, so that two replicas together cannot exceed the limit. After a
-failed build, the pool waits ten minutes. Spares use the quotas of Octavia's project. So stackmend leaves the quota of two
-amphorae free, and deletes spares for it.
+servers build at the same time, including Octavia's; a failover does not wait for this limit. No build begins while Octavia
+replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the
+limit. After a failed build, the pool waits ten minutes. In the quotas of Octavia's project, stackmend leaves room for two
+amphorae, and deletes spares for it.
 
-**What is not changed.** Spares in the same project that another stackmend created for another Octavia
-(``spare_amphora_owner``). While the project has an amphora that no row of this Octavia names, surplus spares are only reported,
-except where the quotas are used up.
+**What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). While the project has an
+amphora that no row of this Octavia names, surplus spares are only reported, except where the quotas are used up.
 
 **Undo.** Lower ``spare_amphora_pool_size``; stackmend then deletes the surplus.
 """
@@ -142,7 +141,7 @@ class SparePool(OctaviaPlugin, Handler):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the sum over all pools of the present or the wanted spares, whichever are more."""
+        """Return the sum over all pools of their present or wanted spares, whichever are more."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:

@@ -10,7 +10,7 @@ places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 
 Spares boot with Octavia's credentials (``[service_auth]`` in ``octavia.conf``), so that Octavia's project owns them. All other
-calls use the credentials ``[openstack]``, with an administrator's role.
+calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations

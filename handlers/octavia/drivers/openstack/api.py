@@ -1,6 +1,6 @@
 """A client of one OpenStack API.
 
-Every failure becomes exactly one exception of Octavia's Housekeeping Manager specification:
+A failure becomes one exception of :mod:`handlers.octavia.housekeeping`:
 
 ======================================= ==============================================================================
 the object does not exist (404)         a read returns None, a removal succeeds; otherwise NotFoundError
@@ -40,7 +40,7 @@ _BUSY = frozenset({413, 429})
 class Api:
     """A client of one OpenStack API. Thread-safe.
 
-    :param microversion: the microversion of every call; empty for an API without microversions
+    :param microversion: the microversion of every call; empty where the API has none
     """
 
     def __init__(self, service: Service, microversion: str = "") -> None:

@@ -1,9 +1,9 @@
 """The driver's calls to Nova: servers and server groups.
 
-Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN, with little more than an id, when
-its cell does not answer. The driver treats UNKNOWN as no answer. If the server has no request spec, Nova answers 404 instead
-(``nova/compute/api.py``, ``_get_instance_from_cell``). A listing with a filter or in pages omits such servers
-(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
+Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN when its cell does not answer. The
+driver treats UNKNOWN as no answer. If the server has no request spec, Nova answers 404 instead (``nova/compute/api.py``,
+``_get_instance_from_cell``). A listing with a filter or in pages omits such servers (``nova/api/openstack/compute/servers.py``,
+``_is_cell_down_supported``).
 
 So after a 404 or a listing, the driver reads two more listings. The services of a cell that does not answer are UNKNOWN, by its
 host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never

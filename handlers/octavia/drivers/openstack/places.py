@@ -18,7 +18,6 @@ _SECTIONS = {"compute": ("nova", ""), "network": ("neutron", "/v2.0"), "image": 
 
 
 def places(files: ServiceFiles) -> Mapping[str, Place]:
-    """Return the region and endpoint of Nova, Neutron and Glance in Octavia's configuration files, by type of service."""
     return {service: _place(files, section, version) for service, (section, version) in _SECTIONS.items()}
 
 
