@@ -1,4 +1,4 @@
-"""The base class of Octavia's handlers and inventories."""
+"""The base class of Octavia's handlers and inventories (the commands ``stackmend amphora``)."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def names(children: Sequence[Child]) -> str:
 
 
 def deleted(children: Iterable[Child]) -> str:
-    """Return why a failover would restore a child that its owner deleted; empty without such a child."""
+    """Return a refusal if a failover would restore a child that its owner deleted; otherwise an empty text."""
     found = [str(child) for child in children if child.status == "PENDING_DELETE"]
     return f"its owner deleted {found[0]}, and a failover restores it: delete it again" if found else ""
 

@@ -90,9 +90,7 @@ def in_flow(row: records.Amphora, grace: float) -> bool:
 def foreign(found: Server, amphora: str, project: str) -> str:
     """Return why a server is not the one that Octavia created for this amphora; empty if it is.
 
-    stackmend may have renamed the server, and then given up the preservation.
-
-    :param project: id of Octavia's project
+    A server that stackmend renamed for a preservation counts as Octavia's.
     """
     own = (f"{AMPHORA_PREFIX}{amphora}", f"{PRESERVED_PREFIX}{amphora}")
     if found.project_id == project and found.name in own:
@@ -101,10 +99,7 @@ def foreign(found: Server, amphora: str, project: str) -> str:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return why stackmend must not delete an amphora's server; empty when the deletion is allowed.
-
-    :param project: id of Octavia's project
-    """
+    """Return why stackmend must not delete an amphora's server; empty when the deletion is allowed."""
     if reason := foreign(found, amphora, project):
         return reason
     return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if _is_marked(found) else ""

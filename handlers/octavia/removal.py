@@ -118,7 +118,7 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port, in the state of a new read: Nova changes a port when it deletes the server.
+    """Delete a port after a new read, because Nova changes the port when it deletes the server.
 
     :raises DeleteFailed: when a server uses the port, or Neutron still has it
     """

@@ -169,7 +169,7 @@ class HousekeepingSettings:
 
     @property
     def quiet_after(self) -> float:
-        """The greatest age, in seconds, at which a last heartbeat still contradicts a failure."""
+        """The greatest age, in seconds, at which the last heartbeat contradicts a failure."""
         return 1.2 * self.heartbeat_interval
 
     @property

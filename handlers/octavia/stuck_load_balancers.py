@@ -20,10 +20,10 @@ the state stays. Octavia's health manager reads only heartbeats, so it does not 
 old amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not all its
 objects (:mod:`handlers.octavia.children`).
 
-**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows, also after Octavia's notification of a
-creation or update. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be building.
-Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only reports
-the load balancer.
+**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. Octavia's notifications of creations and
+updates cause inspections too. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be
+building. Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only
+reports the load balancer.
 
 **What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
 time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers, to recognise its own ERROR
@@ -296,7 +296,9 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; it is only reported if :func:`rebuild.obstacle` gives a reason."""
+        """Return a finding whose heal is a failover; it is only reported if ``refusal`` or :func:`rebuild.obstacle` forbids the
+        heal.
+        """
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)

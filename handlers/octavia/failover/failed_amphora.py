@@ -1,8 +1,8 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
 **What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
-silence, Octavia's health manager replaces the amphora, and deletes the server with all traces of the cause. It never replaces
-an amphora that is in ERROR or never sent a heartbeat.
+silence, Octavia's health manager replaces the amphora, and so deletes all traces of the cause. It never replaces an amphora
+that is in ERROR or never sent a heartbeat.
 
 **Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
 ERROR.
@@ -18,8 +18,8 @@ amphora's row, and asks Octavia's API for a failover. Last, it detaches the old 
 whose next update would otherwise fail (Octavia 16 to 19). With the method snapshot, stackmend then makes an image of the
 server.
 
-**What is not changed.** An amphora that sends heartbeats keeps its networks; if it is in ERROR, stackmend replaces it once, and
-does not preserve it. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
+**What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved. If it is in ERROR, stackmend
+replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
 cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). stackmend only
 reports a failure when, within ``failover_window``, ``failover_threshold`` others failed, or two others on the same host. It
 rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion

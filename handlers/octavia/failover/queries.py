@@ -94,7 +94,7 @@ def watch(connection: Connection) -> list[Watched]:
 
 
 def heard_of(rows: Sequence[Watched], within: float) -> Heard:
-    """Count the amphorae of ``rows`` that send heartbeats.
+    """Count the serving amphorae of ``rows`` with a heartbeat record, and those with a recent heartbeat.
 
     :param within: greatest age of a recent heartbeat, in seconds
     """
@@ -108,7 +108,7 @@ def now(connection: Connection) -> datetime:
 
 
 def heard(connection: Connection, now: datetime, within: float) -> Heard:
-    """Count all amphorae that send heartbeats.
+    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat.
 
     :param now: the time by the database's clock
     :param within: greatest age of a recent heartbeat, in seconds

@@ -24,7 +24,7 @@ amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
 proves that its objects are leftovers. stackmend only reports an object without a row, unless
-``deactivated_amphorae_without_rows`` is set; even then it removes neither a server group nor a server whose address a port has.
+``deactivated_amphorae_without_rows`` is set. Even then it removes no server group, and no server whose address a port has.
 Object and row must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load
 balancer, half a minute is enough: DELETED is the last write of the last flow. stackmend removes nothing while Nova shows less
 than 90 % of the serving amphorae's servers, or more than a few servers have no row. It removes an amphora in PENDING_DELETE

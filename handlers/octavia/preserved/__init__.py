@@ -1,4 +1,4 @@
-"""The amphorae that stackmend preserves for examination.
+"""Amphorae that stackmend preserves for examination.
 
 ``pool``       reads the preserved amphorae from Nova and Glance, orders and removes them
 ``inventory``  the operator's commands: list, show, release, delete

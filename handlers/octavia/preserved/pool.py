@@ -91,7 +91,7 @@ def read(driver: Driver) -> list[Preserved]:
 
 
 def is_ours(marks: Mapping[str, str], owner: str) -> bool:
-    """Return whether the stackmend with the mark ``owner`` preserved an object; earlier releases wrote no such mark.
+    """Return whether the stackmend with the mark ``owner`` preserved an object; an object without a mark counts too.
 
     :param marks: a server's metadata or an image's properties
     """

@@ -31,7 +31,7 @@ def _nothing(_call: str) -> None:
 
 @dataclass
 class Weather:
-    """The failures of the cloud in memory. A test or a demonstration can change them at any time.
+    """Failures of the cloud in memory, which a test or demonstration can change at any time.
 
     :param clinging: servers whose ports Nova never detaches, although it accepts the request
     :param slow_images: whether images stay ``saving`` until :meth:`Cloud.finish_images`

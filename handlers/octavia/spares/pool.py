@@ -172,7 +172,7 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
 
-    Meanwhile stackmend builds no spare, which could take the room for the replacement.
+    Meanwhile stackmend builds no spare: it could take the room for the replacement.
 
     :param longest_flow: longest time of a failover, in seconds
     """
@@ -195,7 +195,7 @@ def next_to_fill(found: Sequence[Pool]) -> Pool | None:
 
 
 def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
-    """Return the pools; the last pool with spares has an excess if the quotas leave Octavia too little room.
+    """Return the pools; the last pool with spares gets an excess if the quotas leave Octavia too little room.
 
     A used-up quota fails every build of Octavia, also those of its health manager (``octavia/compute/drivers/nova_driver.py``).
 

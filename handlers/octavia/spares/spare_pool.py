@@ -20,8 +20,8 @@ Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
 servers build at the same time, including Octavia's; a failover does not wait for this limit. No build begins while Octavia
 replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the
-limit. After a failed build, the pool waits ten minutes. In the quotas of Octavia's project, stackmend leaves room for two
-amphorae, and deletes spares for it.
+limit. After a failed build, the pool waits ten minutes. stackmend leaves room for two amphorae in the quotas of Octavia's
+project, and deletes spares for that.
 
 **What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). While the project has an
 amphora that no row of this Octavia names, surplus spares are only reported, except where the quotas are used up.

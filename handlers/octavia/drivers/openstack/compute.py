@@ -7,7 +7,7 @@ driver treats UNKNOWN as no answer. If the server has no request spec, Nova answ
 
 So after a 404 or a listing, the driver reads two more listings. The services of a cell that does not answer are UNKNOWN, by its
 host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never
-ran. A listing of servers without a filter, with Octavia's own credentials, shows servers as UNKNOWN, up to Nova's
+ran. A listing of servers without a filter, with Octavia's own credentials, shows such servers as UNKNOWN, up to Nova's
 ``max_limit``.
 """
 
