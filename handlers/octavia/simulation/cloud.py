@@ -52,7 +52,6 @@ class Cloud:
     """The cloud in memory. Thread-safe.
 
     :param hosts: compute hosts with their availability zones
-
     :param quota: greatest number of servers in Octavia's project; None: no limit
     """
 
