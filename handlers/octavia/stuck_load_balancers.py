@@ -296,8 +296,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; it is only reported if ``refusal`` or :func:`rebuild.obstacle` forbids the
-        heal.
+        """Return a finding whose heal is a failover; it is only reported if ``refusal`` or :func:`rebuild.obstacle` forbids it.
         """
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
@@ -392,7 +391,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         )
 
     def _mark_freed(self, server: Server, at: datetime) -> None:
-        """Record in a server's metadata when stackmend sets the load balancer to ERROR.
+        """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
 
         Nova refuses metadata for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
         """

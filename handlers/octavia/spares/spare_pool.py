@@ -5,9 +5,9 @@ still runs, failed to build, or was claimed for a failover and not deleted.
 
 **What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. It
 holds an allocation in Placement, but uses no processor and no memory. As soon as Octavia has accepted a failover, stackmend
-deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend does so even
-where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in ERROR, and the
-next failover replaces all its amphorae.
+deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend deletes a
+spare even where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in
+ERROR, and the next failover replaces all its amphorae.
 
 **What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
 faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
