@@ -296,8 +296,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover; it is only reported if ``refusal`` or :func:`rebuild.obstacle` forbids it.
-        """
+        """Return a finding whose heal is a failover, which ``refusal`` or :func:`rebuild.obstacle` may forbid."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
