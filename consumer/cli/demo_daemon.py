@@ -223,7 +223,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until the daemon receives notifications and its first sweeps are over; these must not find the scenes' drift."""
+    """Wait until the daemon receives notifications and its first sweeps are over: events must find the demo's drift."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)

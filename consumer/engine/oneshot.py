@@ -175,7 +175,7 @@ class OneShot:
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield the keys of a sweep.
 
-        :raises _TooMany: the task heals, and the keys stand for more objects than is plausible
+        :raises _TooMany: the task may heal, and the keys so far stand for more objects than is plausible
         """
         if not task.heals:
             yield from keys

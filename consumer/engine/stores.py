@@ -74,7 +74,7 @@ class MemoryStore:
     """The store of a one-shot command: claims are in memory, and the history gets only heals.
 
     :param database: the journal; None for a command that may not heal
-    :param gates: gates for this command alone
+    :param gates: gates of this command, which it asks besides the usual ones
     """
 
     def __init__(self, database: Database | None, gates: Sequence[Gate] = (), board: Board | None = None) -> None:

@@ -121,7 +121,7 @@ def _newest(connection: Connection, handler: str, state: Standing, limit: int, c
 
 
 def waiting(database: Database) -> int:
-    """Return the number of *pending* rows, including timers."""
+    """Return the number of rows that are due now or later, including timers."""
     query = select(func.count()).select_from(work).where(work.c.state == Standing.PENDING.value)
     return database.read(lambda connection: connection.execute(query).scalar_one())
 

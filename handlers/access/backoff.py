@@ -13,7 +13,7 @@ PAUSE = 10.0
 
 
 class Backoff:
-    """Remembers the failure of one server. Thread-safe."""
+    """Remembers that a database or an API failed, so that calls fail at once until the back-off ends. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -180,7 +180,7 @@ class StuckLoadBalancers(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when Octavia's files are malformed or ``stuck_load_balancers_after`` is too short"""
+        """:raises ConfigError: octavia.conf is malformed, or ``stuck_load_balancers_after`` is shorter than a flow may take"""
         group = resources.conf[settings.GROUP]
         after = age_or_default(
             group.stuck_load_balancers_after,

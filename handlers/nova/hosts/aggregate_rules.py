@@ -82,7 +82,12 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
-    """Return why a heal must not change a membership; empty if it may."""
+    """Return why a heal must not change a membership; empty if it may.
+
+    :param may_remove: whether the operator permits removals
+    :param nodes_of_uuid: number of compute nodes in all cells with the provider's uuid
+    :param nodes_of_host: number of compute nodes of the host
+    """
     if nodes_of_uuid > 1:
         return (
             "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "

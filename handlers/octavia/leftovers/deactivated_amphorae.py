@@ -138,7 +138,7 @@ class DeactivatedAmphorae(OctaviaPlugin, Handler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when Octavia's files are malformed or ``deactivated_amphorae_after`` is too short"""
+        """:raises ConfigError: octavia.conf is malformed, or ``deactivated_amphorae_after`` is shorter than a flow may take"""
         group = resources.conf[settings.GROUP]
         grace = age_or_default(
             group.deactivated_amphorae_after,
