@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from handlers.base import Conflict, Event, Finding, Handler, Healed, Key, Mode, Refused, Resources, Trigger
+from handlers.base import (
+    EXEMPT_TAG,
+    Conflict,
+    Event,
+    Finding,
+    Handler,
+    Healed,
+    Key,
+    Mode,
+    Refused,
+    Resources,
+    Trigger,
+    Unavailable,
+)
 
 
 def thing(event: Event) -> Key | None:
@@ -29,6 +42,8 @@ class World:
     sweep_error: Exception | None = None
     unhealable: frozenset[str] = frozenset()
     with_one_witness: frozenset[str] = frozenset()
+    #: things that their owners exempt; None: nobody can say
+    tagged: frozenset[str] | None = frozenset()
 
     def drifted(self) -> set[str]:
         """Return the names of what is wrong."""
@@ -77,6 +92,11 @@ class Mender(Handler):
                 concerns=frozenset({f"host:shelf-{key.id}"}),
                 approvable=approvable,
             )
+
+    def exempting_tag(self, finding: Finding) -> str:
+        if self.world.tagged is None:
+            raise Unavailable("owners", "no answer")
+        return f"{finding.key} has the tag {EXEMPT_TAG}" if finding.key.id in self.world.tagged else ""
 
     def sweep(self) -> Iterator[Key]:
         yield from (Key("thing", name) for name in sorted(self.world.drifted()))

@@ -108,7 +108,8 @@ class Reconciler:
     def _reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None]) -> Reconciled:
         try:
             found = filter(self._selected, task.handler.inspect(claim.key))
-            findings = tuple(_if_declared(task.handler, finding) for finding in found)
+            declared = [_if_declared(task.handler, finding) for finding in found]
+            findings = tuple(replace(one, exempted=task.handler.exempting_tag(one)) for one in declared)
         except Exception as error:
             return self._inspection_failed(task, claim, store, error)
         self.answered(task)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from consumer.engine.gates import Gate, Request, all_gates, ask_all, exempt
 from consumer.engine.holds import Board
 from consumer.engine.task import Task
-from consumer.journal import asks, claiming, controls, exemptions, history, settling
+from consumer.journal import asks, claiming, controls, history, settling
 from consumer.journal.database import Database, JournalUnavailable, now
 from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done
@@ -130,8 +130,4 @@ def _end_asks(claim: Claim, end: Disposition, lines: Sequence[Line | Closing], c
 
 
 def _exemption(database: Database, finding: Finding) -> str:
-    def read(connection: Connection) -> str:
-        found = exemptions.covering(connection, finding, now(connection))
-        return exempt.reason(found) if found else ""
-
-    return database.transact(read)
+    return database.transact(lambda connection: exempt.reason(connection, finding, now(connection)))

@@ -33,7 +33,7 @@ from handlers.base.brokers import Broker, Bus, QueueDepth, QueueReader
 from handlers.base.checks import Check, Checked
 from handlers.base.drift import Event, Finding, Healed, Json, Key, Trigger, keys_of
 from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable
-from handlers.base.handler import Handler
+from handlers.base.handler import EXEMPT_TAG, Handler
 from handlers.base.holds import EVERYTHING, Hold, HoldSources
 from handlers.base.mode import Mode
 from handlers.base.plugins import Inventory, Plugin
@@ -45,6 +45,7 @@ from handlers.base.watermarks import Ids, Rising, Watermark, Watermarks
 __all__ = [
     "EVERYTHING",
     "EVERY_TABLE",
+    "EXEMPT_TAG",
     "Broker",
     "Bus",
     "Check",

@@ -112,6 +112,8 @@ class Finding:
     :param approvable: whether the finding lacks only its second witness, which an operator can be; then ``healable`` is False,
         and ``refusal`` names the facts that the operator must examine
     :param witnessed: whether an operator approved the finding as its second witness; ``consumer`` sets this before the heal
+    :param exempted: which tag of its owner exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this before
+        it asks the gates
     :param begun: whether an earlier heal began work that must not stop halfway; then no gate stops this heal
     """
 
@@ -128,6 +130,7 @@ class Finding:
     begun: bool = False
     approvable: bool = False
     witnessed: bool = False
+    exempted: str = ""
 
     def same_as(self, other: Finding) -> bool:
         """Return whether two findings have the same key, problem, healable and evidence, and so prove the same drift."""

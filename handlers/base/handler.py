@@ -10,6 +10,9 @@ from handlers.base.mode import Mode
 from handlers.base.plugins import Plugin
 from handlers.base.rights import Rights, Roles
 
+#: The tag, or the name of the metadata, by which an owner exempts an object from heals, where the operator permits it.
+EXEMPT_TAG = "stackmend:exempt"
+
 
 class Handler(Plugin):
     """One kind of drift, its proof and its heal. Threads share an instance, so only its constructor sets attributes."""
@@ -63,6 +66,15 @@ class Handler(Plugin):
 
         :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before
         """
+
+    def exempting_tag(self, finding: Finding) -> str:
+        """Return which object of a finding has the tag :data:`EXEMPT_TAG`.
+
+        Empty if none has, or if the operator does not permit that owners exempt objects.
+
+        :raises Unavailable: when the tags cannot be read
+        """
+        return ""
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:

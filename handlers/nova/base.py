@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.base import Handler, Key, Resources
-from handlers.nova import options
+from handlers.base import Finding, Handler, Key, Resources
+from handlers.nova import exempt_tags, options
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Placement
@@ -22,6 +22,9 @@ class NovaHandler(Handler):
     service: ClassVar[str] = "nova"
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
     _databases: NovaDatabases
+
+    def exempting_tag(self, finding: Finding) -> str:
+        return exempt_tags.holder(self._databases, finding) if self._databases.exempt_by_tag else ""
 
     def require(self, dependency: str) -> None:
         self._databases.require(dependency)

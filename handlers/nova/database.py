@@ -33,9 +33,18 @@ class NovaDatabases:
 
     :param cell_base: the URL that fills templates of ``database_connection``
     :param transport_base: the URL that fills templates of ``transport_url``
+    :param exempt_by_tag: whether the tags of servers count (:mod:`handlers.nova.exempt_tags`)
     """
 
-    def __init__(self, api_url: str, cell_base: str | None = None, transport_base: str | None = None) -> None:
+    def __init__(
+        self,
+        api_url: str,
+        cell_base: str | None = None,
+        transport_base: str | None = None,
+        *,
+        exempt_by_tag: bool = False,
+    ) -> None:
+        self.exempt_by_tag = exempt_by_tag
         self.api = Database(API, api_url)
         self.host_names = HostNames.of(api_url)
         self._cell_base = cell_base
@@ -54,7 +63,8 @@ class NovaDatabases:
         :raises ConfigError: if no URL of ``nova_api`` is known
         """
         conf = resources.conf
-        return cls(options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
+        urls = (options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
+        return cls(*urls, exempt_by_tag=conf[options.GROUP].exempt_by_tag)
 
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell, including cell0 and disabled cells.

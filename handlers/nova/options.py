@@ -59,6 +59,12 @@ OPTIONS = [
         help="A regular expression, for example (?i)maintenance. Heals of a host wait while its nova-compute is disabled with "
         "a reason that matches. If a cell does not answer, all heals wait. Without the option, disabled services hold nothing.",
     ),
+    cfg.BoolOpt(
+        "exempt_by_tag",
+        default=False,
+        help="Whether the owner of a server can exempt it from heals, by the tag or the metadata stackmend:exempt. Every "
+        "tenant can then stop the heals of its own servers.",
+    ),
 ]
 
 

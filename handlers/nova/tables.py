@@ -241,6 +241,25 @@ instance_system_metadata = Table(
     Index("instance_uuid", "instance_uuid"),
 )
 
+#: Not a child of ``instances``: nova-api adds tags and metadata at any time.
+instance_metadata = Table(
+    "instance_metadata",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("key", String(255)),
+    Column("value", String(255)),
+    Column("instance_uuid", String(36)),
+    Index("instance_metadata_instance_uuid_idx", "instance_uuid"),
+)
+
+tags = Table(
+    "tags",
+    cell,
+    Column("resource_id", String(36), primary_key=True),
+    Column("tag", String(80), primary_key=True),
+)
+
 instance_info_caches = Table(
     "instance_info_caches",
     cell,

@@ -1,4 +1,4 @@
-"""The base class of Octavia's handlers and inventories (the commands ``stackmend amphora``)."""
+"""The base classes of Octavia's handlers and inventories (the commands ``stackmend amphora``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import ClassVar
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.octavia import options, settings
+from handlers.base import Finding, Handler
+from handlers.octavia import exempt_tags, options, settings
+from handlers.octavia.drivers.base import Driver
 
 
 class OctaviaPlugin:
@@ -28,3 +30,11 @@ class OctaviaPlugin:
             options.GROUP: options.OPTIONS,
             cloud_options.GROUP: cloud_options.OPTIONS,
         }
+
+
+class OctaviaHandler(OctaviaPlugin, Handler):
+    _driver: Driver
+
+    def exempting_tag(self, finding: Finding) -> str:
+        database = self._driver.database
+        return exempt_tags.holder(database, finding) if database.exempt_by_tag else ""

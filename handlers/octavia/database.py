@@ -20,16 +20,21 @@ NAME = "octavia_database"
 
 
 class OctaviaDatabase:
-    """Octavia's database. Thread-safe."""
+    """Octavia's database. Thread-safe.
 
-    def __init__(self, url: str) -> None:
+    :param exempt_by_tag: whether the tags of load balancers count (:mod:`handlers.octavia.exempt_tags`)
+    """
+
+    def __init__(self, url: str, *, exempt_by_tag: bool = False) -> None:
+        self.exempt_by_tag = exempt_by_tag
         self._database = Database(NAME, url)
         self._schemas = KnownSchemas(revisions.KNOWN, "Octavia 10 (Yoga) to 19")
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         """:raises ConfigError: when neither ``[octavia]`` nor ``octavia.conf`` has the URL of Octavia's database"""
-        return cls(options.database_url(resources.conf))
+        conf = resources.conf
+        return cls(options.database_url(conf), exempt_by_tag=conf[options.GROUP].exempt_by_tag)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in a transaction; ``work`` may run more than once.

@@ -53,6 +53,12 @@ OPTIONS = [
         help="Id of the project that owns the image of amphorae, instead of [controller_worker] of config_file.",
     ),
     cfg.StrOpt("amp_flavor_id", help="Id of the flavor of amphorae, instead of [controller_worker] of config_file."),
+    cfg.BoolOpt(
+        "exempt_by_tag",
+        default=False,
+        help="Whether the owner of a load balancer can exempt it from heals, by the tag stackmend:exempt. Every tenant can "
+        "then stop the heals of its own load balancers and their amphorae.",
+    ),
 ]
 
 

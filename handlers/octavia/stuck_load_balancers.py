@@ -62,7 +62,6 @@ from handlers.access.roles import AMPHORAE
 from handlers.base import (
     Conflict,
     Finding,
-    Handler,
     Healed,
     InFlight,
     Key,
@@ -75,7 +74,7 @@ from handlers.base import (
 )
 from handlers.octavia import changes, children, concerns, notifications, options, queries, rebuild, records, settings
 from handlers.octavia.balancers import SETTLE, Balancer
-from handlers.octavia.base import OctaviaPlugin
+from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.children import Child
 from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
@@ -137,7 +136,7 @@ _STUCK = {
 }
 
 
-class StuckLoadBalancers(OctaviaPlugin, Handler):
+class StuckLoadBalancers(OctaviaHandler):
     """:param after: seconds without a change after which no flow works on a load balancer
     :param failover_errors: whether stackmend fails over a load balancer in ERROR that has all amphorae
     :param failover_children: whether stackmend fails over a load balancer with objects in PENDING_*

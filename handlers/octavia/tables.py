@@ -82,6 +82,13 @@ vip = Table(
     Column("octavia_owned", Boolean),
 )
 
+tags = Table(
+    "tags",
+    octavia,
+    Column("resource_id", String(36), primary_key=True),
+    Column("tag", String(255), primary_key=True),
+)
+
 flavor = Table(
     "flavor",
     octavia,

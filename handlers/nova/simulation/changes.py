@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import sqlalchemy as sa
+
 from handlers.nova import tables
 from handlers.nova.simulation.report import Held
 from handlers.nova.simulation.world import World
@@ -24,6 +26,17 @@ class Changes(World):
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         values = {"instance_uuid": uuid, "key": f"image_{name}", "value": value, "deleted": 0}
         self._store.insert(self.cells[cell], tables.instance_system_metadata, **values)
+
+    def tag_server(self, uuid: str, tag: str) -> None:
+        _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
+        with self.cells[cell].begin() as connection:
+            connection.execute(sa.insert(tables.tags).values(resource_id=uuid, tag=tag))
+
+    def set_metadata(self, uuid: str, name: str, value: str, deleted: int = 0) -> None:
+        """:param deleted: the id of the row, when the owner removed the value again; otherwise 0"""
+        _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
+        values = {"instance_uuid": uuid, "key": name, "value": value, "deleted": deleted}
+        self._store.insert(self.cells[cell], tables.instance_metadata, **values)
 
     def set_instance(self, uuid: str, **values: Any) -> None:
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)

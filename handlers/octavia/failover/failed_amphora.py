@@ -53,7 +53,6 @@ from handlers.access.roles import AMPHORAE
 from handlers.base import (
     Conflict,
     Finding,
-    Handler,
     HandlerError,
     Healed,
     InFlight,
@@ -69,7 +68,7 @@ from handlers.base import (
 )
 from handlers.octavia import concerns, polling, settings
 from handlers.octavia import queries as octavia_queries
-from handlers.octavia.base import OctaviaPlugin
+from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.failover import facts, keys, queries
@@ -131,7 +130,7 @@ class Evidence:
         return {**asdict(self), "objects": list(self.objects)}
 
 
-class FailedAmphora(OctaviaPlugin, Handler):
+class FailedAmphora(OctaviaHandler):
     name = "failed_amphora"
     title = "Replace amphorae that have failed, and preserve some of them for examination"
     group = settings.GROUP

@@ -57,7 +57,6 @@ from oslo_config import cfg
 from handlers.access.roles import AMPHORAE
 from handlers.base import (
     Finding,
-    Handler,
     HandlerError,
     Healed,
     InFlight,
@@ -69,7 +68,7 @@ from handlers.base import (
     Trigger,
 )
 from handlers.octavia import concerns, names, notifications, options, queries, rebuild, records, settings
-from handlers.octavia.base import OctaviaPlugin
+from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.flow_times import age_or_default, flow_times
@@ -101,7 +100,7 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 
-class DeactivatedAmphorae(OctaviaPlugin, Handler):
+class DeactivatedAmphorae(OctaviaHandler):
     """:param grace: seconds for which an object must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
     """

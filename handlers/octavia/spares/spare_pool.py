@@ -38,9 +38,9 @@ from enum import StrEnum
 from typing import Self
 
 from handlers.access.roles import AMPHORAE
-from handlers.base import Conflict, Event, Finding, Handler, Healed, InFlight, Key, Mode, Resources, Roles, Trigger
+from handlers.base import Conflict, Event, Finding, Healed, InFlight, Key, Mode, Resources, Roles, Trigger
 from handlers.octavia import concerns, housekeeping, queries, settings
-from handlers.octavia.base import OctaviaPlugin
+from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.cloud_objects import SPARE, SPARE_PREFIX, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
@@ -79,7 +79,7 @@ class _Cloud:
     strangers: int
 
 
-class SparePool(OctaviaPlugin, Handler):
+class SparePool(OctaviaHandler):
     name = "spare_pool"
     title = "Keep stopped placeholder servers that make room for failovers"
     group = settings.GROUP

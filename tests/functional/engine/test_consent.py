@@ -188,6 +188,40 @@ def test_an_exempt_object_is_reported_and_stays_as_it_is(machine: Machine, scope
     assert asks.listing(machine.database) == []
 
 
+@pytest.mark.parametrize("mode", [Mode.HEAL, Mode.ASK, Mode.AUDIT])
+def test_an_object_with_an_exempting_tag_is_reported_and_stays_as_it_is(machine: Machine, mode: Mode) -> None:
+    machine.mode = mode
+    machine.world.things, machine.world.tagged = {"a": 1}, frozenset({"a"})
+    machine.start()
+    for _ in range(2):
+        machine.enqueue(hint("a"))
+        eventually(machine.idle)
+    (entry,) = history.listing(machine.database)
+    assert (entry.outcome, entry.error) == ("exempt", "thing:a has the tag stackmend:exempt")
+    assert machine.world.writes == {}
+    assert asks.listing(machine.database) == []
+
+
+def test_without_the_tag_the_drift_heals_at_the_next_sweep(machine: Machine) -> None:
+    machine.world.things, machine.world.tagged = {"a": 1, "b": 1}, frozenset({"a"})
+    machine.start()
+    machine.enqueue(hint("a"), hint("b"))
+    eventually(lambda: machine.idle() and machine.world.drifted() == {"a"})
+    machine.world.tagged = frozenset()
+    machine.enqueue(Hint("mender", Key(SWEEP, "mender"), Priority.OPERATOR, "start"))
+    eventually(lambda: machine.world.drifted() == set())
+
+
+def test_a_heal_waits_while_the_tags_cannot_be_read(machine: Machine) -> None:
+    machine.world.things, machine.world.tagged = {"a": 1}, None
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(lambda: "owners: no answer" in [row.error for row in backlog.listing(machine.database)])
+    assert machine.world.writes == {}
+    machine.world.tagged = frozenset()
+    eventually(lambda: machine.world.drifted() == set())
+
+
 @pytest.mark.parametrize("scope", ["host:Shelf-A", "HOST:shelf-a", "thing:A"])
 def test_an_exemption_ignores_letter_case(machine: Machine, scope: str) -> None:
     """MySQL ignores case, so that Nova and an operator can spell one host in two ways."""

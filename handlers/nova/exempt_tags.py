@@ -1,0 +1,51 @@
+"""The tags and the metadata by which the owners of servers exempt them from heals.
+
+They are read from the cells, where nova-api writes them, so they need no call of an API. A deleted server has none.
+
+Sources: ``nova/db/main/models.py`` (Tag, InstanceMetadata), ``nova/db/main/api.py`` (instance_destroy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.base import EXEMPT_TAG, Finding
+from handlers.nova import tables
+from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
+
+
+def holder(databases: NovaDatabases, finding: Finding) -> str:
+    """Return which server of a finding has the tag or the metadata; empty if none has.
+
+    :raises Unavailable: when a cell of the finding does not answer
+    """
+    scopes = {str(finding.key), *finding.concerns}
+    servers = sorted(scope.removeprefix("instance:") for scope in scopes if scope.startswith("instance:"))
+    if not servers:
+        return ""
+    cells = [cell for cell in databases.cells() if _names(cell) & scopes] or databases.cells()
+    for cell in cells:
+        if found := databases.database(cell).run(partial(_first, servers=servers)):
+            return found
+    return ""
+
+
+def _names(cell: Cell) -> set[str]:
+    return {f"cell:{cell.name}", f"cell:{cell.uuid}"}
+
+
+def _first(connection: Connection, servers: Collection[str]) -> str:
+    tags, metadata = tables.tags.c, tables.instance_metadata.c
+    tagged = sa.select(tags.resource_id).where(tags.resource_id.in_(servers), tags.tag == EXEMPT_TAG)
+    if uuid := connection.execute(tagged.order_by(tags.resource_id).limit(1)).scalar():
+        return f"instance:{uuid} has the tag {EXEMPT_TAG}"
+    mine = (metadata.instance_uuid.in_(servers), metadata.key == EXEMPT_TAG, metadata.deleted == 0)
+    described = sa.select(metadata.instance_uuid).where(*mine)
+    if uuid := connection.execute(described.order_by(metadata.instance_uuid).limit(1)).scalar():
+        return f"instance:{uuid} has the metadata {EXEMPT_TAG}"
+    return ""
