@@ -87,6 +87,28 @@ class Schema:
         )
 
 
+#: MariaDB: the table, column, index or row exists already; another statement is changing the table.
+_RACES = frozenset({1050, 1060, 1061, 1062, 1684})
+
+
+def _is_race(error: BaseException) -> bool:
+    """Return whether a statement on MariaDB failed because another process upgrades the journal too."""
+    from alembic.util import CommandError
+
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.args[:1] in {(code,) for code in _RACES}
+    return isinstance(error, CommandError)
+
+
+#: Repeats work beside another process that upgrades the journal: the steps that are done do nothing.
+_BESIDE_ANOTHER = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(_is_race),
+    wait=tenacity.wait_random(0, 1),
+    stop=tenacity.stop_after_attempt(5),
+    reraise=True,
+)
+
+
 def head() -> str:
     return HEAD
 
@@ -96,7 +118,7 @@ def schema_of(database: Database) -> Schema:
     path = database.engine.url.database
     if database.engine.dialect.name == "sqlite" and path and path != ":memory:" and not Path(path).exists():
         return Schema(None, None)
-    return database.read(_schema)
+    return database.read(lambda connection: _BESIDE_ANOTHER(_schema, connection))
 
 
 def _schema(connection: Connection) -> Schema:
@@ -128,7 +150,7 @@ def upgrade(database: Database) -> tuple[str | None, str]:
             raise WrongJournal(before.refusal(head()))
         case Fit.DUE:
             if before.revision is not None:
-                database.read(_check_replicas)
+                database.read(lambda connection: _BESIDE_ANOTHER(_check_replicas, connection))
             # Inside, because the outer function translates the errors of a race.
             database.step_by_step(lambda connection: _BESIDE_ANOTHER(_upgrade, connection))
             return before.revision, head()
@@ -145,28 +167,6 @@ def _check_replicas(connection: Connection) -> None:
             f"these replicas cannot use the journal after the upgrade: {', '.join(old)}; stop them, then run 'stackmend db "
             "upgrade' again"
         )
-
-
-#: MariaDB: the table, column, index or row exists already.
-_EXISTS = frozenset({1050, 1060, 1061, 1062})
-
-
-def _is_race(error: BaseException) -> bool:
-    """Return whether an upgrade on MariaDB failed because another process did one of its steps first."""
-    from alembic.util import CommandError
-
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return error.orig.args[:1] in {(code,) for code in _EXISTS}
-    return isinstance(error, CommandError)
-
-
-#: Repeats an upgrade whose step another process did first: the steps that are done do nothing.
-_BESIDE_ANOTHER = tenacity.Retrying(
-    retry=tenacity.retry_if_exception(_is_race),
-    wait=tenacity.wait_random(0, 1),
-    stop=tenacity.stop_after_attempt(5),
-    reraise=True,
-)
 
 
 def _upgrade(connection: Connection) -> None:
