@@ -132,6 +132,10 @@ def test_killed_before_the_request_arrives_it_recovers_though_it_is_paused(
     done = scene.program.run("handler", "pause", "failed_amphora")
     assert done.returncode == 0, done.stderr
     scene.program.start()
+    scene.balancers.wait_replaced(balancer, victim.id)
+    # The pause holds back what the load balancer does not need: the DELETED row and the preserved server.
+    done = scene.program.run("handler", "resume", "failed_amphora")
+    assert done.returncode == 0, done.stderr
     scene.whole(balancer, victim)
     scene.wait_kept(victim)
     assert scene.is_cut_off(victim.server)
