@@ -34,6 +34,7 @@ openstack image delete IMAGE
 openstack image set [--protected] [--unprotected] [--property PROPERTY] [--tag TAG] IMAGE
 openstack port create --network NETWORK [--mac-address MAC] [--fixed-ip IP] [--device ID] [--device-owner OWNER] NAME
 openstack port delete PORT
+openstack loadbalancer set [--tag TAG] LOADBALANCER
 openstack port list [--server SERVER] [--device-id DEVICE] [--device-owner OWNER]
 openstack port set [--device ID] [--device-owner OWNER] [--host HOST] [--binding-profile X] [--dns-name X] [--enable] PORT
 openstack port show PORT
@@ -52,7 +53,7 @@ openstack role add [--user USER] [--user-domain DOMAIN] [--project PROJECT] ROLE
 openstack server add port SERVER PORT
 openstack server delete [--force] [--all-projects] [--wait] SERVER
 openstack server list [--all-projects] [--project PROJECT] [--long]
-openstack server set [--tag TAG] SERVER
+openstack server set [--tag TAG] [--property PROPERTY] SERVER
 openstack server show SERVER
 openstack server start SERVER
 openstack server unlock SERVER
