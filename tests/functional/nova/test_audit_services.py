@@ -199,7 +199,7 @@ def test_a_node_that_lives_in_another_cell_under_the_same_uuid(
 
 @pytest.mark.parametrize("traits", [(), ("MISC_SHARES_VIA_AGGREGATE",)])
 def test_providers_of_others(cloud: NovaSimulation, services: AuditServices, traits: tuple[str, ...]) -> None:
-    stranger = make_storage(cloud, "somebody-s", None, *traits)
+    stranger = make_storage(cloud, "foreign", None, *traits)
     assert not services.inspect(Key("provider", stranger))
     assert not list(services.sweep())
 
