@@ -1,1 +1,1 @@
-"""Reads notifications from RabbitMQ and decodes them to events; :mod:`consumer.bus.source` is the start."""
+"""Reads notifications from RabbitMQ and decodes them to events. The entry point is :class:`consumer.bus.source.Source`."""

@@ -3,7 +3,7 @@
 ``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
 ``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
 
-No error of this module contains a password. It replaces errors of libraries, which quote text that they cannot parse.
+No error of this module contains a password. Libraries quote text that they cannot parse, so this module replaces their errors.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def redacted(url: str) -> str:
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
-    """Parse a transport URL. Its hosts get a random order, as in oslo.messaging.
+    """Return the plan for a transport URL. The hosts get a random order, as in oslo.messaging.
 
     :param options: the publishers' ``[oslo_messaging_rabbit]``; stackmend's configuration and the URL's query override them
     :raises NoBroker: the URL is ``none:///``

@@ -1,8 +1,8 @@
 """Decodes the bytes of a notification to an event, or raises :class:`Undecodable` and no other error.
 
 Parsing unwanted messages would take most CPU time. So :class:`Sieve` finds the event type with a regular expression at the
-start of a message. It drops a complete message (one that ends with ``}"}``) of an unwanted type. oslo.messaging writes JSON
-members in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
+start of a message. The sieve drops a complete message (one that ends with ``}"}``) of an unwanted type. oslo.messaging writes
+JSON members in a fixed order (``Notifier._notify``, ``serialize_msg``), so no text of the payload can look like the event type.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Parse a notification's time, which is in UTC unless it names a zone; return None for any other value."""
+    """Return a notification's time in UTC; None if ``value`` is no valid time. A time without a zone is in UTC."""
     if not isinstance(value, str):
         return None
     try:

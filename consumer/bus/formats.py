@@ -132,7 +132,7 @@ def format_of(name: str, payload: Mapping[str, Any]) -> str:
 
 
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the payload as plain nested data with the versioned keys.
+    """Return the payload as plain nested data. A legacy payload gets the field names of the versioned format.
 
     :param name: the event type as received
     :raises Undecodable: the payload is malformed, or its major version is unknown
@@ -148,7 +148,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Raise Undecodable if the payload's outermost object has an unknown major version; inner objects need no check."""
+    """Raise Undecodable if the payload's outermost object has an unknown major version."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):

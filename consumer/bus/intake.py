@@ -1,8 +1,8 @@
 """Consumes the queues of one broker over one connection.
 
-stackmend never creates a queue or exchange of Nova or Octavia: if its arguments differed from theirs, RabbitMQ would refuse
-their declarations with 406. A passive declaration shows whether a queue exists. No message is lost while a queue is missing:
-oslo.messaging's publisher creates the queue with the first message
+stackmend never creates a queue or exchange of Nova or Octavia. If stackmend chose different arguments, RabbitMQ would refuse
+the declarations of Nova and Octavia with 406. A passive declaration shows whether a queue exists. No message is lost while a
+queue is missing: oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``[bus] queue_mode = bind``, stackmend creates one queue of its own.
@@ -43,7 +43,7 @@ _COUNT_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The number of messages in stackmend's queues that the broker has not sent yet.
+    """The number of unsent messages in the queues that stackmend reads on one broker.
 
     :param at: monotonic time of the count, in seconds
     """
@@ -57,7 +57,8 @@ class Arrived:
     """A message from the broker, not decoded.
 
     :param tag: the delivery tag, for the acknowledgement
-    :param size: bytes of the whole body; ``body`` lacks its end if they exceed ``[bus] max_body_bytes``
+    :param body: without the end if ``size`` exceeds ``[bus] max_body_bytes``
+    :param size: bytes of the complete body
     :param compression: the message's header ``compression``
     :param unreadable: why the message's properties cannot be read; empty if they can
     """
@@ -167,7 +168,7 @@ class Intake:
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists; with ``[bus] queue_mode = bind``, create a missing queue."""
+        """Return whether a queue exists. With ``[bus] queue_mode = bind``, first create stackmend's own queue if missing."""
         try:
             try:
                 self._declare(queue, passive=True)

@@ -8,8 +8,8 @@ then acknowledges the batch. The broker sends unacknowledged messages again; to 
 - **Broker unreachable**: the source tries every host, without end and with growing pauses.
 - **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
-- **Unexpected error while reading**: the source reconnects, and takes one message at a time. A quorum queue drops messages
-  that it sent too often, so it can then drop only the message that causes the error.
+- **Unexpected error while reading**: the source reconnects, and takes one message at a time. The broker then repeats only the
+  message that causes the error. After many repetitions, a quorum queue drops only this message.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Wait for a complete batch; return its messages, or none if no message arrives for half a second."""
+        """Return the next messages, at most a full batch; none if no message arrives for half a second."""
         # batch_seconds counts from the last batch, so the first message after a silence does not wait.
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():

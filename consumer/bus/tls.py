@@ -1,7 +1,7 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
-TLS works as in oslo.messaging, but with ``ssl_ca_file`` a host's certificate must be for its name. Without ``ssl_ca_file``, any
-certificate of the system's authorities is trusted.
+TLS works as in oslo.messaging, but with ``ssl_ca_file`` the broker's certificate must name the host. Without ``ssl_ca_file``,
+stackmend accepts any certificate that an authority known to the system issued.
 """
 
 from __future__ import annotations
