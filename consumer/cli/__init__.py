@@ -1,1 +1,1 @@
-"""The command line, built on cliff: ``main`` lists the commands, and most files hold the commands of one noun."""
+"""The command line, built on cliff. ``main`` lists the commands. Most files hold the commands with one first word."""

@@ -104,7 +104,7 @@ class Decide(Command):
         ]
 
     def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
-        """Return the asks whose finding lacks its second witness; the approving operator becomes this witness."""
+        """Return the asks whose finding has only one of two required witnesses. The approving operator becomes the second."""
         problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
         return [one for one in chosen if one.problem in problems.get(one.handler, frozenset())]
 
@@ -112,11 +112,11 @@ class Decide(Command):
 class Approve(Decide):
     """Approve findings that wait in mode ask.
 
-    stackmend inspects each object again before the heal. If the evidence differs, it asks again. An expired ask cannot be
-    approved (exit code 1).
+    stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. An expired ask cannot
+    be approved (exit code 1).
 
-    Some findings lack their second witness, which you become by your approval; 'Reason' names what to examine. Approve such an
-    ask by its ID; the filters leave it out.
+    Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names what to
+    examine. Approve these asks by ID; the filters omit them.
     """
 
     example = (

@@ -198,7 +198,7 @@ def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[in
     """Return the wanted ids without duplicates.
 
     :param there: the ids that exist
-    :param what: their noun in the error message, such as ``row of work``
+    :param what: the error message's noun for an object with an id, such as ``row of work``
     :raises CommandError: a wanted id does not exist
     """
     chosen = list(dict.fromkeys(wanted))

@@ -48,8 +48,8 @@ class CheckCommand(Lister):
     """Check the deployment: files, journal, brokers, databases, APIs, rights. Changes nothing.
 
     Each warning or failure names the line to write or the command to run. Run this before the first start, and after each
-    upgrade of stackmend, Nova or Octavia. The table has one row for each observation, the worst at the end; the other formats
-    have one row for each check.
+    upgrade of stackmend, Nova or Octavia. In the table, checks with the same result and details share a row; the worst rows
+    are last. The other formats have one row for each check.
 
     Exit codes: 0 no problem, 1 warnings, 2 failures.
     """
@@ -80,7 +80,7 @@ class CheckCommand(Lister):
 
 
 def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
-    """Return the rows of the table, the worst last; checks with the same verdict and text share a row."""
+    """Return the rows of the table, the worst last. Checks with the same verdict and text share a row."""
     subjects: dict[tuple[Verdict, str], list[str]] = {}
     for one in found:
         subjects.setdefault((one.verdict, one_line(one.text)), []).append(one.subject)
@@ -169,7 +169,7 @@ def _clock(skew: float) -> Checked:
 
 
 def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
-    """Compare the clocks of the journal's Galera nodes: a lease that one node writes can end by another node's clock."""
+    """Compare the clocks of the journal's Galera nodes. Unequal clocks shift the ends of leases."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
         text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
@@ -286,7 +286,7 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
     """Check which notification formats arrive from a broker.
 
-    :param arrived: these formats, newest first
+    :param arrived: arrived formats, the latest arrival first
     """
     subject = f"broker {broker.name}: notifications"
     if not arrived:

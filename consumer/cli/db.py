@@ -17,9 +17,10 @@ from handlers.base import Key
 
 
 class DbUpgrade(Command):
-    """Upgrade the journal's schema, while daemons run. An upgrade that was interrupted continues when you repeat the command.
+    """Upgrade the journal's schema. An interrupted upgrade continues when you repeat the command.
 
-    It is refused while a daemon runs that is too old for the new schema. An SQLite journal is upgraded when a program opens it.
+    Daemons may run meanwhile. If a running daemon is too old for the new schema, the command refuses the upgrade. A program
+    that opens an SQLite journal upgrades that journal.
 
     Exit codes of --check: 0 no upgrade is due, 1 this program is too old for the journal, 2 an upgrade is due.
     """
@@ -61,9 +62,9 @@ class DbUpgrade(Command):
 
 
 class DbVersion(ShowOne):
-    """Show the revisions of the journal's schema and of this program, and the oldest revision that the journal permits.
+    """Show the revisions of the journal's schema, of this program, and of the oldest program that may use the journal.
 
-    Exit code 2 if the revisions differ.
+    Exit code 2 if the revisions of schema and program differ.
     """
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:

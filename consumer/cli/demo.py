@@ -34,10 +34,11 @@ _PLAIN_WIDTH = 150
 class Demonstration(Command):
     """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack.
 
-    One process and a temporary folder contain Nova's databases with two cells, the real Placement service, Octavia's database
-    with amphorae in memory, a message broker in memory, and the daemon. The cloud drifts; the daemon receives a notification of
-    each drift (or a sweep finds it), proves it and heals it. It takes half a minute. Exit code 0 if all drift is healed,
-    otherwise 2.
+    One process runs the cloud and the daemon, with files in a temporary folder. The cloud has Nova's databases with two cells,
+    the real Placement service, and Octavia's database. Amphorae and message broker are in memory.
+
+    The cloud drifts. The daemon notices each drift by a notification or a sweep, proves the drift and heals it. The command
+    takes half a minute. Exit code 0 if all drift is healed, otherwise 2.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -102,9 +103,9 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 
 
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
-    """Return a dictionary for each heal, ordered by its end, then one for each scene that is not healed.
+    """Return a dictionary for each heal, earliest end first, then one for each unhealed scene (a drift of the demo).
 
-    ``lag_s`` is the seconds from the notification (without one, from the drift) to the heal's end.
+    ``lag_s`` is the seconds from the notification to the heal's end; without a notification, from the drift.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]

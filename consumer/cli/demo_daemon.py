@@ -43,7 +43,7 @@ _START_WITHIN = 60.0
 
 @dataclass(slots=True)
 class Act:
-    """A played scene of the demonstration.
+    """A scene (one drift of the demonstration) that was played.
 
     :param events: event types of the scene's notifications; empty if only a sweep can find the drift
     :param began: the time of the notifications or, without notifications, of the drift; seconds since the epoch
@@ -223,7 +223,7 @@ def _make_queues(settings: bus_conf.BusSettings) -> None:
 
 
 def _wait_until_ready(daemon: Service, database: Database, chosen: Sequence[type[Handler]]) -> None:
-    """Wait until the daemon receives notifications and its first sweeps are over: events must find the demo's drift."""
+    """Wait until the daemon reads the queues and the first sweeps are over, so that no first sweep finds a scene's drift."""
     deadline = time.monotonic() + _START_WITHIN
     while time.monotonic() < deadline:
         listens = daemon.sources and all(source.connected and not source.missing for source in daemon.sources)

@@ -108,7 +108,7 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers that an exemption of this kind cannot always stop, because some findings name no such object.
+    """Return the handlers that may heal despite an exemption of this kind, because some findings name no object of the kind.
 
     :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """

@@ -115,8 +115,8 @@ class HandlerPause(Command):
 class HandlerResume(Command):
     """Let handlers run again after a pause, or after the breaker stopped them. Each handler sweeps at once.
 
-    If the command first finds a database that is an older copy, it resumes no handler and gives the reason. Run it again to
-    accept that database.
+    If a database has become an older copy since the last check, the command resumes no handler and gives the reason. Run the
+    command again to accept that database.
     """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"

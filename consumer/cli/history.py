@@ -17,13 +17,22 @@ OUTCOMES = tuple(one.value for one in Outcome)
 
 
 class History(Lister):
-    """List findings and heals, oldest first.
+    """List findings, heals and operators' commands, oldest first.
 
-    Outcomes of heals: healed; failed; conflict (the cloud changed meanwhile, so nothing was written); healing (in progress).
-    Outcomes of findings: found (not healed because of the mode); refused (unsafe to heal); parked (failed too often);
-    stopped (too much drift, or a restored database, stopped the handler); asked (waits for approval); denied and exempt (an
-    operator does not want the heal).
-    Outcome of acts: act (a command of an operator that changed stackmend's state).
+    Outcomes of heals:
+      healed, failed
+      conflict  the cloud changed meanwhile, so the heal wrote nothing
+      healing   in progress
+    Outcomes of findings:
+      found     not healed because of the mode
+      refused   unsafe to heal
+      parked    failed too often
+      stopped   too much drift, or a restored database, stopped the handler
+      asked     waits for approval
+      denied    an operator denied the heal
+      exempt    an exemption forbids the heal
+    Outcome of operators' commands:
+      act       the command changed stackmend's state
     """
 
     example = (

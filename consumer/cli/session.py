@@ -132,7 +132,7 @@ class Session:
         return database
 
     def unchecked_database(self) -> Database:
-        """Open the journal without a check of its schema or a time limit for statements; the caller closes it."""
+        """Open the journal without checking its schema. Statements have no time limit. The caller closes the journal."""
         self._check_folder()
         return Database(open_engine(journal_conf.settings(self.machine_conf).connection, statement_seconds=None))
 
@@ -149,7 +149,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Send webhooks about the heals of a ``with`` block at its end."""
+        """At the end of a ``with`` block, send the webhooks about the block's heals."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield
@@ -163,7 +163,7 @@ class Session:
         sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
-        """Compare the cloud's databases with their watermarks; stop the handlers of older copies, and return the reasons."""
+        """Stop the handlers that rely on a database whose watermark fell. Return a reason for each of these databases."""
         return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:

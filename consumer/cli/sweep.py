@@ -34,9 +34,9 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    The command sweeps like the daemon, with the same proofs, budgets and history. It omits handlers with mode off. For a
-    handler that is paused, stopped by the breaker, or outside its window, it heals nothing. It can run beside a daemon, and
-    beside itself.
+    The command sweeps like the daemon, with the same proofs, budgets and history. The command omits handlers with mode off. For
+    a handler that is paused, stopped by the breaker, or outside its window, the command heals nothing. Daemons and other sweeps
+    can run at the same time.
 
     In mode ask, a proved finding waits for 'work approve'.
 
@@ -119,7 +119,7 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
-        """Return a test whether a finding is in the cells with these names only; without names, every finding passes.
+        """Return a test whether a finding is only in the cells with these names; without names, every finding passes.
 
         :raises CommandError: a cell does not exist, or its database does not answer
         """
@@ -219,7 +219,7 @@ def _inspection_failed(result: Result) -> bool:
 
 
 def summaries(results: Iterable[Result]) -> Iterator[str]:
-    """Yield sentences that sum up results: first drift, then inspections that proved nothing."""
+    """Yield sentences that sum up results: drift, then objects in flight, failed inspections, stopped handlers."""
     results = list(results)
     drifts = [result for result in results if result.action not in _OPEN and not _inspection_failed(result)]
     rest = Counter(

@@ -25,9 +25,13 @@ _ALL = 1_000_000
 class WorkList(Lister):
     """List the objects to inspect, and the drift that waits for you; the most urgent first.
 
-    States: pending (waits for an inspection); running (in progress); reported (drift that is not healed, because of the mode or
-    because it is unsafe); parked (failed too often, and waits for 'work retry', an event or a changed finding). A key of kind
-    sweep is the timer of a handler.
+    States:
+      pending   waits for an inspection
+      running   in progress
+      reported  proved drift; the mode forbids the heal, or the heal is unsafe
+      parked    failed too often; waits for 'work retry', an event or a changed finding
+
+    A key of kind sweep is the timer of a handler.
     """
 
     example = "example:\n  %(prog)s work list --state parked"
