@@ -1,4 +1,4 @@
-"""The configuration: one file per option group. ``register`` adds the group's options; ``settings`` returns their values."""
+"""The options, one module per option group. ``register`` adds the group's options; ``settings`` returns the values."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ class WrongTemplate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """One URL of a sink, with the values of ``[webhook_NAME]``.
+    """One URL of the group ``[webhook_NAME]``, with the group's values.
 
-    :param name: ``slack``; with several URLs ``slack-1``, ``slack-2``
+    :param name: NAME, such as ``slack``; for several URLs ``slack-1``, ``slack-2``
     """
 
     name: str

@@ -20,7 +20,7 @@ class Span:
     """Some hours on some days. If ``end`` is before ``start``, the span ends on the next day.
 
     :param days: the days on which the span starts; Monday is 0
-    :param end: the first minute after the span; 00:00 and 24:00 mean the end of the day
+    :param end: the first minute after the span; 00:00 means the end of the day
     """
 
     days: frozenset[int]
@@ -45,7 +45,7 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a text such as ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``."""
+        """Return the window of a text such as ``Sat,Sun 01:00-05:00; Mon-Fri 22:00-06:00``."""
         parts = [part.strip() for part in text.split(";") if part.strip()]
         return cls(tuple(_span(part) for part in parts), "; ".join(parts))
 

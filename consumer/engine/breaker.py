@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change. If they are too many, the sweep heals nothing."""
+"""Counts the objects that the heals of one sweep could change. If the objects are too many, the sweep heals nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from handlers.base import Handler, Key, Refused
 
 @dataclass
 class Breaker:
-    """Counts the suspects of one sweep.
+    """Counts the objects of one sweep's suspects.
 
-    Many suspects may be drift that no heal changes, such as consumers of a foreign service. So, beyond the limit, the breaker
-    inspects suspects and counts only objects that a heal could change.
+    Beyond the limit, the breaker inspects suspects, and counts only objects that a heal could change.
 
-    :param limit: the largest plausible number of objects
+    :param limit: the largest plausible count
     :param refused: keys that do not count, because no mode heals their known drift
     """
 
@@ -32,7 +31,7 @@ class Breaker:
         return self.suspects > self.limit
 
     def through(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield the keys of a sweep until the breaker trips; the key that trips it is the last."""
+        """Yield the keys of a sweep; stop after the key with which the count exceeds the limit."""
         for key in keys:
             self._count(key)
             yield key
@@ -50,7 +49,7 @@ class Breaker:
 
 
 def objects_at_risk(handler: Handler, key: Key) -> int:
-    """Inspect a key; return how many objects a heal could change, or the key's weight if the inspection fails or must wait."""
+    """Inspect a key; return how many objects a heal could change, or ``key.weight`` if the inspection fails or must wait."""
     try:
         findings = handler.inspect(key)
         healable = handler.healable_problems
@@ -62,5 +61,8 @@ def objects_at_risk(handler: Handler, key: Key) -> int:
 
 
 def plausible(settings: EngineSettings, population: int) -> int:
-    """Return the largest plausible number of suspects: ``breaker_count``, or more if ``breaker_percent`` allows more."""
+    """Return the largest plausible count: ``breaker_count``, or ``breaker_percent`` of the population if that is more.
+
+    :param population: how many objects the sweep covers
+    """
     return max(settings.breaker_count, population * settings.breaker_percent // 100)

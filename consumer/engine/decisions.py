@@ -114,7 +114,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return how to settle the row of a refused heal. Each further refusal for the same reason lengthens the pause."""
+    """Return how to settle the row of a refused heal. Each repeated refusal makes sweeps skip the row for longer."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))

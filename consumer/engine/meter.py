@@ -10,7 +10,7 @@ class Meter:
         """Count an inspection, with the heal that followed it, if any.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
-        :param seconds: the time that both took
+        :param seconds: of inspection and heal together
         """
 
     def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:
@@ -28,9 +28,9 @@ class Meter:
 
 
 def source(hint: str) -> str:
-    """Return the kind of a hint's source: ``event``, ``sweep`` or ``operator``. A start counts as ``operator``.
+    """Return ``event``, ``sweep`` or ``operator`` for the source of a hint. A start counts as ``operator``.
 
-    :param hint: an event type, ``sweep``, ``start``, ``operator`` ...
+    :param hint: the source of the hint: an event type, ``sweep``, ``start``, ``operator`` ...
     """
     if hint in {"sweep", "operator"}:
         return hint

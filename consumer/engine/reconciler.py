@@ -2,8 +2,8 @@
 
 Three steps make ``kill -9`` harmless. First the history entry is opened, with evidence and undo. Then the heal changes the
 cloud. Then one transaction closes the entry and settles the row. If the process dies before the change, the next inspection
-finds the drift, and the heal uses the same entry. If it dies after the change, the next inspection finds no drift and closes
-the entry.
+finds the drift, and the heal uses the same entry. If the process dies after the change, the next inspection finds no drift and
+closes the entry.
 
 Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """
@@ -134,7 +134,10 @@ class Reconciler:
             LOG.info("%s: its dependency answers again", task.name)
 
     def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
-        """Return how to settle a claim whose inspection, heal or sweep raised an error; begin or end the task's back-off."""
+        """Return how to settle a claim whose inspection, heal or sweep raised an error.
+
+        An outage of a required dependency begins the task's back-off. An error without an outage ends the back-off.
+        """
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._backoff.down(task.name)
             # Due at once, because the handler's back-off decides when its rows are claimed again.
@@ -332,7 +335,7 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
 
 
 def _repeats(claim: Claim, end: Disposition) -> bool:
-    """Return whether an earlier attempt logged the error already."""
+    """Return whether an earlier attempt at the row already logged the error of this attempt."""
     return claim.reported == end.fingerprint if isinstance(end, Reported) else claim.waits > 0
 
 

@@ -13,9 +13,9 @@ _HOUR = 3600.0
 
 
 class Approval:
-    """Stores a finding as an ask, and withholds its heal until an operator approves the ask.
+    """In mode ``ask``, stores a finding as an ask, and withholds the heal until an operator approves the ask.
 
-    A finding without its second witness needs an approval in every mode: the operator is the witness.
+    If a finding has only one of two required witnesses, the approving operator is the second witness.
     """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Allowed | Withheld | None:

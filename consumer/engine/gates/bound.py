@@ -10,9 +10,9 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers a heal if the command would then change more than ``most`` objects. Threads share the gate.
+    """Limits a command to heals of ``most`` objects, and defers all further heals. Threads share the gate.
 
-    Several heals of one key count once, because a heal may have several steps.
+    One drift may need several heals of its key, step by step. These heals count once.
     """
 
     def __init__(self, most: int) -> None:

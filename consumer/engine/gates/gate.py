@@ -34,9 +34,9 @@ class Gate(Protocol):
 
 
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
-    """Return the first gate's objection; if no gate objects, :class:`Allowed`, with the operator who approved the heal.
+    """Ask the gates in order; return the first objection. If none, return :class:`Allowed`, with the approving operator.
 
-    No gate can stop a heal that must not stop halfway (``finding.begun``).
+    A heal that continues work begun earlier (``finding.begun``) asks no gate: the work must not stop halfway.
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

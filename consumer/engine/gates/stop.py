@@ -14,7 +14,7 @@ class Stop:
     """Defers a heal while its handler is paused, or stopped by the breaker."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral if the handler is stopped. Lock the handler's row of the table ``task`` for the next gates."""
+        """Return a deferral if the handler is stopped. Always lock the handler's row of ``task`` for the gate Budget."""
         name = request.task.name
         # Not the dispatcher's copy of the state, which may be a second old.
         if not controls.lock(connection, name).stopped:

@@ -1,4 +1,4 @@
-"""Reads the holds every few seconds. When a hold ends, it makes the rows due whose heals waited for a hold."""
+"""Reads the holds every few seconds. When any hold ends, the reader makes due all rows that wait for a hold."""
 
 from __future__ import annotations
 
