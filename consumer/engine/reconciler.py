@@ -136,7 +136,7 @@ class Reconciler:
     def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
         """Return how to settle a claim whose inspection, heal or sweep raised an error.
 
-        An outage of a required dependency begins the task's back-off. An error without an outage ends the back-off.
+        An outage of a required dependency begins the task's back-off; an error without an outage ends it.
         """
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._backoff.down(task.name)

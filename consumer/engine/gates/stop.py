@@ -11,7 +11,7 @@ _AGAIN, _INTERRUPTED = 2.0, 30.0
 
 
 class Stop:
-    """Defers a heal while its handler is paused, or stopped by the breaker."""
+    """Defers a heal while its handler is paused, or stopped by the breaker or a fallen watermark."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         """Return a deferral if the handler is stopped. Always lock the handler's row of ``task`` for the gate Budget."""
