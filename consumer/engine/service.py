@@ -246,7 +246,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 
 
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
-    """Return the known brokers, one for each URL, and the reasons why further brokers are unknown.
+    """Call each function in ``lists``. Return the located brokers, one for each URL, and the errors of failed functions.
 
     :raises cfg.Error: an option that locates brokers is wrong
     """

@@ -1,7 +1,8 @@
 """Divides the worker threads between services, and between events and background work. No I/O.
 
-A worker that runs a sweep or waits for a silent dependency cannot take an event. So some workers are reserved for each service
-(Nova, Octavia), and some of these for events. Background work is a sweep, or an inspection after a sweep or a periodic event.
+A worker that runs a sweep or waits for a dependency cannot take an event. So some workers are reserved for each service
+(Nova, Octavia), and some workers for events. Background work is a sweep, or an inspection that a sweep or a periodic event
+requested. A service sends periodic events at intervals, even without a change.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Shares:
     services: Mapping[str, str]
 
     def admit(self, running: Iterable[Kind]) -> Admit:
-        """Return a function that decides, for one row after the other, whether a worker is free for it.
+        """Return a function that decides, for one row after the other, whether a worker is free for the row.
 
         :param running: the kinds of the rows on which workers work now
         """

@@ -23,7 +23,7 @@ class Store(Protocol):
         """Ask all gates; return an objection, or open the heal's history entry and return the entry's id."""
 
     def exemption(self, finding: Finding) -> str:
-        """Return the reason for a finding's exemption; empty without one."""
+        """Return the reason for a finding's exemption; empty without an exemption."""
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
         """Return whether a long heal may make its next step."""
@@ -33,7 +33,7 @@ class Store(Protocol):
 
 
 class JournalStore:
-    """The daemon's store: each claim is a row of the journal."""
+    """The daemon's store: claimed rows, findings and heals are in the journal."""
 
     def __init__(self, database: Database, tasks: Mapping[str, Task], board: Board | None = None) -> None:
         self._database = database
@@ -42,9 +42,10 @@ class JournalStore:
         self._gates = all_gates(self._board)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether the mode still allows heals, no hold, pause or breaker stops the heal, and the lease has not ended.
+        """Return whether a long heal may make its next step.
 
-        False if the journal does not answer.
+        The mode must still allow heals, and the lease must not have ended. A hold, a pause, the breaker or an outage of the
+        journal prevents the step.
         """
         task = self._tasks.get(claim.handler)
         if task is None or not task.heals or self._board.covering(finding):
@@ -66,7 +67,7 @@ class JournalStore:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """Settle the row, write the history entries and delete finished asks, in one transaction."""
+        """In one transaction, settle the row, write history entries, and delete asks whose drift is healed or gone."""
         settling.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
@@ -74,7 +75,7 @@ class MemoryStore:
     """The store of a one-shot command: claims are in memory, and the history gets only heals.
 
     :param database: the journal; None for a command that may not heal
-    :param gates: gates of this command, which it asks besides the usual ones
+    :param gates: gates that only this command asks, besides the daemon's gates
     """
 
     def __init__(self, database: Database | None, gates: Sequence[Gate] = (), board: Board | None = None) -> None:
@@ -83,7 +84,7 @@ class MemoryStore:
         self._gates = (*all_gates(self._board), *gates)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether no hold, pause or breaker stops the heal; False if the journal does not answer or is missing."""
+        """Return False if a hold, a pause or the breaker stops the heal, or if the journal does not answer or is missing."""
         if self._database is None:
             return False
         self._board.keep_fresh()

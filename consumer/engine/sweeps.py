@@ -1,9 +1,9 @@
 """Runs sweeps, which find drift that no event reported. One replica claims a handler's timer and runs the sweep.
 
-A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the task heals, the breaker first
-counts the suspects. If they are more than is plausible (a wrong database URL, a restored backup), the sweep stores no hint, and
-the breaker stops the handler. If a dependency does not answer, the sweep ends early. Once a silent cell answers, a further
-sweep lists only the missing keys, and the breaker counts these alone.
+A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the mode allows heals, the
+breaker first counts the suspects. Too many suspects point to a wrong database URL or a restored backup: the breaker stops the
+handler, and the sweep stores no hint. If a dependency does not answer, the sweep ends early. Once a cell answers again,
+another sweep lists only the missing keys, and the breaker counts only these keys.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep repeats an incomplete one before the next regular sweep, without an operator's request."""
+    """Return whether this sweep repeats an incomplete sweep. Regular sweeps and operators' sweeps are no repetitions."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
@@ -90,7 +90,7 @@ class Sweeper:
     def sweep(self, task: Task, claim: Claim) -> Disposition:
         """Run one sweep; return how to settle the timer.
 
-        :raises Unavailable: a dependency did not answer; hints for the keys listed before are stored
+        :raises Unavailable: a dependency did not answer; hints for the keys listed before the error are stored
         """
         trace.begin()
         control = controls.read(self._database).get(task.name, controls.Control(task.name))
@@ -184,9 +184,9 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return a whole sweep or, soon after an incomplete sweep, only the keys that it did not list.
+    """Return the listing of a whole sweep. Soon after an incomplete sweep, return only the missing keys, if possible.
 
-    :raises Unavailable: every dependency that was silent still is
+    :raises Unavailable: all dependencies that the incomplete sweep missed still do not answer
     """
     if not _is_repetition(task, claim, control):
         return _Listing(task.handler.sweep(), claim.now)

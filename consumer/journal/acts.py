@@ -1,4 +1,4 @@
-"""The acts of operators: a history entry for each command that changes stackmend's own state, such as a pause."""
+"""Acts: operators' commands that change stackmend's own state, such as a pause. Each act gets a history entry."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Write nothing: the default of ``also``, a further write of a transaction."""
+    """Write nothing: the default of a parameter ``also``, which adds a write to a function's transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
     """A command of an operator that changed stackmend's own state.
 
-    :param command: its words: ``handler pause``
-    :param about: the handler, or the noun of the command: ``purge``, ``exemption``
-    :param summary: the act in the past tense, without the operator: ``paused purge``
-    :param undo: the command that reverses it
+    :param command: the command's name: ``handler pause``
+    :param about: the handler or, without a handler, the command's first word: ``exempt``
+    :param summary: the act in the past tense, without the operator: ``paused discover_hosts``
+    :param undo: the command that reverses the act
     """
 
     command: str
@@ -39,7 +39,7 @@ class Act:
 
 
 def recorder(operator: str, *acts: Act) -> Also:
-    """Return a function that writes these acts to the history, through the connection that it gets."""
+    """Return a function that gets a connection and writes these acts to the history."""
     return lambda connection: write(connection, operator, acts)
 
 

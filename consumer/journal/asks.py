@@ -28,10 +28,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A finding that waits for approval, or the decision about it.
+    """A finding that waits for approval, or the decision about the finding.
 
     :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
-    :param reason: the operator's reason; before the decision, the finding's ``refusal``
+    :param reason: the operator's reason; before the decision, the facts that the operator must examine, if any
     """
 
     id: int
@@ -57,11 +57,11 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Write nothing: the default of ``also``, a further write of a transaction."""
+    """Write nothing: the default of a parameter ``also``, which adds a write to a function's transaction."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
-    """Return the ask about a problem of a key, even an expired one; None if there is none."""
+    """Return the ask about a problem of a key, even an expired ask; None without an ask."""
     query = select(ask).where(_of(handler, key), ask.c.problem == problem)
     row = connection.execute(query).mappings().one_or_none()
     return _ask(row, clock) if row else None
@@ -124,9 +124,9 @@ _AMONG = 2000
 
 
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
-    """Return the asks that wait for a decision and expire first, at most ``limit``, and the number of all that wait.
+    """Return up to ``limit`` asks that wait for a decision, ordered by expiry, and how many asks wait.
 
-    Denied asks stay for months, and no index has the state. So only the newest 2,000 asks count.
+    Denied asks stay for months, and the table has no index by state. So the function reads only the newest 2,000 asks.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()

@@ -17,12 +17,12 @@ from consumer.journal.schema import task
 class Control:
     """One handler's state.
 
-    :param broken: the breaker or a fallen watermark stopped the handler
+    :param broken: whether the handler is stopped by the breaker, or because a database fell below its watermark
     :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None if only an operator
-        resumes it
+        resumes the handler
     :param swept_at: start of the last complete sweep
     :param missing: the dependencies that did not answer in the last sweep
-    :param only_missing: whether the last sweep listed every suspect that needs none of ``missing``
+    :param only_missing: whether the last sweep omitted only suspects that need a dependency in ``missing``
     :param missed_at: start of the last sweep, if it was incomplete
     """
 
@@ -104,12 +104,12 @@ def _control(row: RowMapping) -> Control:
 
 
 def pause(database: Database, names: Collection[str], reason: str, also: Also = nothing) -> int:
-    """Pause handlers; every replica notices within seconds. Return their number."""
+    """Pause handlers; return the number of handlers. Every replica notices within seconds."""
     return _set(database, names, also, paused=True, reason=reason)
 
 
 def resume(database: Database, names: Collection[str], also: Also = nothing) -> int:
-    """Let paused and stopped handlers run again; return their number."""
+    """Let paused and stopped handlers run again; return the number of handlers."""
     return _set(database, names, also, paused=False, broken=False, calm_sweeps=None, reason="")
 
 
@@ -120,7 +120,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; set ``calm_sweeps`` to 0. Return False if it was stopped before."""
+    """Stop a handler whose sweep lists too many suspects; set ``calm_sweeps`` to 0. Return False if it was already stopped."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:

@@ -45,7 +45,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; a shorter ``body`` was cut and cannot be decoded again
+    :param size: bytes received; if ``body`` is shorter, the rest is lost, and ``stackmend dead replay`` fails
     """
 
     id: int
@@ -107,7 +107,7 @@ _CHUNK = 200
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
     """Delete some dead letters that are older than ``older_than`` seconds, or beyond a limit; return their number.
 
-    Call it until it returns 0.
+    Call this function until it returns 0.
 
     :param keep_bytes: the largest size of all bodies together
     """

@@ -42,14 +42,14 @@ SAMPLE = Entry(
 )
 
 
-def values(entry: Entry, event: str) -> dict[str, Any]:
+def values(entry: Entry, outcome: str) -> dict[str, Any]:
     """Return the values of a message, without passwords in URLs.
 
-    :param event: the outcome that the message reports; the entry may have a later outcome now
+    :param outcome: the outcome that the message reports; the entry may have a later outcome now
     """
     shown: dict[str, Any] = _safe(
         {
-            "event": event,
+            "event": outcome,
             "line": entry.id,
             "at": utc(entry.at),
             "closed_at": utc(entry.closed_at),
@@ -108,13 +108,13 @@ class Renderer:
                 raise WrongTemplate(f"the template {path} cannot be used: {error}") from None
             self.body(SAMPLE, "healed")
 
-    def body(self, entry: Entry, event: str) -> bytes:
+    def body(self, entry: Entry, outcome: str) -> bytes:
         """Return the body of the message about a history entry.
 
-        :param event: the outcome that the message reports
+        :param outcome: the outcome that the message reports
         :raises WrongTemplate: the template cannot be rendered with this entry
         """
-        shown = values(entry, event)
+        shown = values(entry, outcome)
         if self._template is None:
             return json.dumps(shown, ensure_ascii=False, default=str).encode()
         try:
