@@ -106,9 +106,9 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make those *reported* rows of a handler due that its last sweep did not list; return their number.
+    """Make a handler's *reported* rows due if the last sweep did not list them; return the number of these rows.
 
-    :param before: when the sweep began
+    :param before: when the last sweep began
     """
 
     def wake(connection: Connection) -> int:
@@ -122,7 +122,7 @@ def revisit_reported(database: Database, handler: str, before: float) -> int:
 
 
 def make_due(database: Database, error: str) -> int:
-    """Make waiting rows due if their column ``error`` begins with the given text; return their number."""
+    """Make waiting rows due if their column ``error`` begins with the given text; return the number of rows."""
 
     def wake(connection: Connection) -> int:
         clock = now(connection)

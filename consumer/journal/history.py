@@ -212,9 +212,9 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Ask all gates. If they allow a one-shot command's heal, open the heal's history entry.
+    """Ask all gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
 
-    :param line_id: the entry that an earlier attempt at this heal left open, if any; it is used again
+    :param line_id: the entry that an earlier attempt at this heal left open, if any; the heal uses the entry again
     :return: the entry's id, or a gate's objection
     """
 
@@ -234,7 +234,10 @@ def append(database: Database, lines: Sequence[Line]) -> None:
 
 
 def oldest_spent(connection: Connection, handler: str, clock: float) -> float:
-    """Return when the oldest heal began that counts against the budget of the hour before ``clock``; ``clock`` without one."""
+    """Find the handler's oldest heal that counts against the budget in the hour before ``clock``.
+
+    :return: when the heal began; ``clock`` without such a heal
+    """
     hour = [history.c.handler == handler, history.c.outcome.in_(SPENDING), history.c.at > clock - 3600]
     oldest = connection.execute(select(func.min(history.c.at)).where(*hour)).scalar()
     return clock if oldest is None else float(oldest)
@@ -356,7 +359,7 @@ def entry_of(row: RowMapping) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open history entry of a one-shot command that died during a heal. No row of the work table names it."""
+    """An open history entry of a one-shot command that died during a heal. No row of the work table names the entry."""
 
     line_id: int
     handler: str

@@ -1,7 +1,7 @@
 """Counts the history entries of each hour, for the plots of the status page.
 
 The history can have millions of entries. So no query reads more than one hour, nor more than :data:`MOST` entries of each
-outcome. The index ``history_outcome_idx`` leads to the first of them, and the limit ends the query.
+outcome. The index ``history_outcome_idx`` serves these queries.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Hour:
 
     @property
     def settled(self) -> bool:
-        """Whether no heal of this hour is open, so that the numbers of a past hour are final."""
+        """Whether every heal of this hour has ended. The numbers of a past hour are then final."""
         return not any(outcome is Outcome.HEALING for _handler, outcome in self.entries)
 
     def count(self, outcomes: Sequence[Outcome], handler: str | None = None) -> int:
-        """Return the number of entries with one of these outcomes, of one handler or, with None, of all."""
+        """Return the number of entries with one of these outcomes; without ``handler``, of all handlers."""
         return sum(
             number
             for (name, outcome), number in self.entries.items()

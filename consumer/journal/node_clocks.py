@@ -16,7 +16,7 @@ from consumer.journal.database import Database, JournalError, now, open_engine
 class NodeClock:
     """The clock of one Galera node.
 
-    :param ahead: seconds by which it is ahead of this machine's clock; None if the node did not answer
+    :param ahead: seconds by which the clock is ahead of this machine's clock; None if the node did not answer
     """
 
     node: str

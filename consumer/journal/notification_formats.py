@@ -1,4 +1,4 @@
-"""Records when each notification format (versioned, unversioned) last arrived from each broker.
+"""Records when each notification format last arrived from each broker: ``versioned``, or legacy (``unversioned``).
 
 ``stackmend check`` needs these times if it cannot read the configuration of the sending services.
 """

@@ -25,7 +25,7 @@ class AlreadyRunning(JournalError):
 class Replica:
     """A process that shares the journal.
 
-    :param revision: the revision of the journal's schema that it needs; None means 0001
+    :param revision: the revision of the journal's schema that the process needs; None means 0001
     """
 
     id: str

@@ -1,7 +1,7 @@
 """The journal's tables. Times are doubles: seconds since the epoch, by the database's clock.
 
-So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. Date types differ between SQL dialects
-in fractions of a second. A change of the tables needs a migration, by the rule in ``migrations``.
+So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. The tables have no date types, because
+SQL dialects store fractions of a second differently. A change of the tables needs a migration, by the rule in ``migrations``.
 """
 
 from __future__ import annotations

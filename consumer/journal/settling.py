@@ -82,7 +82,9 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Ask all gates. If they allow the heal, open its history entry, or use the claim's again; store the entry's id in the row.
+    """Ask all gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
+
+    If an interrupted heal left its entry open, use that entry again.
 
     :return: the entry's id, or a gate's objection
     :raises LeaseLost: another replica has claimed the row
@@ -103,7 +105,7 @@ def begin_healing(
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return those keys of a handler for which the last inspection found only drift that no mode heals."""
+    """Return the handler's keys that were last reported with ``refused``: stackmend must not heal their findings."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)

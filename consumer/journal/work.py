@@ -2,7 +2,7 @@
 
 A hint inserts a row or increments its ``generation``. While a worker works on a row, the row has a lease (``token`` and
 ``lease_until``). If the generation changed before the worker settles the row, a hint arrived meanwhile, and the row stays for
-another inspection. So many hints cause one inspection, no hint is lost, and only one worker at a time works on a key.
+another inspection. So one inspection can answer several hints, no hint is lost, and only one worker at a time works on a key.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Claim:
     """A row that this process works on until its lease ends. Times are seconds since the epoch, by the journal's clock.
 
     :param attempts: failed inspections or heals since the last event
-    :param waits: times in a row that the work was put off: in flight, a conflict, no answer, the same refusal
+    :param waits: times in a row that the work was put off, because of an object in flight, a conflict, an outage, or a handler
+        that refused a heal again for the same reason
     :param watched: seconds spent waiting for an object in flight, since the last event or result
     :param fingerprint: of an earlier inspection's findings, first seen at ``seen_at``
     :param reported: the fingerprint of the findings that the history already has
@@ -137,11 +138,11 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A way to settle a claim: the row becomes *reported*, because the mode, a gate or a refusal forbids the heal.
+    """A way to settle a claim: the row becomes *reported*, because the mode, a gate or the handler forbids the heal.
 
     :param after: seconds for which a sweep does not make the row due
-    :param waits: heals in a row that were refused for the same reason
-    :param refused: whether no mode heals the findings
+    :param waits: heals in a row that the handler refused again for the same reason
+    :param refused: whether no finding is ``healable``, or the handler refused to heal
     """
 
     fingerprint: str

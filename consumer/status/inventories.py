@@ -1,6 +1,6 @@
 """Lists the objects that handlers keep in the cloud, such as preserved amphorae.
 
-This needs calls of APIs. A thread of its own makes them, so that the status page makes none.
+A separate thread calls the APIs, so that the status page calls none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Listing:
     """The objects of an inventory, as last read.
 
     :param read_at: seconds of the monotonic clock; None if no reading succeeded
-    :param problem: why the last reading failed; then ``items`` come from an earlier one
+    :param problem: why the last reading failed; then ``items`` come from an earlier reading
     """
 
     title: str
@@ -36,7 +36,7 @@ class Listing:
     problem: str = ""
 
     def age(self, clock: float) -> float | None:
-        """Return the seconds since the items were read; None if they never were."""
+        """Return the seconds since the items were read; None if no reading succeeded."""
         return None if self.read_at is None else max(0.0, clock - self.read_at)
 
 

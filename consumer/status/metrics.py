@@ -135,7 +135,7 @@ class JournalCollector(Collector):
 
 
 class HoldCollector(Collector):
-    """Gauges of the holds of this process, by source."""
+    """Gauges of the holds that this process knows, by source."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One hour of a plot; ``text`` names its values."""
+    """One hour of a plot; ``text`` names the hour's values."""
 
     text: str
     bars: tuple[Bar, ...]
@@ -54,7 +54,7 @@ class Plot:
     """A plot of 24 hours.
 
     :param text: the content in words, for readers who do not see the plot
-    :param top: the value of the highest bar, as text
+    :param top: the largest sum of one hour's values, as text
     """
 
     text: str
@@ -145,7 +145,10 @@ def _plot(
 
 
 def _stacked(values: Mapping[Kind, float], x: float, top: float) -> tuple[Bar, ...]:
-    """Return the bars of one hour, one above the other. The bars of the hour with the sum ``top`` fill the plot."""
+    """Return the bars of one hour, one above the other.
+
+    :param top: the largest sum of one hour's values; the bars of that hour fill the plot's height
+    """
     there = {kind: value for kind, value in values.items() if value > 0}
     bars, floor = [], HEIGHT
     for kind, value in there.items():

@@ -38,7 +38,7 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an HTTP request. ``headers`` are those that only this answer has."""
+    """The answer to an HTTP request. ``headers`` are extra headers."""
 
     status: str
     kind: str

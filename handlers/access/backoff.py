@@ -1,4 +1,4 @@
-"""Spares callers the wait for a server that did not answer a moment ago."""
+"""Spares callers the wait for a database that did not answer a moment ago."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAUSE = 10.0
 
 
 class Backoff:
-    """Remembers that a database or an API failed, so that calls fail at once until the back-off ends. Thread-safe."""
+    """Remembers that a database failed, so that calls fail at once until the back-off ends. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -22,7 +22,10 @@ class Backoff:
         self._until = 0.0
 
     def refusal(self) -> str:
-        """Return why the caller must not ask the server now; empty if the caller may. After each pause, one caller may ask."""
+        """Return why the caller must not use the database now; empty if the caller may.
+
+        When the back-off ends, one caller may; for the others, a new back-off begins.
+        """
         with self._lock:
             now = self._clock()
             if not self._reason:
@@ -33,7 +36,10 @@ class Backoff:
             return f"{self._reason}; asking again in {self._until - now:.0f} s"
 
     def failed(self, reason: str, seconds: float) -> None:
-        """Remember a failure for which the caller waited :data:`SLOW` seconds or more."""
+        """Begin a back-off if the caller waited :data:`SLOW` seconds or more for the failure.
+
+        :param seconds: how long the caller waited
+        """
         with self._lock:
             if seconds >= SLOW:
                 self._reason, self._until = reason, self._clock() + PAUSE

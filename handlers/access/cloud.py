@@ -1,10 +1,14 @@
 """Calls the cloud's APIs, with one authenticated session.
 
-A call raises :class:`~handlers.base.Unavailable` if the service gives no answer in time, answers 5xx, or rejects the
-credentials (401, 403). It does the same if the catalogue has no endpoint, or several regions and no option chooses one.
+A call raises :class:`~handlers.base.Unavailable` in these cases:
+
+- The service gives no answer in time, answers 5xx, or rejects the credentials (401, 403).
+- The catalogue has no endpoint of the service.
+- The catalogue has endpoints in several regions, and no option chooses a region.
+
 The caller gets every other answer, such as 404 and 409.
 
-Failed reads are repeated for about a second, writes never, because the first write may have arrived.
+Failed reads are repeated for about a second. Writes are never repeated, because the first write may have arrived.
 """
 
 from __future__ import annotations
@@ -145,7 +149,7 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: values of octavia.conf. Its region and interfaces override stackmend's options; its endpoint does not
+        :param place: values of octavia.conf. The region and interfaces override stackmend's options; the endpoint does not
         """
         place = place or Place()
         client = _OneRegion(

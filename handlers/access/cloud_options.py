@@ -19,8 +19,8 @@ GROUP = "openstack"
 class ServiceCredentials:
     """The place of credentials in the files of a service.
 
-    :param group: the group of stackmend's option ``config_file``, which names these files
-    :param sections: their sections with credentials, in order of preference
+    :param group: the group of stackmend's option ``config_file``, which names the files
+    :param sections: the files' sections with credentials, in order of preference
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""Connections to a Galera cluster: nodes apply each other's writes late, and refuse statements outside the majority."""
+"""Connections to a Galera cluster. A node applies other nodes' writes late. A node outside the majority refuses statements."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prepare(engine: Engine) -> None:
 
 
 def _read_latest(connection: Any, _record: Any) -> None:
-    """Make reads wait until their node has the writes of the others, because an older state proves nothing."""
+    """Make reads wait until their node has the writes of the other nodes, because an older state proves nothing."""
     cursor = connection.cursor()
     cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
     if ("wsrep_on", "ON") in cursor.fetchall():

@@ -5,8 +5,8 @@ Every write is compare-and-set: with ``If-Match: revision_number=N``, the write 
 Only administrators see other projects' ports and bindings. A port whose binding Neutron hides causes
 :class:`~handlers.base.Unavailable`.
 
-A binding has no revision, and Neutron ignores ``If-Match`` for it. So :meth:`Network.delete_binding` reads the port before and
-after the request.
+A binding has no revision, and Neutron ignores ``If-Match`` for bindings. So :meth:`Network.delete_binding` reads the port
+before and after the request.
 
 Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding), ``neutron/services/revisions/revision_plugin.py``,
 ``neutron/conf/policies/port.py``, ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``,

@@ -4,7 +4,8 @@ Revisions are numbers that rise. Each migration names the oldest revision whose 
 
 - A migration that only adds (nullable columns, tables, indexes) names the same revision as the migration before. Replicas of
   both releases then share the journal, and an operator can go back a release without a change of the schema.
-- Any other migration names a newer revision. Older programs are then refused, and so is the upgrade while one of them runs.
+- Any other migration names a newer revision. The journal then refuses older programs. While an older program runs, the upgrade
+  is refused.
 
 A program never works on a schema that is older than its own revision.
 """
@@ -44,7 +45,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class ReplicasTooOld(JournalError):
-    """Replicas run whose programs could not use the journal after the upgrade."""
+    """The programs of some running replicas are too old for the journal after the upgrade."""
 
 
 class Fit(Enum):
@@ -142,7 +143,7 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     On a server, the engine must not limit the time of a statement. A killed upgrade can be repeated.
 
     :raises WrongJournal: the journal is newer and refuses this program
-    :raises ReplicasTooOld: a replica runs that could not use the upgraded journal
+    :raises ReplicasTooOld: a running replica is too old for the upgraded journal
     """
     before = schema_of(database)
     match before.fit(head()):
@@ -185,10 +186,10 @@ def _upgrade(connection: Connection) -> None:
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """On PostgreSQL, wait until no other process upgrades the journal, and lock out other upgrades.
+    """On PostgreSQL, wait until no other process upgrades the journal; then lock out other upgrades.
 
-    The lock ends with the connection, after the last statement of a killed process. On MariaDB, each statement's own lock has
-    this effect.
+    If this process is killed, PostgreSQL finishes the running statement, then ends the lock. MariaDB needs no such lock,
+    because each statement locks its table.
     """
     if connection.dialect.name != "postgresql":
         yield
@@ -206,7 +207,7 @@ def _alone(connection: Connection) -> Iterator[None]:
 def check(database: Database) -> None:
     """Check that this program may use the journal; upgrade an SQLite file first.
 
-    :raises WrongJournal: an upgrade is due, the journal refuses this program, or it cannot store every character
+    :raises WrongJournal: an upgrade is due; the journal refuses this program; the journal cannot store every character
     """
     if database.engine.dialect.name == "sqlite":
         upgrade(database)

@@ -1,6 +1,6 @@
 """Creates the tables of the first revision of the journal.
 
-The tables are a copy, because ``schema`` has those of the newest revision.
+This module does not import ``schema``, because ``schema`` defines the tables of the newest revision.
 """
 
 from __future__ import annotations
