@@ -35,7 +35,7 @@ class ServiceFiles:
     """The configuration files of one service.
 
     :param option: stackmend's option that names the files, for error messages: ``[nova] config_file``
-    :param paths: files, or directories with ``*.conf`` files, in order
+    :param paths: files, or directories with ``*.conf`` files; a later file overrides an earlier one
     :raises ConfigError: a file cannot be read
     """
 
@@ -108,10 +108,8 @@ class ServiceFiles:
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
     """Return the URL of a service's database, from stackmend's option or from the service's files.
 
-    :param given: the option's value
     :param read: reads the files; called only if ``given`` is empty
     :param option: the option's name: ``[nova] api_database_connection``
-    :param example: a valid URL, for error messages
     :raises ConfigError: neither option nor files have a URL
     """
     if given:

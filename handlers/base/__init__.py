@@ -1,22 +1,22 @@
 """The contract between handlers and the package ``consumer``, which runs them.
 
-A handler has three methods, called in this order:
+A handler has three methods:
 
 ``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
 ``inspect``  Is this key really wrong?  An inspection proves the drift from databases and APIs.
 ``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
 
-An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from it, and nothing else of it reaches a handler.
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event. The handler gets only this key.
 
-The rule of proof: a heal that moves, takes or deletes an object needs two independent witnesses and no contradiction. A missing
-row is neither. When a database or an API does not answer, the heal stops.
+The rule of proof: a heal that moves or deletes an object, or takes resources, needs two independent witnesses and no
+contradiction. A missing row is neither. When a database or an API does not answer, the heal stops.
 
 ``handler``     the handler itself
 ``drift``       keys, events, triggers, findings, results of heals
 ``errors``      the errors that handlers raise on purpose
 ``mode``        the mode of a handler
 ``rights``      roles and database privileges
-``plugins``     the classes that entry points name; the inventory
+``plugins``     base classes for entry points: plugins, and lists of objects that handlers keep for an operator
 ``resources``   the objects that handlers share
 ``brokers``     message brokers and their queues
 ``watermarks``  values that prove that a database is an older copy
@@ -24,7 +24,7 @@ row is neither. When a database or an API does not answer, the heal stops.
 ``checks``      the checks of ``stackmend check`` and their results
 ``verdict``     the verdict of a check
 
-Other packages import these names from here. Nothing here imports ``consumer``.
+Other packages import these names from here.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Bus:
 
     :param topics: the topics that stackmend consumes
     :param topics_option: the option that sets ``topics``, for error messages
-    :param queues: returns the reader of a broker's queues. Handlers call this function while they are made, in the main
-        thread: the first call imports eventlet, and a thread that imports eventlet can never be joined.
+    :param queues: returns the reader of a broker's queues. Call this function only in the main thread, when a handler is
+        created. The first call imports eventlet, and a thread that imports eventlet can never be joined
     """
 
     topics: tuple[str, ...] = ()

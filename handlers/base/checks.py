@@ -11,10 +11,10 @@ from handlers.base.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One line of ``stackmend check``.
+    """The result of one check by ``stackmend check``.
 
     :param subject: the checked part of the deployment: ``nova.conf: notifications``
-    :param text: the observation, without secrets; for a warning or failure, also the line to write or the statement to run
+    :param text: the observation, without secrets. A warning or a failure also names the remedy: a setting or a statement
     """
 
     subject: str

@@ -68,7 +68,7 @@ class Event:
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: the publisher's time (UTC, aware), if the notification has one
-    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format. Handlers ignore the format
+    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format
     """
 
     type: str
@@ -109,11 +109,11 @@ class Finding:
     :param undo: commands or statements that reverse the heal; empty if unknown before the heal
     :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
     :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
-    :param approvable: whether the finding lacks only its second witness, which an operator can be; then ``healable`` is False,
-        and ``refusal`` names the facts that the operator must examine
-    :param witnessed: whether an operator approved the finding as its second witness; ``consumer`` sets this before the heal
-    :param exempted: which tag of its owner exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this before
-        it asks the gates
+    :param approvable: whether the finding lacks only a second witness, and an operator can be this witness. Then
+        ``healable`` is False, and ``refusal`` names the facts that the operator must examine
+    :param witnessed: whether an operator, as second witness, approved the finding; ``consumer`` sets this value before the heal
+    :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this value
+        before the gates decide
     :param begun: whether an earlier heal began work that must not stop halfway; then no gate stops this heal
     """
 

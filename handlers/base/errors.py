@@ -29,10 +29,10 @@ class Unavailable(HandlerError):
 
 
 class Incomplete(Unavailable):
-    """A sweep listed every key, except those for which it needs a dependency that did not answer.
+    """A sweep could not list some keys, because dependencies did not answer. The sweep listed all remaining keys.
 
-    :param error: the error of such a dependency
-    :param before: the sweep's previous such error; the new error includes its dependencies
+    :param error: the error of one dependency
+    :param before: the sweep's previous Incomplete error; the new error also names the previous dependencies
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:

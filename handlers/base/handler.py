@@ -15,7 +15,7 @@ EXEMPT_TAG = "stackmend:exempt"
 
 
 class Handler(Plugin):
-    """One kind of drift, its proof and its heal. Threads share an instance, so only its constructor sets attributes."""
+    """One kind of drift, its proof and its heal. Threads share a handler object, so only the constructor sets attributes."""
 
     #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
@@ -70,7 +70,7 @@ class Handler(Plugin):
     def exempting_tag(self, finding: Finding) -> str:
         """Return which object of a finding has the tag :data:`EXEMPT_TAG`.
 
-        Empty if none has, or if the operator does not permit that owners exempt objects.
+        The result is empty if no object has the tag, or if owners may not exempt objects.
 
         :raises Unavailable: when the tags cannot be read
         """
@@ -80,20 +80,20 @@ class Handler(Plugin):
     def sweep(self) -> Iterator[Key]:
         """Yield every key that looks wrong; read many objects at a time.
 
-        :raises Unavailable: a listing fails, or is empty although it cannot be; keys yielded before are valid
-        :raises Incomplete: a dependency did not answer; all keys that do not need it were yielded before
+        :raises Unavailable: a listing fails, or is implausibly empty; keys yielded before the error are valid
+        :raises Incomplete: dependencies did not answer; all keys that do not need them were yielded before the error
         """
 
     def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
-        """Return the keys that a sweep omitted because dependencies did not answer; None if only a whole sweep lists them.
+        """Return the keys that an incomplete sweep omitted; None if only a whole sweep can list these keys.
 
-        :param missing: these dependencies, which answer again
+        :param missing: the dependencies that did not answer during the sweep, but answer now
         :raises Unavailable: as in :meth:`sweep`, also from the iterator
         """
         return None
 
     def require(self, dependency: str) -> None:
-        """Ask cheaply whether a dependency that a sweep missed answers again. The default assumes that it does.
+        """Check cheaply that a dependency answers again. By default, check nothing.
 
         :raises Unavailable: the dependency still does not answer
         """
@@ -113,7 +113,7 @@ class Handler(Plugin):
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Heal in steps; begin no step once ``go_on`` returns False, because the handler's window has closed.
 
-        Only handlers with long heals override this method. A heal that stops early returns ``complete=False``.
+        A heal that stops early returns ``complete=False``.
 
         :raises: as :meth:`heal`; Conflict also if no step was done
         """

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """The mode of a handler. In mode ``ask``, each heal waits for an operator's approval."""
+    """The mode of a handler."""
 
     OFF = "off"
     AUDIT = "audit"

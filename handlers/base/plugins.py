@@ -12,11 +12,11 @@ from handlers.base.resources import Resources
 
 
 class Plugin(ABC):
-    """A class that an entry point names; stackmend makes an instance from the configuration."""
+    """A class that an entry point names; stackmend makes an object of the class from the configuration."""
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options of the plugin and of its shared objects, by group."""
+        """Return the options, by group, of the plugin and of the objects that it takes from :class:`Resources`."""
         return {}
 
     @classmethod
@@ -24,8 +24,6 @@ class Plugin(ABC):
         """Return whether the configuration names the plugin's service; otherwise, stackmend omits the plugin.
 
         A command that names an omitted plugin gets an error with the missing option.
-
-        :param conf: the configuration, with :meth:`options` registered
         """
         return True
 

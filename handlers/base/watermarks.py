@@ -10,10 +10,10 @@ from handlers.base.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """Values of a database that only grow. If they fall, the database is an older copy.
+    """Values of a database that only grow. If enough of them fall, the database is an older copy.
 
     :param label: a name for all values: ``generations of resource providers``
-    :param witnesses: the values by name
+    :param witnesses: the values by name; each value that falls is a witness of an older copy
     :param quorum: number of values that must fall together to prove an older copy
     """
 

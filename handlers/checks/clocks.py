@@ -18,7 +18,7 @@ TOLERATED = 5.0
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
     """Check an API's clock; return None if the answer has no date.
 
-    :param headers: those of an answer that has just arrived
+    :param headers: the headers of an answer that has just arrived
     """
     try:
         ahead = time.time() - parsedate_to_datetime(headers["Date"]).timestamp()

@@ -38,7 +38,7 @@ class Account:
     :param name: the account as GRANT writes it
     :param schema: the database as GRANT writes it
     :param there: the tables that the account can see
-    :param every: how GRANT writes all tables; empty for ``schema.*``
+    :param every: the words for all tables in a GRANT statement; if empty, the statement has ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
     """
