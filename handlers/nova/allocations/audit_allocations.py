@@ -1,10 +1,11 @@
-"""Takes back the allocations that deleted, moved or offloaded instances left in Placement.
+"""Takes back the allocations that deleted or moved instances left in Placement.
 
 **What drifts.** A consumer (an instance or a migration) has resources of a compute node, but no right to them. The scheduler
 counts them as used, and Nova cannot delete the node.
 
 **Why Nova lets it.** Nova changes its database, then releases the allocation, and does not repeat a failed release.
-nova-compute cleans up neither archived instances nor, while it is down, evacuated instances.
+nova-compute never releases the allocation of an archived instance. It releases that of an evacuated instance only when the
+former host starts again.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
 has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer, the
@@ -18,8 +19,8 @@ instance's ports to its host.
 
 - If Nova's scheduler allocates after our read, it changes g, and our write fails. An earlier allocation shows in the databases:
   Nova first writes build request, mapping, task state or migration.
-- If our write comes between the scheduler's read of g and its write, that build or migration fails
-  (``nova/scheduler/utils.py``). This can happen only within milliseconds, to a consumer that was deleted or at rest.
+- If our write comes between the scheduler's read of g and the scheduler's write, the build or migration fails. This can
+  happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
 - Two inspections, five seconds apart, must agree, because a replicated database may lag.
 - Nova gets 10 s after a deletion and 60 s after another change to release the resources itself.
@@ -27,7 +28,7 @@ instance's ports to its host.
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
 an operator, as the second witness, approves the finding by its id in mode ``ask``. stackmend only reports offloaded instances,
 because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances without
-resources of their own node, ``heal_instance_mappings`` those in several cells.
+resources of their own node. ``heal_instance_mappings`` treats instances in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 

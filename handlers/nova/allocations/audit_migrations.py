@@ -6,8 +6,8 @@ destination. After a failed or reverted move, the migration may keep the source'
 **Why Nova lets it.** Nova returns the resources late in the roll-back. If Placement is down then, Nova only logs the failure.
 
 **What is read.** First the instance's allocation, then build request, mapping and rows in every cell. Then the allocations of
-the last five ended migrations, flavor and image, last the instance's ports. If one cell or Neutron does not answer, the handler
-decides nothing.
+the last five ended migrations, flavor and image. The instance's ports come last. If one cell or Neutron does not answer, the
+handler decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
 migration, even on a full node.
@@ -17,9 +17,12 @@ on the node where the migration began, mapped to its one cell, unchanged for a m
 The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a generation
 changes, and the request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 
-**What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports
-a live migration in ``error``, which does not prove where the guest runs; amounts that differ from the flavor; unexplained
-resources; several migrations with resources.
+**What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports:
+
+- a live migration in ``error``: it does not prove where the guest runs
+- amounts that differ from the flavor
+- resources of the instance that no migration explains
+- several migrations with resources
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
 

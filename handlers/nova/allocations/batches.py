@@ -58,7 +58,10 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class MissingEvidence:
-    """:param instances: by uuid of an instance without an allocation, the JSON of its :class:`Missing`"""
+    """The evidence of ``allocations-missing``: several instances of one cell have no allocation.
+
+    :param instances: the JSON of a :class:`Missing` for each instance, by uuid
+    """
 
     compute_nodes: Sequence[str]
     instances: Mapping[str, Json]
@@ -66,7 +69,10 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """:param instances: by uuid of an instance, how its amounts differ from the flavor"""
+    """The evidence of ``wrong-amounts``: instances on one compute node have other amounts than their flavors.
+
+    :param instances: a sentence about the difference for each instance, by uuid
+    """
 
     compute_node: str
     instances: Mapping[str, str]
@@ -75,7 +81,7 @@ class WrongEvidence:
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
     """Group instances without an allocation; yield the key of each group with its instances.
 
-    :param missing: compute nodes of one cell, in order of uuid, each with such instances
+    :param missing: compute nodes of one cell, in order of uuid, each with its instances that lack an allocation
     """
     nodes: list[str] = []
     instances: frozenset[str] = frozenset()
@@ -120,7 +126,10 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return the instance's part of a common finding; None if it has another drift, or ports that request resources."""
+    """Return an instance's part of a finding about several instances.
+
+    Return None if the instance has any drift but a missing allocation, or ports that request resources.
+    """
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:
             if isinstance(facts.ports, Needs) and not facts.ports.requests and not facts.allocation.providers:

@@ -1,6 +1,6 @@
 """Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
 
-Microversion 1.36, which Nova uses since Train, can bind several groups of resources to one subtree.
+Microversion 1.36 can bind several groups of resources to one subtree.
 """
 
 from __future__ import annotations

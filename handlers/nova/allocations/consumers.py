@@ -45,17 +45,17 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts about a consumer. If it is a migration, all but ``allocation`` and ``migration`` are about its instance.
+    """The facts about a consumer. If the consumer is a migration, *the instance* is the migration's instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
     :param migration: the consumer, if it is a migration
     :param migrations: the instance's migrations, youngest first, including deleted ones
     :param archived: whether the consumer is an archived instance or the migration of one
     :param here: host and node of the instance
-    :param home: the compute node there; None unless there is exactly one
-    :param roots: the root provider of each provider of the allocation
-    :param nodes: host and node of each root that is a compute node, deleted or not
-    :param own: the resources of a migration's instance; ``roots`` and ``nodes`` cover them
+    :param home: the compute node with this host and node; None unless exactly one matches
+    :param roots: the root provider of each provider in ``allocation`` and ``own``
+    :param nodes: host and node of each root provider that is a compute node, deleted or not
+    :param own: the instance's resources, if the consumer is a migration
     :param wanted: the instance's entitlement; None if not read
     """
 
@@ -102,12 +102,12 @@ class Facts:
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The open migrations. ``finished`` ones wait until the user confirms the resize."""
+        """The open migrations, including ``finished`` ones, which wait until the user confirms the resize."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes that give resources of the allocation, except the instance's own."""
+        """The compute nodes that give resources of the allocation, except ``home``."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property

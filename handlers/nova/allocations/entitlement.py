@@ -1,16 +1,16 @@
 """Computes the entitlement of an instance from flavor and image, without its ports. Pure.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
-``nova-manage placement heal_allocations`` leaves out the image.
+``nova-manage placement heal_allocations`` ignores the image.
 
 - ``resources:<class>`` sets the amount of a class, also to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
-  and an amount that is not an integer from 0.
-- ``hw:cpu_policy``, or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so for the vCPUs
-  in ``hw:cpu_dedicated_mask``, else in the image's realtime mask, else in the flavor's. With both policies,
-  ``hw:emulator_threads_policy=isolate`` adds a PCPU.
-- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Zeros are left out.
+  and an amount that is negative or no integer.
+- ``hw:cpu_policy``, or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so only for
+  the vCPUs in ``hw:cpu_dedicated_mask`` or in the realtime mask. The image's realtime mask overrides the flavor's. With
+  ``dedicated`` or ``mixed``, ``hw:emulator_threads_policy=isolate`` adds a PCPU.
+- DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Amounts of zero are left out.
 
-The result is :class:`Unbuildable` if flavor and image contradict each other, or if another provider than the node's root
+The result is :class:`Unbuildable` if flavor and image contradict each other, or if a provider other than the node's root
 provider may give a resource.
 """
 
@@ -134,7 +134,7 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
     """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    VCPU may stand for PCPU: Nova's scheduler allocates it on a host without PCPU.
+    VCPU may stand for PCPU: Nova's scheduler allocates VCPU on a host without PCPU.
 
     :param held: the allocated resources by provider
     """
@@ -241,7 +241,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all others."""
+    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all vCPUs that it does not name."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

@@ -68,7 +68,7 @@ class Judge:
         self._network = network
 
     def judge(self, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer; after an instance, also the verdicts on its last ended migrations."""
+        """Yield the verdict on a consumer. For an instance, also yield those on the instance's last ended migrations."""
         for facts in self._all_facts(consumer):
             verdict = self._decide(facts)
             found = (
@@ -113,7 +113,10 @@ class Judge:
         return own.union(archived, hosts, *(row.concerns for row in facts.rows))
 
     def _read(self, consumer: str) -> _Seen:
-        """Read nova_api before the cells, to find an instance that changes cells in at least one."""
+        """Return the rows about a consumer in nova_api and in every cell.
+
+        nova_api is read first, so an instance that moves between two cells is found in at least one cell.
+        """
         building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, consumer))
         cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
         return _Seen(building, mapping, cells)

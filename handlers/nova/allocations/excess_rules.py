@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-No verdict takes a resource without a proof that the consumer has no right to it. ``audit_migrations`` acts on :class:`Move`,
-``audit_allocations`` on the other verdicts.
+A verdict takes a resource only if the facts prove that the consumer has no right to the resource. ``audit_migrations`` acts
+on :class:`Move`. ``audit_allocations`` acts on all other verdicts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def decide(facts: Facts) -> Verdict:
 
 
 def needs_bindings(verdict: Verdict) -> bool:
-    """Return whether a verdict changes Placement but only rows of one cell prove it: Neutron's port bindings must agree."""
+    """Return whether a verdict needs Neutron's port bindings as second witness, because only one cell proves the verdict."""
     match verdict:
         case Take(problem=Problem.LEFT_BEHIND) | Move(refusal=""):
             return True
@@ -37,7 +37,12 @@ def needs_bindings(verdict: Verdict) -> bool:
 
 
 def unless_unattested(verdict: Verdict, here: Place, bound: frozenset[str]) -> Verdict:
-    """Return the verdict, but only a report if it needs bindings and Neutron does not bind the ports to the instance's host."""
+    """Return the verdict unchanged if it needs no port bindings, or if Neutron binds all ports to the instance's host.
+
+    Otherwise, return a verdict that stackmend only reports.
+
+    :param bound: the hosts to which Neutron binds the ports
+    """
     if not needs_bindings(verdict) or moves.is_attested(here, bound):
         return verdict
     match verdict:

@@ -12,23 +12,24 @@ decides nothing.
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
 - ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Resources for ports come from the
-  providers that the ports name, or from the only possible providers. ``allocations-missing`` stands for up to fifty such
-  instances in one write.
-- ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from there
-  to the instance's node, and no younger one may contradict it. Neutron must bind all ports of the instance to its host. Shared
-  storage stays and is not given twice.
+  providers that the ports name, or from the only possible providers. ``allocations-missing``: one write gives up to fifty
+  such instances their allocations.
+- ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from those
+  nodes to the instance's node, and no younger migration may contradict this move. Neutron must bind all ports of the instance
+  to its host. Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
-Before this write, the handler writes missing providers into the ports' ``binding:profile``, at the revision of the evidence. If
-Placement refuses, it restores the ports; after an interruption, the next inspection completes the heal.
+If the ports' ``binding:profile`` lacks providers, the handler first writes them there, at the revision of the evidence. If
+Placement then refuses the allocation, the handler restores the ports. After an interruption, the next inspection completes the
+heal.
 
 **Why a race does no harm.** The instance is at rest, unchanged for a minute, and in exactly one cell. Its mapping names that
 cell, without ``queued_for_delete``.
 
 - If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
   allocation shows in the databases, which we read later.
-- Nova may delete the instance and release its allocation just before our write. So the handler then reads the row again. It
-  takes the allocation back if the instance is gone, is leaving or cannot be read.
+- Nova may delete the instance and release its allocation just before our write. So the handler reads the row again after the
+  write. The handler takes the allocation back if the instance is gone, is leaving or cannot be read.
 - Placement refuses to overfill a node.
 
 **What is not changed.** stackmend only reports:
@@ -132,7 +133,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Proved(Finding):
-    """A finding with facts for the heal's write, which the journal does not store."""
+    """A finding with the facts and the decision for the heal's write. The journal does not store ``facts`` and ``give``."""
 
     facts: Facts | None = field(default=None, compare=False)
     give: Give | None = field(default=None, compare=False)
@@ -271,8 +272,7 @@ class HealAllocations(NovaHandler):
     def _replace(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: also if a crash of Placement left the consumer without an allocation: Placement then refuses to give it
-            one
+        :raises Refused: Placement refuses the allocation; after a crash, Placement may refuse a consumer's first allocation
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -287,7 +287,7 @@ class HealAllocations(NovaHandler):
     def _heal_batch(self, finding: Finding) -> Healed:
         """Heal the instances of a finding that have not changed.
 
-        An inspection has just read inventories and ports. The write proves that no allocation exists.
+        Only the databases are read again (:meth:`.Reader.again`).
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)

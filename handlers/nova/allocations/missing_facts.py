@@ -49,16 +49,17 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: if Placement, nova_api or a cell does not answer; if Neutron does not, and an instance with ports
-            lacks resources
+        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance with ports lacks resources, and
+            Neutron does not answer
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again, right before a heal gives instances these resources.
+        """Read the databases again, right before a heal gives instances the resources ``gives``; return the facts.
 
-        An inspection has just read inventories and ports. The write proves that no allocation exists.
+        Inventories, ports and the instances' allocations are not read again. An inspection has just read them, and Placement
+        refuses the write if an allocation exists.
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         completed = []
@@ -177,10 +178,11 @@ class Reader:
     def _needs(
         self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
     ) -> Needs | Unbuildable:
-        """Return the requests of the instance's ports.
+        """Return the resource requests of the instance's ports, or the reason why they are unknown.
 
-        :raises Unavailable: if Neutron hides requests; without its answer, unless Nova's cache proves that the instance has no
-            ports
+        If Neutron does not answer, but Nova's network cache proves that the instance has no ports, return no requests.
+
+        :raises Unavailable: Neutron does not answer, or does not show the resource requests of ports
         """
         cached = port_requests.cached(described.network_info)
         try:

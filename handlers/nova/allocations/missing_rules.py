@@ -41,7 +41,7 @@ class Facts:
     """The facts about an instance.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
-    :param migrations: youngest first, including deleted ones
+    :param migrations: the instance's migrations, youngest first, including deleted ones
     :param homes: the live compute nodes with the instance's host and node; normally one
     :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root that is a compute node, deleted or not
@@ -112,9 +112,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """The drift of an instance that should have exactly the resources ``providers``.
+    """A drift that a heal can correct: the heal gives the instance exactly the resources in ``providers``.
 
-    :param allocations: by port id, the ``allocation`` to write into ``binding:profile``
+    :param providers: amounts by provider and resource class
+    :param allocations: the value ``allocation`` for each port's ``binding:profile``, by port id
     """
 
     problem: Problem

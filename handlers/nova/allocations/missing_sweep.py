@@ -1,7 +1,7 @@
 """Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-A key can stand for several instances, which the sweep remembers until the heal begins. If the instances change meanwhile, no
-write goes wrong: each inspection reads the databases, and the write proves that no allocation exists.
+A key can stand for several instances, which the sweep remembers until the heal begins. An outdated list does no harm: each
+inspection reads the databases, and Placement refuses the write if an allocation exists.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Suspects:
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
         """Return the instances without an allocation for which the key ``nodes:<uuid of first>`` stands.
 
-        They are on ``first`` or the next compute nodes in order of uuid.
+        These instances are on ``first`` or on the next compute nodes in order of uuid.
         """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]

@@ -1,7 +1,7 @@
 """Proves from ended migrations on which node an instance runs. Pure.
 
-A live migration in ``error`` proves nothing: before Nova 27, the row could name the source although the guest was on the
-destination (bug 1628606).
+A live migration in ``error`` proves nothing. Before Nova 27, the instance's row could then name the source although the guest
+ran on the destination (bug 1628606).
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def is_attested(here: Place, bound: frozenset[str]) -> bool:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration ended without a proof where the guest runs, as a live migration in ``error`` does."""
+    """Return whether a migration is a live migration in ``error``: it does not prove on which host the guest runs."""
     return move.kind == "live-migration" and move.status == "error"
 
 
 def lives_on(move: Migration) -> Place | None:
-    """Return the host and node on which a migration proves that the instance runs; None without proof."""
+    """Return the host and node where the instance runs after a migration; None if the migration does not prove this."""
     if move.deleted or is_undecided(move):
         return None
     if move.status in SUCCEEDED:
@@ -58,7 +58,7 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return the host and node that a migration proves the instance has left; None without proof."""
+    """Return the host and node that the instance left by a migration; None if the migration does not prove this."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest

@@ -1,7 +1,7 @@
 """Chooses the nested and sharing providers whose consumers a sweep reads.
 
-A compute node may have dozens of nested providers (cards, NUMA nodes). So a sweep reads only as many as there are compute
-nodes, but at least :data:`FLOOR`.
+A compute node may have dozens of nested providers. So a sweep reads only as many as there are compute nodes, but at least
+:data:`FLOOR`.
 """
 
 from __future__ import annotations

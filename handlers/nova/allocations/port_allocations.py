@@ -1,8 +1,7 @@
 """Adds the resources for ports to an allocation, and writes the chosen providers into the ports.
 
-The heal writes the ports before the allocation, as does ``nova-manage placement heal_allocations``. After a crash in between,
-the next inspection completes the heal. In the other order, it would find the allocation, and not see that the ports lack
-providers.
+The heal writes the ports before the allocation. After a crash in between, the next inspection completes the heal. In the
+opposite order, the inspection would find the allocation, and overlook that the ports lack providers.
 """
 
 from __future__ import annotations

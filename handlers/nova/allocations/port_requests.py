@@ -3,9 +3,9 @@
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
 compute node. Nova writes this provider into the port's ``binding:profile``: ``allocation``.
 
-Placement proposes candidates: sets of providers that could give all resources. Only those that agree with the ports'
-``allocation`` count, because the host uses these providers. If exactly one is left, it is right, even for a port that lost its
-``allocation``.
+Placement proposes candidates: sets of providers that could give all resources. A port's ``allocation`` names the
+providers that the host uses, so a candidate with different providers is wrong. If exactly one candidate is left, this candidate
+is right, even for a port that lost its ``allocation``.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.

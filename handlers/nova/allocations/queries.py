@@ -1,4 +1,4 @@
-"""SQL for the handlers of allocations. Each statement may run twice."""
+"""SQL for the handlers of allocations."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param host: the host of its compute node; on Ironic, the row may name a former host
-    :param at_rest: whether the instance should have resources of its node
+    :param host: the host of its compute node; on Ironic, the instance's row may name a former host
+    :param at_rest: whether the instance is at rest, and neither hidden nor offloaded
     """
 
     uuid: str
@@ -162,7 +162,10 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest whose host and node match no live compute node; on Ironic, a matching node is enough."""
+    """Return the instances at rest that have no live compute node.
+
+    Host and node of the instance must match those of the compute node. On Ironic, only the node must match.
+    """
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(
@@ -175,7 +178,7 @@ def homeless(connection: Connection) -> set[str]:
 def homes(connection: Connection, host: str, node: str) -> list[records.ComputeNode]:
     """Return the live compute nodes that match a host and node; normally one.
 
-    On Ironic, a matching node is enough: the row keeps the former host when a node moves to another nova-compute.
+    On Ironic, only the node must match: when a node moves to another nova-compute, the instance's row keeps the former host.
     """
     found = queries.compute_nodes(connection, {"host": host, "hypervisor_hostname": node})
     return found or queries.compute_nodes(connection, {"hypervisor_type": IRONIC, "hypervisor_hostname": node})
