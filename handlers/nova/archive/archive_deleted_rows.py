@@ -6,16 +6,16 @@
 ``share_mapping`` cannot be moved and stops every run. The command also archives instances that hold resources in Placement,
 which Nova then never releases.
 
-**What is read.** The schema of each cell, cell0 too; the rows that were deleted ``[audit] archive_deleted_rows_after_days``
-ago, by the cell's clock; the consumers of every provider. If Placement does not answer, or lists no compute node of Nova, no
-row moves.
+**What is read.** The schema of each cell, cell0 too. The rows that were deleted ``[audit] archive_deleted_rows_after_days``
+ago, by the cell's clock. The consumers of every provider in Placement. If Placement does not answer, or lists no compute node
+of Nova, no row moves.
 
 **What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. A transaction
 moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the roots, checks that they are still old,
 and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then an instance's mapping, request specification and group memberships are deleted, if the mapping names this cell and every
-other cell answers that the instance is not alive there.
+Then the handler deletes an archived instance's mapping, request specification and group memberships. Two conditions must hold:
+the mapping names this cell, and all other cells answer that they have no live row of the instance.
 
 Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
 
@@ -276,7 +276,10 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
 
 
 def _deletion(reference: Reference, rows: Sequence[str]) -> str:
-    """Return the statement that deletes the rows that refer to ``rows``, which are uuids or keys."""
+    """Return the DELETE statement for child rows that refer to ``rows``.
+
+    :param rows: uuids of parent rows; their keys if the parent table has no uuids
+    """
     child, column, parent = reference.child.name, reference.column.name, reference.parent
     name = "uuid" if "uuid" in parent.c else primary_key(parent).name
     values = ", ".join(f"'{row}'" for row in rows)

@@ -1,25 +1,25 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They slow down backups and, because only their keys have an index, searches.
+**What drifts.** Shadow tables only grow. They slow down backups. They also slow down searches, because only their keys have an
+index.
 
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a table's rows in one transaction, which Galera
 can refuse; without a date, it deletes all rows.
 
 **What is read.** All shadow tables of each cell, cell0 too; the clock of the cell's database.
 
-**What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. Their date is that of
-nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first of
-``deleted_at``, ``updated_at`` and ``created_at``. Nova adds ``clean_attempts`` to deleted instances, without a date. This row
-is deleted with the instance.
+**What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. The date of a row is that
+of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first column
+in the table of ``deleted_at``, ``updated_at``, ``created_at``. A deleted instance's row ``clean_attempts`` in
+``instance_system_metadata`` has no date: the purge deletes this row with the instance.
 
 Budget and breaker count no rows; ``purge_rows_per_cycle`` and the window limit a purge.
 
-**What is not changed.** Other rows without a date, and tables without a key of one column.
+**What is not changed.** All other rows without a date, and tables whose key is not a single column.
 
 **Why a race does no harm.** Nova never reads these rows.
 
-**Off** by default: a purged row is gone. The allocation of a purged consumer is never released automatically (see
-audit_allocations).
+**Off** by default: a purged row is gone. The allocation of a purged consumer is never released automatically.
 
 **Undo.** None; restore from a backup.
 

@@ -76,7 +76,9 @@ class Schema:
 
     @classmethod
     def read(cls, database: Database) -> Schema:
-        """Reflect a cell's database, over its own connection, because SQLAlchemy leaves state on it.
+        """Read the schema of a cell's database.
+
+        The connection is closed afterwards, because SQLAlchemy leaves state on a connection that reads a schema.
 
         :raises Unavailable: the database does not answer or is no cell's
         """
@@ -134,8 +136,8 @@ class Schema:
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
         """Return the condition for rows whose trees can be archived now.
 
-        Such a row was deleted before ``before`` and refers to no deleted row. No row of a table without a shadow table refers
-        to it.
+        The rows were deleted before ``before``. The condition excludes rows that refer to a deleted row, and rows to which a
+        table without a shadow table refers.
         """
         if table.name == TASK_LOG:
             return old(table, before)

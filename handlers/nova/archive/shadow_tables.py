@@ -1,4 +1,7 @@
-"""SQL that finds and deletes old archived rows, by the dates of ``nova/db/main/api.py`` (purge_shadow_tables)."""
+"""SQL that finds and deletes old archived rows.
+
+A row's date is in the same column as for ``purge_shadow_tables`` (``nova/db/main/api.py``).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
     """Return the shadow tables that have ``instance_uuid``, each with the condition for rows without ``deleted_at``.
 
-    Nova adds such a row (``clean_attempts``) to a deleted instance.
+    Nova adds a row without ``deleted_at`` (``clean_attempts``) to a deleted instance.
     """
     return [
         (shadow, shadow.c.deleted_at.is_(None))

@@ -1,7 +1,7 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A tree moves whole or not at all. A row in a table without a shadow table blocks the tree. Conditions are lists of values: for a
-DELETE with a subquery, MySQL and MariaDB would scan the whole table.
+A row in a table without a shadow table blocks the tree. Conditions are lists of values: for a DELETE with a subquery, MySQL and
+MariaDB would scan the whole table.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Moved:
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
     """Return the tables that have the root of a tree to archive.
 
-    Tables below those found are not searched: with millions of deleted rows, a search takes minutes.
+    Tables that refer to a found table are not searched: with millions of deleted rows, a search takes minutes.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
