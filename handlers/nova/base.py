@@ -34,7 +34,7 @@ class NovaHandler(Handler):
         return None if cells is None else self.sweep_cells(cells)
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key] | None:
-        """Return the keys that a sweep missed because these cells did not answer; None if it cannot list them alone."""
+        """Return the keys that a sweep omitted because these cells did not answer; None if only a whole sweep lists them."""
         return None
 
     @classmethod

@@ -90,9 +90,10 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Read the table ``services`` of a cell, unless the last reading is recent, and compare both readings.
+        """Return a reading of a cell's table ``services``; None if the database does not answer or lists no service.
 
-        Ignore a database that does not answer: the work that follows raises the error.
+        If the last reading is recent, return the last reading. Otherwise, read the table, and remember the clock difference
+        that both readings show.
         """
         now = time.monotonic()
         with self._lock:

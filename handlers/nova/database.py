@@ -178,7 +178,7 @@ class NovaDatabases:
     ) -> tuple[dict[Cell, T], Incomplete | None]:
         """Run a function on each cell's database; return the results by cell, and the error of cells that did not answer.
 
-        Use this only for suspects and counts: the rows of other cells are unknown.
+        Use the results only for suspects and counts, because the rows of some cells can be missing.
         """
         found: dict[Cell, T] = {}
         down: Incomplete | None = None

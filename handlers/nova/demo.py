@@ -1,7 +1,6 @@
 """Nova's scenes in ``stackmend demo``: a cloud of two cells, and six ways of drift.
 
-Three operations in progress (a live migration, an unconfirmed resize, a boot) have allocations that look orphaned. No heal may
-change them.
+Three operations in progress (a live migration, an unconfirmed resize, a boot) have allocations that look orphaned.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tags and the metadata by which the owners of servers exempt them from heals.
 
-They are read from the cells, where nova-api writes them, so they need no call of an API. A deleted server has none.
+stackmend reads tags and metadata from the cells, without an API. A deleted server has neither.
 
 Sources: ``nova/db/main/models.py`` (Tag, InstanceMetadata), ``nova/db/main/api.py`` (instance_destroy).
 """

@@ -1,4 +1,4 @@
-"""Delete inactive bindings of ports that live migrations left.
+"""Delete inactive port bindings that live migrations left behind.
 
 **What drifts.** A port of an instance has a second binding, ``INACTIVE``, to a host that the instance left or never reached.
 Nova cannot live-migrate the instance to that host: Neutron refuses a second binding with 409.
@@ -13,8 +13,8 @@ instance's migrations.
 port's revision is compared right before. If the port has no active binding afterwards, the deleted one is created again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
-binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. So is an
-active binding to another host than Nova's, because either record may be right.
+binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. An
+active binding to a host other than Nova's is also only reported, because either record may be right.
 
 **Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
 activates its binding seconds later.

@@ -72,7 +72,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the aggregates that a node's provider lacks, and those that it is in although its host is not; None for none."""
+    """Return the aggregates that a node's provider must join, and those of other hosts that it must leave; None if empty."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 

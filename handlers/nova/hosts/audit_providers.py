@@ -1,14 +1,14 @@
 """Report compute nodes whose name in Placement belongs to another resource provider.
 
 **What drifts.** A compute node's provider should have the node's name and uuid. If a provider with another uuid has the name,
-nova-compute cannot make its own (``Conflicting resource provider name``). No instance is scheduled to the host, and the host's
-instances count against the wrong provider.
+nova-compute cannot make the node's provider (``Conflicting resource provider name``). No instance is scheduled to the host, and
+the host's instances count against the wrong provider.
 
 **Why Nova lets it.** A deleted host came back, and its old provider was still there; the file with the node's uuid was lost;
 ``[DEFAULT] host`` changed; or two computers have one name.
 
-**What is read.** The host's live compute nodes in every cell; the provider with each node's name, its allocations, and the
-compute node with its uuid. If one cell does not answer, nothing is reported.
+**What is read.** The host's live compute nodes in every cell. The provider with each node's name, and that provider's
+allocations. All compute nodes with that provider's uuid. If one cell does not answer, nothing is reported.
 
 **What is changed.** Nothing, in any mode: the right command depends on the host's guests. The finding has the commands.
 

@@ -7,16 +7,16 @@ name of a new one.
 **Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and ignores a
 provider with allocations. A mapping that another process inserts meanwhile stays.
 
-**What is read.** In every cell the host's instances, migrations, services and compute nodes, the last two even if deleted or
-archived; the host's mapping; the provider's tree and allocations; providers with the nodes' names. If one cell does not answer,
-the handler decides nothing. The rules are in :mod:`handlers.nova.hosts.leftover_rules`.
+**What is read.** In every cell, the host's instances and migrations, and its services and compute nodes, even deleted or
+archived ones. In nova_api, the host's mapping. In Placement, the provider's tree and allocations, and providers with the nodes'
+names. If one cell does not answer, the handler decides nothing.
 
 **What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. If the host came back meanwhile, the row is
 inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the provider has
 allocations or children.
 
-**What is not changed.** A leftover is only reported if no deleted row explains it, if it is in use, or if its host may have
-come back.
+**What is not changed.** A leftover is reported, but stays, if no deleted row explains it, if something uses it, or if its host
+may have come back.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 
@@ -171,7 +171,7 @@ class AuditServices(PlacementHandler):
         )
 
     def _unless_back(self, before: HostMapping) -> None:
-        """Insert a deleted host mapping again if the host came back or a cell does not answer; then raise an error."""
+        """If the host came back or a cell does not answer, insert its deleted mapping again and raise an error."""
         try:
             traces = self._traces(before.host).values()
         except Unavailable:
