@@ -37,7 +37,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return ``make(self)``; call each ``make``, usually a ``from_resources``, only once."""
+        """Return the result of ``make(self)``; call each ``make``, usually a ``from_resources``, only once."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)

@@ -1,4 +1,4 @@
-"""Whether this host and an API agree about the time, by the header ``Date`` of an answer.
+"""Checks by the header ``Date`` of an answer whether this host and an API agree about the time.
 
 Handlers compare an API's times, such as a server's creation, with this host's clock.
 """

@@ -47,7 +47,6 @@ class Cell:
 def fill(template: str, base: str | None, base_option: str) -> str:
     """Return a cell's URL. If the URL is a template, fill the template with parts of the base URL.
 
-    :param base_option: the name of the base URL's option
     :raises TemplateError: the template needs a base URL or a part that is missing
     """
     if not _is_template(template):

@@ -129,7 +129,10 @@ class NovaDatabases:
         return next((cell for cell in self.cells() if cell.uuid == uuid), None)
 
     def database(self, cell: Cell) -> Database:
-        """:raises Unavailable: if the URL of the cell's database cannot be used"""
+        """Return a cell's database.
+
+        :raises Unavailable: if the URL of the database cannot be used
+        """
         try:
             url = fill(cell.database_url, self._cell_base, "[nova] database_connection")
             with self._lock:
@@ -190,7 +193,7 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Measure a cell's clock difference; return the cell's database, which then subtracts it from ages."""
+        """Measure a cell's clock difference; return the cell's database, which then subtracts the difference from ages."""
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

@@ -15,7 +15,7 @@ from handlers.nova.database import NovaDatabases
 
 
 def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterable[Hold]]]]:
-    """Yield the option ``[nova] hold_disabled_reason`` with the function that reads its holds; nothing if not set."""
+    """Yield the option ``[nova] hold_disabled_reason`` with the function that reads its holds; nothing without the option."""
     options.register(resources.conf)
     pattern = resources.conf[options.GROUP].hold_disabled_reason
     if pattern:

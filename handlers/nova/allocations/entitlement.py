@@ -79,7 +79,7 @@ class Unbuildable:
 
 
 class _Contradiction(Exception):
-    """Flavor and image contradict each other; Nova's API refuses such a pair."""
+    """Flavor and image contradict each other, so Nova's API refuses the pair."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:

@@ -77,7 +77,7 @@ def moved_between(migrations: Sequence[Migration], here: Place, other: Place) ->
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the resources of ``move`` belong to its instance: it was rolled back to ``here``, and no migration
+    """Return whether the resources of ``move`` belong to its instance: ``move`` was rolled back to ``here``, and no migration
     succeeded since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)

@@ -29,7 +29,7 @@ class PortAllocations:
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Return a copy of ``give`` with the resources for the ports, or a report why these cannot be determined.
+        """Return a copy of ``give`` with the resources for the ports, or a report why these resources are unknown.
 
         :param home: the node's root provider
         """
