@@ -7,19 +7,19 @@ aggregate's availability zone or tenant then do not reach the host. Or the host 
 provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; each aggregate's members in
-Placement; the aggregates of each provider that differs.
+Placement. Where Nova and Placement disagree about a provider, also all aggregates of the provider.
 
 **What is changed.** ``PUT /resource_providers/{uuid}/aggregates``, with the provider's generation, adds the missing aggregates
 and keeps all others.
 
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
-provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Aggregates unknown to Nova
-that have compute nodes and no sharing provider are reported; each sweep reads the aggregates of a hundred nodes. A host without
-a compute node and a node without a provider are reported.
+provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. The handler also reports a
+host without a compute node, and a node without a provider. It reports an aggregate of Placement that Nova does not have, if the
+aggregate has compute nodes and no sharing provider. To find such aggregates, each sweep reads the next hundred nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
-provider's generation makes the second write fail. Nova's event afterwards causes another inspection.
+provider's generation makes the second write fail.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships.
 
@@ -176,9 +176,9 @@ class SyncAggregates(PlacementHandler):
         )
 
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
-        """Correct the memberships that are still wrong, and return them. The next inspection finds those that failed.
+        """Correct the memberships that are still wrong, and return the corrected ones. The next inspection finds the others.
 
-        :raises Conflict, Unavailable, Refused: nothing was written
+        :raises Conflict, Unavailable, Refused: no membership was corrected
         """
         done: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
@@ -320,7 +320,7 @@ class SyncAggregates(PlacementHandler):
         return [finding]
 
     def _without(self, aggregate: str, providers: Sequence[str]) -> str:
-        """Return the commands that remove the first providers from one aggregate."""
+        """Return the commands that remove up to :data:`_NAMED` providers from one aggregate."""
         read = {one: self._placement.aggregates(one) for one in providers[:_NAMED]}
         commands = [_setting(one, has.aggregates - {aggregate}) for one, has in read.items() if has is not None]
         more = len(providers) - _NAMED
@@ -416,7 +416,10 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _setting(provider: str, aggregates: Iterable[str]) -> str:
-    """Return the command that replaces all aggregates of a provider. Its microversion 1.18 is the last without a generation."""
+    """Return the command that replaces all aggregates of a provider.
+
+    Up to Placement's microversion 1.18, the command needs no generation.
+    """
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]

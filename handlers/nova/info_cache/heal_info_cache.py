@@ -13,8 +13,8 @@ one cell does not answer, the handler decides nothing.
 ``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
 the right entry.
 
-**What is not changed.** An empty cache, and an entry for a port that no longer names the instance: the event repairs neither. A
-port that Neutron could not bind or that has another ``vnic_type``: its entry would break the instance's next start.
+**What is not changed.** The event repairs neither an empty cache nor an entry for a port that no longer names the instance. A
+new entry would break the instance's next start if Neutron could not bind the port or the port's ``vnic_type`` changed.
 
 **Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, not what stackmend read. Two
 inspections must agree, because Nova writes the cache last when it attaches a port.
@@ -68,7 +68,7 @@ class Evidence:
     """The proof about one port of an instance.
 
     :param cached: the port's entry in the network cache, if any
-    :param shown: the port's values in Neutron, if it names the instance
+    :param shown: the port's values in Neutron; None if the port does not name the instance
     """
 
     instance: str

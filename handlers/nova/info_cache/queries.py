@@ -17,7 +17,10 @@ def cache(connection: Connection, instance: str) -> str | None:
 
 
 def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
-    """Return a page of network caches of instances at rest on a host, and the last instance id of the page; None at the end."""
+    """Return a page of network caches by instance uuid, and the page's last instance id; None for the last page.
+
+    The instances have a host, and neither a task nor an open build.
+    """
     i, n = tables.instances.c, tables.instance_info_caches.c
     query = (
         sa.select(i.id, i.uuid, n.network_info)

@@ -41,7 +41,7 @@ class Facts:
 
     :param here: the row in the cell of the mapping
     :param building: whether the instance has a build request, or no mapping to a cell
-    :param cached: the cache's entries by port; None if unreadable
+    :param cached: the network cache's entries by port; None if unreadable
     """
 
     here: Instance | None
@@ -55,7 +55,7 @@ class Case:
     """One port of an instance.
 
     :param cached: the port's entry in the network cache
-    :param shown: the port's values in Neutron; None if it does not name the instance
+    :param shown: the port's values in Neutron; None if the port does not name the instance
     :param bound: the host of the port's binding
     :param empty: whether the cache has no entry
     """
@@ -133,7 +133,7 @@ PORTS: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return the reason to decide nothing about the instance's network cache; None without one."""
+    """Return the verdict that forbids findings about the instance's network cache; None if findings are allowed."""
     return next((verdict(facts) for holds, verdict in STATES if holds(facts)), None)
 
 
@@ -142,7 +142,7 @@ def decide(case: Case) -> Verdict:
 
 
 def read(network_info: str | None) -> dict[str, Vif] | None:
-    """Return a network cache's entries by port; None if unreadable. Nova takes NULL for an empty cache."""
+    """Return a network cache's entries by port; None if unreadable. NULL is an empty cache, as in Nova."""
     try:
         return {entry["id"]: _vif(entry) for entry in json.loads(network_info or "[]")}
     except (ValueError, LookupError, TypeError, AttributeError):

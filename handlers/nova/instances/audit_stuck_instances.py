@@ -1,7 +1,7 @@
 """Report instances whose task or build never ends; in mode ``heal`` repeat lost deletions.
 
-**What drifts.** An instance is being deleted, built or changed, and no service carries it on. Its owner cannot use it, and Nova
-ignores another request to delete it.
+**What drifts.** An instance is being deleted, built or changed, and no service works on it any more. Its owner cannot use it,
+and Nova ignores another request to delete it.
 
 **Why Nova lets it.** nova-api writes the task and then sends a message. If RabbitMQ loses the message, the task stays.
 nova-compute resumes only some tasks when it starts.
@@ -12,10 +12,11 @@ nova-compute resumes only some tasks when it starts.
 ``DELETE /servers/{id}``. If nova-api does not accept the request, the task is set again.
 
 **What is not changed.** All other tasks: while nothing proves that the task has ended, clearing it can make Nova stop a healthy
-guest. The finding has the command or statement for an operator. A nova-compute that is down takes up its tasks when it starts.
+guest. The finding has the command or statement for an operator. While the host's nova-compute is down, only the task
+``deleting`` is reported: nova-compute may take up any other task when it starts.
 
 **Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion still
-runs, nova-compute does the second one afterwards, which finds nothing.
+runs, nova-compute begins the second one afterwards and finds nothing.
 
 **Undo.** None: the owner asked for the deletion, and a deleted server cannot return.
 

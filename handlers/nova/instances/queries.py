@@ -48,8 +48,9 @@ def host_up(connection: Connection, host: str) -> bool | None:
 
 
 def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:
-    """Return live instances that have a task or are being built without a host, unchanged for ``after`` seconds.
+    """Return live instances that have a task, or that are being built and have no host.
 
+    :param after: only instances without a change for this many seconds
     :param host: only instances on this host
     """
     c = tables.instances.c

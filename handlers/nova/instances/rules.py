@@ -1,6 +1,7 @@
 """Decide about an instance whose task or build does not end, without I/O.
 
-No task is cleared to make an instance usable: if ``vm_state`` is wrong, Nova's power sync then stops a running guest.
+No verdict clears a task to make an instance usable. Once the task is cleared, Nova's power sync stops a running guest if
+``vm_state`` is wrong.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ instance still has a build request, so server lists show it as being built. Rows
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. No command of
-Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` before a deletion, which can fail.
+Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` before a deletion, and the deletion can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and
 archived rows. If one cell does not answer, the handler decides nothing.
@@ -14,8 +14,8 @@ archived rows. If one cell does not answer, the handler decides nothing.
 
 - ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of an instance whose row is deleted. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance in the cell of its mapping, once it has a host or is an hour old. Earlier, the
-  conductor would take a missing build request for a deletion.
+- ``DELETE FROM build_requests`` for an instance in the cell of its mapping. The instance must have a host and be a minute old,
+  or be an hour old. During the boot, the conductor takes a missing build request for a deletion.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
   archived row in its cell, if nothing contradicts the deletion. A finding has up to a hundred instances.
 

@@ -6,19 +6,19 @@ stop or delete it.
 **Why Nova lets it.** An adopted cell, a restored database or a manual deletion can leave an instance without a mapping.
 ``nova-manage cell_v2 map_instances`` must run for each cell, and never sets ``queued_for_delete``.
 
-**What is read.** The mapping, the build request and the request specification, then the instance's rows in every cell; for a
-live instance without request specification, its allocation. If one cell does not answer, nothing is mapped. The rules are in
-:mod:`handlers.nova.mappings.unmapped_rules`.
+**What is read.** The mapping, the build request and the request specification. Then the instance's rows in every cell. For a
+live instance without a request specification, also the allocation. If one cell does not answer, nothing is mapped. The rules
+are in :mod:`handlers.nova.mappings.unmapped_rules`.
 
 **What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and ``queued_for_delete``. Deleted instances
 are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids in this
 range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
 
-**What is not changed.** An instance is only reported if it is in several cells, has no project, or is alive with neither
-request specification nor allocation. The handler waits for young instances, young build requests and cross-cell resizes. It
-never changes an existing row.
+**What is not changed.** The handler reports an instance, and does not map it, in three cases: several cells have the instance;
+it has no project; or it is alive with neither request specification nor allocation. The handler waits for young instances,
+young build requests and cross-cell resizes.
 
-**Why a race does no harm.** The unique key refuses a second mapping; a batch is inserted whole or not at all.
+**Why a race does no harm.** The unique key refuses a second mapping. A batch is inserted whole or not at all.
 
 **Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``.
 

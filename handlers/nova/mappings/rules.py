@@ -320,7 +320,10 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether a mapping belongs to an instance; nova-manage stores its progress in such a row too."""
+    """Return whether a mapping belongs to an instance. nova-manage keeps its progress in ``instance_mappings`` too.
+
+    :param identity: the row's ``instance_uuid``
+    """
     if project_id == MARKER or identity == FAKE:
         return False
     try:
@@ -346,9 +349,10 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return whether to read the allocation of an instance in a range of mappings: only with ``queued_for_delete``.
+    """Return whether to read an instance's allocation when a key names a range of mappings.
 
-    Old clouds have many mappings without it; a request for each would burden Placement.
+    ``queued_for_delete`` must be true. Old clouds have many mappings with false or NULL; a request for each would burden
+    Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 

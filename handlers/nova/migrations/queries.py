@@ -1,7 +1,7 @@
 """SQL about migrations that have not ended.
 
-Nova's own query, ``migration_get_in_progress_by_host_and_node`` (``nova/db/main/api.py``), also ignores deleted rows and rows
-without a status.
+The queries ignore deleted rows and rows without a status. Nova's ``migration_get_in_progress_by_host_and_node``
+(``nova/db/main/api.py``) does the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def moves_of(connection: Connection, instance: str) -> list[Move]:
 
 
 def suspects(connection: Connection, host: str | None = None) -> list[str]:
-    """Return the instances that have an unfinished migration and are deleted or at rest.
+    """Return instances with an unfinished migration that are deleted, or have no task, build or resize to confirm.
 
     :param host: only migrations from or to this host
     """

@@ -53,7 +53,7 @@ class Case:
     """An unfinished migration and related records.
 
     :param building: whether the instance has a build request, or a mapping without a cell
-    :param others: all migrations of the instance in this cell
+    :param others: all migrations of the instance in this cell, ``move`` included
     :param after: seconds without a change after which Nova cannot be at work
     """
 
