@@ -64,7 +64,7 @@ def live_instances(databases: NovaDatabases) -> int:
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield groups of up to :data:`GROUP` compute nodes, each with the cell of all its nodes."""
+    """Yield a cell with up to :data:`GROUP` of the cell's compute nodes, until each node was yielded once."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)

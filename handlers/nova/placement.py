@@ -201,7 +201,7 @@ class Placement:
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider with this name, as Placement's database compares names."""
+        """Return the provider with this name, by uuid, if any. Placement's database compares the names."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
@@ -292,7 +292,6 @@ def replacing_all(changes: Iterable[tuple[Allocation, Held]]) -> Write:
 
 
 def moving(source: Allocation, target: Allocation) -> Write:
-    """Return the request of :meth:`Placement.move_allocation`."""
     owned = replace(target, project_id=source.project_id, user_id=source.user_id)
     return replacing_all([(source, {}), (owned, source.providers)])
 

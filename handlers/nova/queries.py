@@ -294,7 +294,7 @@ def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
     """Find ended or deleted migrations whose instance is on their source node and has no task.
 
-    :return: by compute node uuid: the instance of each migration; deleted nodes count
+    :return: ``{node: {migration: instance}}``, by uuids; a node may be deleted
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)

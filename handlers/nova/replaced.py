@@ -27,7 +27,7 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 
 
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
-    """Warn of nova-scheduler's discovery of hosts, and of jobs with nova-manage, if a handler that heals does the same.
+    """Yield a warning if nova-scheduler, or nova-manage in a cron job or systemd unit, does the work of a handler that heals.
 
     Always warn of ``nova-manage placement audit --delete``.
 

@@ -1,7 +1,7 @@
 """The columns of Nova's tables that handlers read or write: of ``nova_api`` (:data:`api`) and a cell (:data:`cell`).
 
-The tables have only columns of every release since Yoga, so that a SELECT works during an upgrade. They have all NOT NULL
-columns, for INSERT. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``.
+Every release since Yoga has each of these columns, so that a SELECT works during an upgrade. All NOT NULL columns are here,
+because an INSERT needs them. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``.
 
 All times are naive UTC. In a cell ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one; ``nova_api`` has no
 soft delete. ``migrations.migration_type`` is an ENUM in Nova and text here, to read values of later releases.

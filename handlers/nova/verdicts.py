@@ -1,4 +1,4 @@
-"""The verdicts that several families share, and how long Nova may work on after a change."""
+"""The verdicts that several families share, and how long Nova may still work after a change."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ network. Address and quota stay in use.
 
 **What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
 does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows have been deleted for a
-minute and one is visible. The instance's network cache decides:
+minute and one of them is not hidden. The instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
 =================================================  ===================================================================
-the port existed before (``preserve_on_delete``)   unbound
+a user made the port (``preserve_on_delete``)      unbound
 empty, and the instance once ran                   unbound: Nova empties the cache after it has deleted its own ports
 Nova made the port                                 deleted if ``[audit] audit_ports_delete`` is set; otherwise reported
 anything else                                      reported
@@ -22,11 +22,11 @@ anything else                                      reported
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports that other services own. Ports with a device of Cyborg, and ports of an unknown instance, which
-another Nova may have, are only reported.
+**What is not changed.** Ports that other services own. Ports with a device of Cyborg are only reported. So are ports of an
+instance that no cell knows, because another Nova may have the instance.
 
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
-deleted uuid never returns. Two inspections must agree, because a replica of a database may lag.
+deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
 
 **Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo names the command for a similar
 one.

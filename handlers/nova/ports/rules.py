@@ -116,7 +116,10 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the reason if it is only reported, with the placeholders ``{port}`` and ``{device}``."""
+    """Return a port's fate, and the reason for a report; empty for another fate.
+
+    The caller replaces ``{port}`` and ``{device}`` in the reason.
+    """
     return next((found, refusal) for holds, found, refusal in _FATES if holds(case))
 
 

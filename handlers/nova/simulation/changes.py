@@ -33,7 +33,10 @@ class Changes(World):
             connection.execute(sa.insert(tables.tags).values(resource_id=uuid, tag=tag))
 
     def set_metadata(self, uuid: str, name: str, value: str, deleted: int = 0) -> None:
-        """:param deleted: the id of the row, when the owner removed the value again; otherwise 0"""
+        """Add metadata to a server.
+
+        :param deleted: 0 for a live row; the row's id if the owner has removed the value
+        """
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         values = {"instance_uuid": uuid, "key": name, "value": value, "deleted": deleted}
         self._store.insert(self.cells[cell], tables.instance_metadata, **values)

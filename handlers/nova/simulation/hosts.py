@@ -56,7 +56,7 @@ class Hosts(World):
         return found
 
     def add_compute(self, host: str, cell: str, nodes: int = 1) -> tuple[Node, ...]:
-        """Start nova-compute on a new host. No cell knows the host until :meth:`map_host`."""
+        """Start nova-compute on a new host; return the nodes. ``nova_api`` learns of the host only by :meth:`map_host`."""
         self.register_host(host, cell)
         names = [host] if nodes == 1 else [f"{host}-node-{number}" for number in range(1, nodes + 1)]
         return tuple(self.report_node(host, name) for name in names)

@@ -14,7 +14,7 @@ from handlers.nova.simulation.servers import Servers
 
 class Moves(Servers):
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a migration: it gets the instance's allocation, and the instance gets one of the destination
+        """Begin a migration: move the instance's allocation to the migration, and give the instance an allocation on ``host``
         (nova.conductor.tasks.migrate, .live_migrate).
 
         :return: the migration's uuid
@@ -33,8 +33,8 @@ class Moves(Servers):
 
     def finish_migration(self, migration: str) -> None:
         """Run the instance on the destination. A cold migration then waits for :meth:`confirm_migration`
-        (nova.compute.manager.finish_resize). A live one publishes ``instance.live_migration_post.end``, then releases the
-        source (nova.compute.manager._post_live_migration).
+        (nova.compute.manager.finish_resize). A live migration publishes ``instance.live_migration_post.end``, then releases
+        the source's allocation (nova.compute.manager._post_live_migration).
         """
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
@@ -83,7 +83,7 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. It then has allocations of
+        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. The allocation then names
         both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
 
         :return: the migration's uuid
@@ -97,8 +97,8 @@ class Moves(Servers):
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """Run the instance on the new host, then publish ``instance.rebuild.end``. The dead host's allocation stays until that
-        host returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
+        """Run the instance on the new host, then publish ``instance.rebuild.end``. The dead host stays in the allocation until
+        that host returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
         self.set_instance(row.instance_uuid, host=row.dest_compute, node=row.dest_node, task_state="rebuild_spawning")

@@ -40,7 +40,7 @@ class Reply:
 
 
 class PlacementServer:
-    """The Placement service of one folder. It keeps its port and database after a stop."""
+    """A Placement service with its database in ``folder``. The next start uses the same port and database."""
 
     TOKEN: ClassVar[str] = "admin"  # noqa: S105 (noauth2's word for an administrator)
     #: held by the running server: Placement can serve one database per process

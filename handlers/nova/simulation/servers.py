@@ -40,7 +40,7 @@ class Servers(Changes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """Give the instance an allocation of a node, besides its other ones (nova.scheduler.utils.claim_resources)."""
+        """Add a node's resources to the instance's allocation, and keep the others (nova.scheduler.utils.claim_resources)."""
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 

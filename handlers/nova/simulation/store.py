@@ -46,7 +46,7 @@ class Store:
         return f"sqlite:///{(self._folder / database).absolute()}.db"
 
     def now(self) -> datetime:
-        """Return the time :attr:`age` ago, in naive UTC and whole seconds, as in MySQL."""
+        """Return the present time minus :attr:`age`, in naive UTC and whole seconds, as in MySQL."""
         return (datetime.now(UTC) - self.age).replace(tzinfo=None, microsecond=0)
 
     def rows(self, engine: Engine, table: Table, where: ColumnElement[bool] | None = None) -> Sequence[Row[Any]]:

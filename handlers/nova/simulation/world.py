@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """A simulated cloud.
+    """The state of a simulated cloud: databases, Placement and notifications. Subclasses add Nova's operations.
 
     :param cells: names of the cells, without cell0
     """
