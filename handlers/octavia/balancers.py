@@ -1,4 +1,4 @@
-"""Whether a load balancer looks wrong, judged by rows that the caller has read."""
+"""Decides whether a load balancer looks wrong, by rows that the caller has read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PRESERVING = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with its amphorae and unfinished objects.
+    """A load balancer with its amphorae, and with its objects in PENDING_*.
 
     :param live: amphora rows that are not DELETED
-    :param deleted: DELETED amphora rows, without those that ``failed_amphora`` may still detach
+    :param deleted: DELETED amphora rows, except rows that the handler ``failed_amphora`` may still detach
     :param children: listeners, pools and their parts in PENDING_*
     """
 
@@ -47,7 +47,7 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether the load balancer is idle, and its number of amphorae does not fit its topology."""
+        """Whether no flow works on the load balancer, and the number of amphorae does not fit the topology."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
@@ -60,7 +60,7 @@ class Balancer:
         """Return whether a sweep must list the load balancer as a suspect.
 
         :param after: seconds without a change after which no flow works on a load balancer
-        :param detaches: whether this Octavia fails to update a load balancer with DELETED amphora rows (16 and later)
+        :param detaches: whether stackmend detaches DELETED amphora rows, because updates fail with them (Octavia 16 and later)
         """
         if self.is_pending:
             return self.quiet >= after
@@ -71,5 +71,5 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether ``failed_amphora`` may still work on this row, from which it has just removed the server."""
+    """Return whether the handler ``failed_amphora`` may still work on an amphora: the row has no server and changed lately."""
     return amphora.compute_id is None and amphora.age < _PRESERVING

@@ -1,4 +1,7 @@
-"""The base classes of Octavia's handlers and inventories (the commands ``stackmend amphora``)."""
+"""The base classes of Octavia's handlers and inventories.
+
+An inventory (``stackmend amphora``) lists objects that a handler keeps in the cloud.
+"""
 
 from __future__ import annotations
 

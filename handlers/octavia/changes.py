@@ -179,11 +179,12 @@ def take_back(
 ) -> bool:
     """Undo :func:`let_go` after Octavia refused the failover: write the server into the amphora's row again.
 
-    If the amphora served, also write an old heartbeat and reset ``busy``: then Octavia's health manager replaces the amphora.
+    If the row was ALLOCATED or FAILOVER_STOPPED, also write an old heartbeat and reset ``busy``. Then Octavia's health manager
+    replaces the amphora.
 
     :param amphora: the row before :func:`let_go`
     :param silent: age of the old heartbeat, in seconds
-    :param forgotten: the row that :func:`let_go` returned; None when another process called it
+    :param forgotten: the row that :func:`let_go` returned; None when an earlier heal called :func:`let_go`
     :return: False, without a write, when Octavia works on the load balancer or a failover has changed one of the rows
     """
     locked = _lock(connection, amphora)
@@ -208,7 +209,10 @@ def take_back(
 
 
 def _is_before_requests(locked: _Locked) -> bool:
-    """Return whether no failover has failed since :func:`let_go`: a failed failover sets the load balancer to ERROR."""
+    """Return whether the load balancer is ACTIVE, or was in ERROR before :func:`let_go`.
+
+    A failover that fails sets the load balancer to ERROR.
+    """
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True
     return locked.updated_at is not None and locked.lb_updated_at < locked.updated_at
@@ -280,7 +284,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
 
 def forget_server(connection: Connection, amphora: records.Amphora) -> None:
-    """Set a preserved amphora's row to DELETED without its server; delete the amphora's heartbeat record and member port rows.
+    """Set a preserved amphora's row to DELETED without ``compute_id``; delete the heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, on no load balancer, with a server
     :raises Conflict: when the row has changed
@@ -321,7 +325,7 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is DELETED or has no row: Octavia would count it as a silent amphora.
+    """Delete the heartbeat record of an amphora that is DELETED or has no row: Octavia would count the amphora as silent.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
     :return: whether the record was deleted

@@ -1,7 +1,8 @@
 """Octavia's scenes in ``stackmend demo``: three amphorae of the driver ``noop`` fail, and a spare is missing.
 
-The first boots from a volume, of which Nova makes no image, so the method ``snapshot`` preserves it by ``unplug``. The second
-is preserved as an image. The third exceeds the maximum, so the scheme ``cycle`` deletes the first.
+The option ``preservation_method = snapshot`` preserves an amphora as an image. But the first amphora boots from a volume, and
+Nova makes no image of a volume: stackmend keeps the server, without a network. The third amphora exceeds the maximum, so
+``preservation_scheme = cycle`` deletes the first.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return the requests of a writing method as lines of a plan, unsent; by default the method's name and arguments."""
+        """Return the lines of a plan for a call of a writing method. Send nothing. The default is the name and arguments."""
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
@@ -86,7 +86,7 @@ class Driver(ABC):
 
     @abstractmethod
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
-        """Add metadata, and set a new name unless ``name`` is empty.
+        """Add metadata to a server, and set a new name unless ``name`` is empty.
 
         :raises UnavailableException: when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
             accepts a name in every state (``nova/compute/api.py``)
@@ -139,7 +139,7 @@ class Driver(ABC):
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
-        """Ask Nova to detach a port; :meth:`ports_of` shows the result. Succeed when the port is gone."""
+        """Ask Nova to detach a port, and succeed if the port is already gone. :meth:`ports_of` shows the result."""
 
     @abstractmethod
     def disable_port(self, port: Port) -> None:
@@ -157,7 +157,7 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` began, except released ones."""
+        """Return every image that :meth:`create_image` began, except images that :meth:`release_image` released."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
