@@ -14,8 +14,9 @@ and keeps all others.
 
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
 provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. The handler also reports a
-host without a compute node, and a node without a provider. It reports an aggregate of Placement that Nova does not have, if the
-aggregate has compute nodes and no sharing provider. To find such aggregates, each sweep reads the next hundred nodes.
+host without a compute node, and a node without a provider. The handler reports an aggregate of Placement that Nova does not
+have, if the aggregate has compute nodes and no sharing provider. To find such aggregates, each sweep reads the next hundred
+nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the

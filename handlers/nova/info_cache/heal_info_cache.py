@@ -9,7 +9,7 @@ no periodic task compares the cache with Neutron (``heal_instance_info_cache_int
 **What is read.** The instance's ports; then build request and mapping, and in every cell the instance's row and its cache. If
 one cell does not answer, the handler decides nothing.
 
-**What is changed.** Nothing by stackmend itself. It sends Neutron's event: ``network-changed`` with the port, to
+**What is changed.** Nothing by stackmend itself. stackmend sends Neutron's event ``network-changed`` with the port to
 ``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
 the right entry.
 

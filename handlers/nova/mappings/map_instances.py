@@ -14,9 +14,9 @@ are in :mod:`handlers.nova.mappings.unmapped_rules`.
 are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids in this
 range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
 
-**What is not changed.** The handler reports an instance, and does not map it, in three cases: several cells have the instance;
-it has no project; or it is alive with neither request specification nor allocation. The handler waits for young instances,
-young build requests and cross-cell resizes.
+**What is not changed.** The handler does not map, but reports, instances in several cells and instances without a project. The
+same applies to live instances with neither request specification nor allocation. The handler waits for young instances, young
+build requests and cross-cell resizes.
 
 **Why a race does no harm.** The unique key refuses a second mapping. A batch is inserted whole or not at all.
 
