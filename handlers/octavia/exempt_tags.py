@@ -1,4 +1,4 @@
-"""The tags by which the owners of load balancers exempt them from heals. They are read from Octavia's database.
+"""The tags by which the owners of load balancers exempt them from heals. Octavia's database has the tags.
 
 Sources: ``octavia/db/models.py`` (Tags).
 """
@@ -16,7 +16,7 @@ _KIND = "load-balancer:"
 
 
 def holder(database: OctaviaDatabase, finding: Finding) -> str:
-    """Return which load balancer of a finding has the tag; empty if none has.
+    """Return a sentence that one load balancer of the finding has the tag ``stackmend:exempt``; empty if none has the tag.
 
     :raises Unavailable: when the database does not answer
     """

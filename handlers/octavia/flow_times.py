@@ -4,7 +4,8 @@ When a row has not changed for longer, no flow works on it. Between two writes, 
 amphora's agent, a detached port, Nova and Neutron. Options of ``octavia.conf`` limit each wait; the longest time is the sum of
 all.
 
-If the agent accepts connections and never answers, each retry takes both timeouts and two pauses.
+If the agent accepts connections and never answers, the flow repeats the request ``connection_max_retries`` times. Each attempt
+takes the connection timeout, the read timeout and two retry intervals.
 
 Sources: ``octavia/common/config.py``, ``octavia/amphorae/drivers/haproxy/rest_api_driver.py`` (``request``),
 ``octavia/controller/worker/v2/tasks/retry_tasks.py``, ``octavia/controller/worker/v2/tasks/compute_tasks.py``.

@@ -1,7 +1,7 @@
 """Whether Octavia's database and the cloud belong together. If not, stackmend removes nothing.
 
-Both may differ after a mistake in the region, with a second Octavia in the project, or after a database was restored. Then Nova
-has few of the servers that the rows name, or many servers have no row.
+Database and cloud disagree after a mistake in the configured region, with a second Octavia in the project, or after a restore
+of a database. Then Nova has few of the servers that the rows name, or many servers have no row.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Whether stackmend may fail over a load balancer in ERROR as a whole, and how often.
 
-Such a failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
+The failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
 A deletion by Octavia first removes the server group, then the security group and the VIP port, then the amphorae
 (``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
 failed creation leaves no amphora row.
 
 Before each request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
-replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So an attempt counts once
-the row has changed, even if the answer was lost, until a failover replaces the amphora.
+replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows
+an accepted request, even if the answer was lost. The attempt then counts until a failover replaces the amphora.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that Octavia accepted for one of these amphorae, which they failed to replace."""
+    """Count the failovers that Octavia accepted for one of ``amphorae``. They failed: the amphorae still exist."""
     return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
 
 

@@ -146,7 +146,7 @@ class HousekeepingSettings:
     :param heartbeat_timeout: silence after which Octavia's health manager replaces an amphora
     :param stale_after: silence after which an amphora counts as failed
     :param longest_flow: longest time for which a working flow of Octavia writes no row
-    :param spare_owner: mark of the placeholders and preserved amphorae of this stackmend
+    :param spare_owner: ``spare_amphora_owner``, the name on this stackmend's placeholders and preserved amphorae
     """
 
     spare_amphora_pool_size: int = 0
@@ -183,10 +183,10 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller limit; 0: no limit.
+    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller limit. 0 is no limit.
 
-    :param own: stackmend's limit; 0: no limit
-    :param octavias: Octavia's limit, which counts the amphora itself; 0: no limit; 1: Octavia fails over no amphora
+    :param own: stackmend's limit
+    :param octavias: Octavia's limit, which counts the amphora itself; with 0 or 1, only ``own`` counts
     """
     if octavias <= _DELEGATED:
         return own

@@ -4,7 +4,7 @@
 
 =====================  =================================================================================================
 stuck-pending-update   PENDING_UPDATE for longer than any flow of Octavia works: no change and no failover is possible
-stuck-pending-create   PENDING_CREATE for as long: reported; once in ERROR, the owner can delete the load balancer
+stuck-pending-create   PENDING_CREATE for as long: reported; an operator sets ERROR, then the owner can delete it
 stuck-pending-delete   PENDING_DELETE for as long: reported, because the extent of the deletion is unknown (cascade)
 failover-due           in ERROR because stackmend freed the load balancer: the failover is due
 amphora-count          more or fewer amphorae than the topology has, although no flow works on the load balancer
@@ -20,15 +20,15 @@ the state stays. Octavia's health manager reads only heartbeats, so it does not 
 old amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not all its
 objects (:mod:`handlers.octavia.children`).
 
-**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. Octavia's notifications of creations and
-updates cause inspections too. No row may have changed within ``stuck_load_balancers_after``, and no amphora's server may be
-building. Unless Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`), stackmend only
-reports the load balancer.
+**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. No row may have
+changed within ``stuck_load_balancers_after``, and no amphora's server may be building. stackmend frees a load balancer only if
+Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** One step for each inspection. PENDING_UPDATE becomes ERROR, if the row still has the proved status and
-time. Before that, stackmend writes the row's new time into the metadata of the amphorae's servers, to recognise its own ERROR
-after a crash. Then, or for a wrong number of amphorae, it asks Octavia's API for a failover, and a spare makes room. From
-Octavia 16 on, stackmend detaches a deleted amphora's row once the amphora has no server and no port.
+**What is changed.** One step for each inspection. To free a load balancer in PENDING_UPDATE, stackmend writes a time into
+the metadata of the amphorae's servers. Then stackmend sets the row to ERROR with that time, if the row still has the proved
+status and time. By that time, stackmend recognises the load balancer after a crash. Then, or for a wrong number of
+amphorae, stackmend asks Octavia's API for a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a deleted
+amphora's row once the amphora has no server and no port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
@@ -295,7 +295,7 @@ class StuckLoadBalancers(OctaviaHandler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding whose heal is a failover, which ``refusal`` or :func:`rebuild.obstacle` may forbid."""
+        """Return a finding that a failover heals. ``refusal`` or :func:`rebuild.obstacle` may forbid the failover."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
@@ -391,7 +391,8 @@ class StuckLoadBalancers(OctaviaHandler):
     def _mark_freed(self, server: Server, at: datetime) -> None:
         """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
 
-        Nova refuses metadata for a server in ERROR. Its amphora has failed, so ``failed_amphora`` requests the failover.
+        Skip a server that is gone, or whose metadata Nova refuses to change (ERROR). Its amphora has failed, so
+        ``failed_amphora`` requests the failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})

@@ -1,4 +1,4 @@
-"""Octavia's work queue: whether a request for a load balancer still waits, and whether a worker would take it.
+"""Octavia's work queue: whether a request for a load balancer still waits, and whether a worker takes new requests.
 
 The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
 before a worker takes the request, two flows would run. So three facts must hold before a change:
@@ -73,7 +73,7 @@ class WorkQueue:
         )
 
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
-        """Raise unless no request waits and a worker would take one.
+        """Verify that no request waits in the queues, and that a worker takes new requests.
 
         :param requests: number of load balancers and amphorae whose request may still be open
         :param providers: the amphora providers that have a load balancer
@@ -95,7 +95,7 @@ class WorkQueue:
             )
 
     def require_worker(self) -> None:
-        """Raise unless a worker would take a request that Octavia's API sends.
+        """Verify that a worker takes the requests of Octavia's API.
 
         :raises Unavailable: when the broker is unknown or does not answer, or no worker consumes the queue
         """

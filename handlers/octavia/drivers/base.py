@@ -34,7 +34,7 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return the lines of a plan for a call of a writing method. Send nothing. The default is the name and arguments."""
+        """Return a writing method's requests as lines of a plan, unsent. The default: the method's name and arguments."""
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
@@ -86,7 +86,7 @@ class Driver(ABC):
 
     @abstractmethod
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
-        """Add metadata to a server, and set a new name unless ``name`` is empty.
+        """Add metadata to a server. Set a new name unless ``name`` is empty.
 
         :raises UnavailableException: when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
             accepts a name in every state (``nova/compute/api.py``)
@@ -94,11 +94,11 @@ class Driver(ABC):
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag to a server; Nova refuses tags in the states in which it refuses metadata."""
+        """Add a tag to a server. Nova refuses tags and metadata in the same states (:meth:`describe_server`)."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a server's tag, in the states of :meth:`tag_server`; return whether this call removed it."""
+        """Remove a server's tag, in the states of :meth:`tag_server`. Return whether this call removed the tag."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
@@ -191,7 +191,7 @@ class Driver(ABC):
 
     @abstractmethod
     def security_groups(self) -> Sequence[Group]:
-        """Return the security groups of Octavia's project, without members."""
+        """Return all security groups of Octavia's project. The ``members`` of each group are empty."""
 
     @abstractmethod
     def delete_security_group(self, group: str) -> None:
@@ -213,11 +213,13 @@ class Driver(ABC):
 
     @abstractmethod
     def require_failover(self, amphora: str) -> None:
-        """Verify that Octavia's API would accept a failover: a worker takes requests, and a read of the amphora succeeds.
+        """Verify that a worker takes requests, and that Octavia's API shows the amphora. A failover needs both.
 
-        The read needs the role that a failover needs (``octavia/policies/amphora.py``).
+        To show the amphora, the API demands the role for a failover (``octavia/policies/amphora.py``).
 
-        :raises NotFoundError, UnauthorizedException, UnavailableException: when Octavia would refuse a failover too
+        :raises NotFoundError: when Octavia shows no such amphora
+        :raises UnauthorizedException: when the credentials lack the role
+        :raises UnavailableException: when the API or the broker does not answer, or no worker takes requests
         """
 
     @abstractmethod

@@ -1,9 +1,9 @@
-"""The driver of a cloud in memory, with Octavia on its own database; for trials and tests.
+"""The driver of a cloud in memory with a simulated Octavia, for trials and tests.
 
-The driver creates and writes Octavia's tables. So it accepts only an SQLite database, which no real Octavia uses.
+The driver creates and writes Octavia's tables. So the driver accepts only an SQLite database, which no real Octavia uses.
 
-The cloud ends with the process. A new process on the same database boots a server with ports for each row that names a server,
-but without preserved amphorae and spares. The driver writes no heartbeat records, so no amphora becomes silent.
+The cloud ends with the process. On the same database, a new process boots each server that a row names, with the server's
+ports. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from handlers.octavia.simulation.controller import Controller
 
 
 class NoopDriver(Driver):
-    """The calls to a cloud in memory.
-
-    :param cloud: the cloud's objects; None for an empty cloud with three hosts
-    """
+    """:param cloud: the cloud's objects; None for an empty cloud with three hosts"""
 
     def __init__(self, settings: HousekeepingSettings, database: OctaviaDatabase, cloud: Cloud | None = None) -> None:
         super().__init__(settings, database)

@@ -1,8 +1,8 @@
-"""Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses; each step can run again.
+"""Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses. Each step can run again.
 
 Each write into Octavia's database compares the locked row with the row that was read. Before stackmend cuts a server off its
-network, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat lease, and Octavia's
-health manager replaces the amphora.
+network, Octavia's API must show that Octavia would accept the failover. Otherwise stackmend ends the heartbeat lease, and
+Octavia's health manager replaces the amphora.
 """
 
 from __future__ import annotations
@@ -116,9 +116,10 @@ class Actions:
         )
 
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
-        """Write the end of a new lease into the server's metadata, which later distinguishes the lease from a heartbeat.
+        """Write the end of a new lease into the server's metadata. By this end, stackmend later recognises the lease.
 
-        :return: the end of the new lease, and the ends of the last leases; no ends where Nova takes no metadata
+        :return: the end of the new lease (None without a heartbeat record), and all ends in the metadata, newest first (none
+            where Nova takes no metadata)
         """
         server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
         if at is None or server.status not in DESCRIBABLE:
@@ -130,7 +131,9 @@ class Actions:
         return at, leases
 
     def _planned_lease(self, s: Situation, at: datetime) -> datetime | None:
-        """Return the end of a lease that the metadata announce, if that lease is not written yet and is long enough.
+        """Return the end of a lease that the server's metadata announce, if the heartbeat record does not have this end yet.
+
+        Return None without a heartbeat record, or when a third of the announced lease has passed.
 
         :param at: the end of a lease that begins now
         """

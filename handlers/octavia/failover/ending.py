@@ -57,7 +57,7 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """The step that completes the marks of a preserved server, or removes those of a server that is not preserved.
+        """The step that completes the marks of a preserved server, or removes the marks of a server that is not preserved.
 
         ``Wait`` when Nova refuses the step now; None when no step is needed.
         """
@@ -122,7 +122,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether the image needs no step: it is complete and the server stays, or no image is possible."""
+        """Whether the work is done: the image is complete and stackmend keeps the server, or Nova can make no image."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)

@@ -136,7 +136,10 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the row names, or else the marked server; not from a listing, which shows no server groups."""
+    """Return the server that the amphora's row names, or else the server whose mark names the amphora.
+
+    Read this server by its id, because a listing shows no server groups.
+    """
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
     if amphora.status not in {"ERROR", "DELETED"}:
@@ -167,7 +170,8 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row from its load balancer.
 
-    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So these must be gone first.
+    When Octavia deletes a load balancer, Octavia deletes servers and ports of attached rows only. So stackmend detaches a row
+    only after the row's server and port are gone, or the row names no server.
     """
     if row.status != "DELETED":
         return False
@@ -215,9 +219,9 @@ def _situation(
 
 
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
-    """Return the other amphorae that recently failed, with the ids of their servers.
+    """Return the amphorae that recently failed, except the amphora of ``rows``, with the ids of their servers.
 
-    A heartbeat in the future is a lease only if the server has a mark. Otherwise a clock is ahead, and the amphora lives.
+    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead, and the amphora lives.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

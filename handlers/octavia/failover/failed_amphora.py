@@ -1,8 +1,8 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
 **What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
-silence, Octavia's health manager replaces the amphora, and so deletes all traces of the cause. It never replaces an amphora
-that is in ERROR or never sent a heartbeat.
+silence, Octavia's health manager replaces the amphora, and so deletes all traces of the cause. The health manager never
+replaces an amphora that is in ERROR or never sent a heartbeat.
 
 **Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
 ERROR.
@@ -11,7 +11,7 @@ ERROR.
 amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
 stackmend leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`); one heal takes all steps up to
+**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal takes all steps up to
 the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
 heartbeat lease, which keeps the health manager off. Then it detaches the server's networks, removes the server from the
 amphora's row, and asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer,
@@ -20,9 +20,9 @@ server.
 
 **What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved. If it is in ERROR, stackmend
 replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
-cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). stackmend only
-reports a failure when, within ``failover_window``, ``failover_threshold`` others failed, or two others on the same host. It
-rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion
+cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). When
+``failover_threshold`` other amphorae failed within ``failover_window``, or two on the same host, stackmend reports the failure
+and replaces nothing. stackmend rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion
 (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** Each write into Octavia's database compares the row under the health manager's locks. If the health
@@ -315,7 +315,7 @@ def _listener(s: HousekeepingSettings) -> Listener:
 
 
 def _with_one_gone(compared: Pairing) -> Pairing:
-    """Return a copy that counts one missing server as shown: in a small cloud, it is no sign of another cloud."""
+    """Return the counts as if Nova showed one more server. So in a small cloud, one missing server is no mismatch."""
     return replace(compared, seen=min(compared.named, compared.seen + 1)) if compared.seen else compared
 
 

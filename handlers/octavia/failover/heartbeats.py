@@ -25,7 +25,7 @@ class Heard:
     """How many amphorae send heartbeats.
 
     :param amphorae: number of serving amphorae that have a heartbeat record
-    :param lately: number of those with a recent heartbeat
+    :param lately: number of ``amphorae`` with a recent heartbeat
     """
 
     amphorae: int

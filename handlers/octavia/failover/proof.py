@@ -1,8 +1,8 @@
 """Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
 
-A server that Nova shows as stopped or in ERROR may still run, for example after a failed migration. So may a server that Nova
-does not know because its database was restored from a backup. A recent heartbeat therefore refutes a failure. An amphora
-without a row in ``amphora_health`` has never sent a heartbeat, which proves nothing while its server is ACTIVE.
+A server that Nova shows as stopped or in ERROR may still run. After a restore of Nova's database, Nova may not know a
+server that runs. A recent heartbeat therefore refutes a failure. An amphora without a row in ``amphora_health`` has never sent
+a heartbeat. While the server is ACTIVE, the missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """The verdict that only one record shows a failure, and no second will appear. stackmend only reports the amphora."""
+    """The verdict that only one record shows a failure, and no second will appear. (In a sweep, a suspect is a key.)
+
+    :param why: the sign of the failure
+    :param reason: why stackmend reports the amphora but does not heal it
+    """
 
     why: str
     reason: str
@@ -218,9 +222,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
-    """Return whether an amphora has failed.
+    """Return the verdict on an amphora, by the first rule that applies.
 
-    :param situation: its row is ALLOCATED, FAILOVER_STOPPED or ERROR, and no flow works on its load balancer
+    :param situation: an amphora in ALLOCATED, FAILOVER_STOPPED or ERROR, while no flow works on the load balancer
     """
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

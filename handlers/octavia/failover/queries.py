@@ -58,7 +58,7 @@ class Watched:
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae on a load balancer that serve, are in ERROR, or have a DELETED row without its server."""
+    """Return the amphorae that belong to a load balancer and serve, are in ERROR, or are DELETED without a ``compute_id``."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -128,8 +128,8 @@ def heard(connection: Connection, now: datetime, within: float) -> Heard:
 class Failing:
     """An amphora that recently failed or was replaced.
 
-    :param server: its server's id
-    :param ahead: whether its only sign is a heartbeat in the future: a lease, or the beat of a clock that is ahead
+    :param server: id of the amphora's server
+    :param ahead: whether the only sign is a heartbeat in the future: a heartbeat lease, or the time of a clock that is ahead
     """
 
     server: str | None
@@ -137,7 +137,7 @@ class Failing:
 
 
 def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, Failing]:
-    """Return the amphorae that recently failed or were replaced, except those that were deleted with a load balancer.
+    """Return the amphorae that recently failed or were replaced, except amphorae that were deleted with a load balancer.
 
     :param stale_after: seconds of silence that count as a failure
     :param window: length of the recent past, in seconds

@@ -225,7 +225,11 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The decision to change nothing, and to report the amphora."""
+    """The decision to change nothing, and to report the amphora.
+
+    :param reason: why stackmend does not heal the amphora
+    :param why: the sign that the amphora failed
+    """
 
     reason: str
     why: str

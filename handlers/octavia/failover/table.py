@@ -1,4 +1,4 @@
-"""Lists of rules: each Row is a rule, and the first rule that applies decides."""
+"""The class of a rule, and the function that applies a list of rules. Here a ``Row`` is a rule, not a row of a database."""
 
 from __future__ import annotations
 

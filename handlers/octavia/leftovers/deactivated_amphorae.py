@@ -3,10 +3,10 @@
 **What drifts.**
 
 =========================  ==========================================================================================
-amphora-deactivated        a row on no load balancer, in ERROR, READY or another state, with its server
+amphora-deactivated        a row on no load balancer, in any state except DELETED and PENDING_DELETE, whose server exists
 amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``)
 amphora-without-server     a row on no load balancer whose server is not in Nova
-amphora-stuck              a row in a state of a flow, on a load balancer without a flow; or PENDING_DELETE on no load balancer
+amphora-stuck              BOOTING or PENDING_*, while no flow works on its load balancer; PENDING_DELETE on no load balancer
 server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
 zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
 leaked-port                a VRRP or member port of an amphora that is DELETED or has no row
@@ -14,7 +14,7 @@ leaked-vip-port            the VIP port of a load balancer that is DELETED or ha
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
 leaked-image               an image that stackmend began for preservation, of an amphora that is DELETED or has no row
-orphan-health              a heartbeat record of an amphora that is DELETED or has no row; counts for failover_threshold
+orphan-health              a heartbeat record of an amphora that is DELETED or has no row; Octavia counts it as a failure
 load-balancer-leftovers    all leftovers of one load balancer, found after Octavia's notification of the deletion
 =========================  ==========================================================================================
 
@@ -23,12 +23,12 @@ flow ends halfway. When Nova fails while Octavia reverts a creation, only the ro
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
-proves that its objects are leftovers. stackmend only reports an object without a row, unless
-``deactivated_amphorae_without_rows`` is set. Even then it removes no server group, and no server whose address a port has.
-Object and row must be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load
-balancer, half a minute is enough: DELETED is the last write of the last flow. stackmend removes nothing while Nova shows less
-than 90 % of the serving amphorae's servers, or more than a few servers have no row. It removes an amphora in PENDING_DELETE
-only while no request waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+proves that its objects are leftovers. stackmend reports an object without a row. With ``deactivated_amphorae_without_rows``,
+stackmend removes it, except a server group, and except a server that serves an address of an existing port. Object and row must
+be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is
+enough: DELETED is the last write of the last flow. stackmend removes nothing while Nova shows less than 90 % of the serving
+amphorae's servers, or more than a few servers have no row. stackmend removes an amphora in PENDING_DELETE only while no request
+waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While the pool has
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``

@@ -1,4 +1,4 @@
-"""Heals one leftover: removes, preserves or fails it over."""
+"""Heals one leftover: removes it, preserves it, or asks Octavia for a failover of a stuck amphora."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Judge:
         self._without_rows = without_rows
 
     def judge(self, key: Key) -> Iterable[Judged]:
-        """Return the leftovers of a key.
+        """Return the leftovers that a key names; two when an amphora's row and its heartbeat record are leftovers.
 
         :raises InFlight: while Octavia may work on the object
         """
@@ -94,9 +94,11 @@ class Judge:
         return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover, with a refusal if its amphora is PENDING_DELETE and the request may still wait in the queue.
+        """Return the leftover; with a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
 
-        The API sets PENDING_DELETE before it sends the request; only workers set the other states of a flow.
+        The API sets PENDING_DELETE before it sends the request. Only workers set BOOTING, PENDING_CREATE and PENDING_UPDATE.
+
+        :raises InFlight: while the request may wait in the queue
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found

@@ -2,10 +2,10 @@
 
 An object is no leftover when any of these holds:
 
-- It is outside Octavia's project, or does not have a name that Octavia gives: ``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``,
-  ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
+- It is outside Octavia's project (VIP ports excepted), or does not have a name that Octavia gives: ``amphora-<uuid>``,
+  ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
 - It is preserved, a spare, or released.
-- Its row is not DELETED.
+- The row of its amphora or load balancer is not DELETED. For an amphora's own row, see :func:`row`.
 - The object or its row changed within the grace, a number of seconds: a flow may still use it. Nova shows no time of a server
   group.
 - Another object uses it.

@@ -58,7 +58,10 @@ class Suspects:
                 yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
-        """Return the marked amphorae that need a step, and the newest one if the pool is over its maximum."""
+        """Return the marked amphorae whose preservation is incomplete.
+
+        If the pool is over its maximum, add the newest amphora, whose heal deletes the oldest.
+        """
         kept, settings = preserved.assemble(servers, (), self._driver.settings.spare_owner), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
         over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0

@@ -2,8 +2,8 @@
 
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
-Lamport's bakery algorithm orders the amphorae: tag the server, read the other marks, then write a number, a time later than all
-other numbers. So replicas together never exceed the maximum, without a lock.
+Lamport's bakery algorithm orders the amphorae. A replica tags the server, then reads the other marks, then writes the number.
+The number is a time later than all numbers that were read. So replicas together never exceed the maximum, without a lock.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from handlers.octavia.housekeeping import NotFoundError
 
 
 class State(StrEnum):
-    """The last step of its preservation that a server has reached; stored in the server's metadata."""
+    """The progress of a server's preservation, stored in the server's metadata."""
 
     #: marked
     PRESERVING = "preserving"
@@ -91,9 +91,10 @@ def read(driver: Driver) -> list[Preserved]:
 
 
 def is_ours(marks: Mapping[str, str], owner: str) -> bool:
-    """Return whether the stackmend with the mark ``owner`` preserved an object; an object without a mark counts too.
+    """Return whether an object belongs to the stackmend named ``owner``. An object without an owner's name counts too.
 
     :param marks: a server's metadata or an image's properties
+    :param owner: the option ``spare_amphora_owner``
     """
     return marks.get(OWNER, owner) == owner
 

@@ -255,7 +255,7 @@ class Cloud:
                 del self._ports[port.id]
 
     def remove_port(self, identity: str) -> None:
-        """Delete a port without comparing revisions, as Octavia does."""
+        """Delete a port. Like Octavia, compare no revisions."""
         with self.lock:
             self._ports.pop(identity, None)
 

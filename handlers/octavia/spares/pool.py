@@ -1,12 +1,12 @@
 """The spare pools, as Nova shows them.
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
-metadata name the pool and the owner, ``spare_amphora_owner``. With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, it is
-a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then it deletes the server; if the caller
-dies, ``spare_pool`` deletes it. A released placeholder belongs to an operator.
+metadata name the pool and the owner, ``spare_amphora_owner``. With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, a
+placeholder is a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then the caller deletes the
+server; if the caller dies, ``spare_pool`` deletes the server. A released placeholder belongs to an operator.
 
-A failover takes its spare right after Octavia has accepted the request, even where hosts have room: only Nova's scheduler knows
-the room. A spare costs only one build of an empty server. Nothing waits until it is gone.
+When Octavia has accepted a failover, stackmend deletes a spare, even where hosts have room. No failover waits for the
+deletion.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
     An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count, because its worker has
-    died. Nor does another provider's device in BOOTING: an amphora in BOOTING has a server.
+    died. A row in BOOTING without a server does not count: the row is another provider's device.
 
     :param longest_flow: longest time of a build, in seconds
     """
@@ -245,7 +245,8 @@ def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> l
     Call it before the failover request: Octavia asks Nova for a server within a second. An error is only logged: the failover
     may find room without a spare.
 
-    :param attempts: recorded failovers that did not replace the amphora; the first had a spare, whose room is still free
+    :param attempts: recorded failovers that did not replace the amphora; if any, return no spare: the first failover's spare
+        made room that is still free
     """
     if attempts >= _ATTEMPTS:
         return []
@@ -279,7 +280,7 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
 
 def room_text(spare: str | None) -> str:
-    """Return the end of a sentence about a failover, which names the spare.
+    """Return the end of a sentence about a failover; the end names the spare.
 
     :param spare: the result of :func:`make_room`
     """
@@ -287,7 +288,7 @@ def room_text(spare: str | None) -> str:
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
-    """Return the surviving amphora's host and, in a server group, the failed one's: hosts that a replacement must not use."""
+    """Return the hosts that a replacement must not use: the survivor's, and in a server group the failed amphora's."""
     pair = (
         driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
         if amphora.load_balancer_id
@@ -305,8 +306,9 @@ def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
 def eligible(
     servers: Iterable[Server], owner: str, zone: str | None, taken: Collection[str], flavor: str | None
 ) -> list[Server]:
-    """Return the ready spares, best first: those in the zone, then of the flavor, then of ``amp_flavor_id``.
+    """Return the ready spares, best first.
 
+    Spares in the zone come first. With equal zones, ``flavor`` comes first, then ``amp_flavor_id``, then any other flavor.
     A spare in another zone counts only when its pool has the zone ``any``.
 
     :param zone: the new amphora's zone; None when unknown

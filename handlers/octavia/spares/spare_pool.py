@@ -9,10 +9,10 @@ deletes one spare that is not on the surviving amphora's host. Octavia's new amp
 spare even where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in
 ERROR, and the next failover replaces all its amphorae.
 
-**What it brings.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not boot
-faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can take
-the room, unless an aggregate accepts only the amphora flavor. A spare makes no room for a larger amphora: list the flavors of
-Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a change of
+**What spares bring.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not
+boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can
+take the room, unless an aggregate accepts only the amphora flavor. A spare makes no room for a larger amphora: list the flavors
+of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a change of
 ``amp_flavor_id``, delete the spares, and the pool builds new ones.
 
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
@@ -20,11 +20,12 @@ Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
 servers build at the same time, including Octavia's; a failover does not wait for this limit. No build begins while Octavia
 replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the
-limit. After a failed build, the pool waits ten minutes. stackmend leaves room for two amphorae in the quotas of Octavia's
-project, and deletes spares for that.
+limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project must leave room for two amphorae;
+otherwise stackmend deletes spares.
 
-**What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). While the project has an
-amphora that no row of this Octavia names, surplus spares are only reported, except where the quotas are used up.
+**What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). If an amphora in the project
+has no row in this Octavia, stackmend only reports surplus spares. Where the
+quotas are used up, stackmend deletes spares nevertheless.
 
 **Undo.** Lower ``spare_amphora_pool_size``; stackmend then deletes the surplus.
 """
@@ -222,7 +223,7 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
 
 
 def _foreign(pool: spares.Pool, cloud: _Cloud, problem: Problem, server: Server) -> str:
-    """Return why a spare, which may belong to another stackmend, stays; empty when stackmend may change it."""
+    """Return why stackmend leaves a spare that may belong to another stackmend; empty when stackmend may change it."""
     disputed = problem is Problem.OVER or not pool.wanted
     gives_quota = server in pool.surplus[: pool.excess]
     return _FOREIGN if cloud.strangers and disputed and not gives_quota else ""

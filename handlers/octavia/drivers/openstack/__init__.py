@@ -40,11 +40,10 @@ SECTIONS = ("service_auth", "keystone_authtoken")
 
 
 class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
-    """The calls to a real cloud.
-
-    :param cloud: the credentials for all calls except the boot of a server
-    :param octavia: Octavia's own credentials, which boot servers; None when unknown: cloud boots, if it is for ``project``
-    :param project: id of Octavia's project; empty: the project of ``octavia``
+    """:param cloud: the credentials of ``[openstack]``, for all calls except the boot of a server
+    :param octavia: Octavia's own credentials, which boot servers; None when unknown. Then servers boot with the credentials
+        ``cloud``, if these belong to Octavia's project
+    :param project: id of Octavia's project; empty for the project of ``octavia``
     :param at: regions and endpoints from Octavia's configuration files, by type of service
     """
 

@@ -1,14 +1,14 @@
 """The driver's calls to Nova: servers and server groups.
 
 Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN when its cell does not answer. The
-driver treats UNKNOWN as no answer. If the server has no request spec, Nova answers 404 instead (``nova/compute/api.py``,
-``_get_instance_from_cell``). A listing with a filter or in pages omits such servers (``nova/api/openstack/compute/servers.py``,
-``_is_cell_down_supported``).
+driver treats UNKNOWN as no answer. For a server without a request spec, Nova answers 404 instead (``nova/compute/api.py``,
+``_get_instance_from_cell``). A listing with a filter or in pages omits the cell's servers
+(``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a 404 or a listing, the driver reads two more listings. The services of a cell that does not answer are UNKNOWN, by its
-host mappings (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has none, and its servers never
-ran. A listing of servers without a filter, with Octavia's own credentials, shows such servers as UNKNOWN, up to Nova's
-``max_limit``.
+So after a 404 or a listing, the driver lists the services. Nova shows the services of the cell's mapped hosts as UNKNOWN
+(``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has no mapped hosts; its servers never ran.
+If a service is UNKNOWN, the driver lists servers without a filter, with Octavia's own credentials. This listing shows the
+cell's servers as UNKNOWN, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve a server; offload a shelved one, because Nova's configuration may offload it late or never."""
+        """Shelve a server, or offload a SHELVED server. Nova itself may offload late or never (``shelved_offload_time``)."""
         found = self.server(server)
         if found is None:
             raise NotFoundError(f"server:{server}: it does not exist")

@@ -1,9 +1,9 @@
-"""The driver's requests to Octavia. An answer only accepts a request; Octavia's database shows the result.
+"""The driver's requests to Octavia. An answer only confirms the receipt of a request. Octavia's database shows the result.
 
 Before each request, the driver verifies that a worker takes requests (:mod:`handlers.octavia.work_queue`).
 
-Octavia answers 409 while a flow works on the load balancer, and 404 for a DELETED amphora. It deletes an amphora in ERROR even
-while the amphora serves a load balancer (``octavia/api/v2/controllers/amphora.py``).
+Octavia answers 409 while a flow works on the load balancer, and 404 for a DELETED amphora. Octavia deletes an amphora in ERROR
+even while the amphora serves a load balancer (``octavia/api/v2/controllers/amphora.py``).
 """
 
 from __future__ import annotations
