@@ -25,7 +25,7 @@ STATE = "stackmend_state"
 RELEASED = "released"
 #: metadata of a marked server: the ends of its last two heartbeat leases, by the clock of Octavia's database
 LEASE = "stackmend_lease"
-#: metadata of a server and property of an image: the mark of the stackmend that made or preserved it
+#: metadata of a server and property of an image: ``spare_amphora_owner`` of the stackmend that made or preserved the object
 OWNER = "stackmend_owner"
 
 #: the name of an amphora's server begins with it (``octavia/controller/worker/v2/tasks/compute_tasks.py``)

@@ -6,7 +6,7 @@
 amphora-deactivated        a row on no load balancer, in any state except DELETED and PENDING_DELETE, whose server exists
 amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``)
 amphora-without-server     a row on no load balancer whose server is not in Nova
-amphora-stuck              BOOTING or PENDING_*, while no flow works on its load balancer; PENDING_DELETE on no load balancer
+amphora-stuck              a row in BOOTING or PENDING_* on a load balancer, but no flow works there; or PENDING_DELETE on none
 server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
 zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
 leaked-port                a VRRP or member port of an amphora that is DELETED or has no row

@@ -34,7 +34,7 @@ LOG = logging.getLogger(__name__)
 ZONE = "stackmend_zone"
 #: metadata of a placeholder: the id of its pool's flavor; missing for Octavia's ``amp_flavor_id``
 FLAVOR = "stackmend_flavor"
-#: metadata of a placeholder: the mark of the stackmend that created it
+#: metadata of a placeholder: ``spare_amphora_owner`` of the stackmend that created it
 OWNER = cloud_objects.OWNER
 #: the zone of a pool whose placeholders Nova may put anywhere
 ANY = "any"
