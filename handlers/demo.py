@@ -52,7 +52,7 @@ class Demo(ABC):
 
     @abstractmethod
     def join(self, resources: Resources) -> None:
-        """Take the objects that the scenes need from the daemon's resources, before the daemon starts."""
+        """Keep the objects of the daemon's resources that :meth:`scenes` uses; called before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:

@@ -68,7 +68,7 @@ def _silence(engine: Any) -> float:
 
 
 def state(mode: Mode, control: Control, running: str = "running") -> str:
-    """Return a handler's state in words: paused or stopped (with the reason), off, or ``running``."""
+    """Return a handler's state in words: paused or stopped (with the reason), or off; otherwise the text ``running``."""
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:

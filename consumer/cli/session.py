@@ -61,7 +61,8 @@ _LEVELS = {
 class Session:
     """The objects that one command needs; :meth:`close` closes them.
 
-    :param group: the option group of the program's handlers; None for all handlers
+    :param group: the option group whose handlers the command knows; None for all handlers. ``nova-audit`` knows those of
+        ``[audit]``
     """
 
     def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:

@@ -1,8 +1,8 @@
 """The daemon: one process with threads. Replicas share the journal.
 
-A start locks an SQLite journal, and ends the leases of dead processes in that journal. Then it makes the timers due and
-starts the threads of guard, holds, webhooks, workers, lease extension and upkeep (deletes old records). The bus starts last,
-because the bus acknowledges only messages that the journal has stored.
+A start locks an SQLite journal, and ends the leases of dead processes in that journal. Then it makes the timers due and starts
+threads: they compare watermarks, read holds, send webhooks, claim rows, extend leases and delete old records. The bus starts
+last, because the bus acknowledges only messages that the journal has stored.
 """
 
 from __future__ import annotations

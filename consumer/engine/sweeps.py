@@ -184,9 +184,12 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return the listing of a whole sweep. Soon after an incomplete sweep, return only the missing keys, if possible.
+    """Return the listing of a whole sweep.
 
-    :raises Unavailable: all dependencies that the incomplete sweep missed still do not answer
+    A sweep is incomplete if a dependency, such as a cell, does not answer. Soon after such a sweep, return only the keys of
+    that dependency, if the handler can list them alone.
+
+    :raises Unavailable: none of the dependencies that did not answer answers now
     """
     if not _is_repetition(task, claim, control):
         return _Listing(task.handler.sweep(), claim.now)

@@ -97,7 +97,7 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
 
     :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing one is a failure
-    :param most: privileges that all handlers would need in these modes; a warning names privileges beyond them
+    :param most: privileges that would be needed if every handler were in mode ``heal``; a warning names the account's others
     """
     try:
         account = database.run(account_of)

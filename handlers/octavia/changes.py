@@ -184,8 +184,8 @@ def take_back(
 
     :param amphora: the row before :func:`let_go`
     :param silent: age of the old heartbeat, in seconds
-    :param forgotten: the row that :func:`let_go` returned; None when an earlier heal called :func:`let_go`
-    :return: False, without a write, when Octavia works on the load balancer or a failover has changed one of the rows
+    :param forgotten: the row of the same amphora after :func:`let_go`; None when an earlier heal called :func:`let_go`
+    :return: False, without a write, when Octavia works on the load balancer or a failover has changed the amphora's row
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:

@@ -97,9 +97,9 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether another migration succeeded after ``move``.
+    """Return whether a younger migration than ``move`` succeeded, or an older one whose row changed after the row of ``move``.
 
-    :param migrations: youngest first; an older one counts if its row changed after that of ``move``
+    :param migrations: youngest first
     """
     younger = True
     for other in migrations:

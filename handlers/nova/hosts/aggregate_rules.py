@@ -28,9 +28,9 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A compute node's provider, and the aggregates that it must join or leave.
+    """A compute node's provider, and the aggregates that it must join, or those that it must leave.
 
-    :param before: all aggregates of the provider
+    :param before: all aggregates of the provider now
     :param generation: the provider's generation, for the plan only, because every allocation changes it
     """
 

@@ -15,9 +15,10 @@ archived rows. If one cell does not answer, the handler decides nothing.
 - ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of an instance whose row is deleted. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
 - ``DELETE FROM build_requests`` for an instance in the cell of its mapping. The instance must have a host and be a minute old,
-  or be an hour old. During the boot, the conductor takes a missing build request for a deletion.
+  or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
-  archived row in its cell, if nothing contradicts the deletion. A finding has up to a hundred instances.
+  archived row in its cell, if nothing contradicts the deletion. A sweep's finding covers up to a hundred
+  instances with neighbouring mappings.
 
 **What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. Unproved deletions,
 instances in several cells or in the wrong one, stuck builds and rows without a mapping are only reported.

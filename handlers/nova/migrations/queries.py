@@ -63,7 +63,7 @@ def suspects(connection: Connection, host: str | None = None) -> list[str]:
 
 
 def end(connection: Connection, move: int, status: str, changed: str | None, instance: str, deleted: bool) -> None:
-    """Set the status of a migration to ``error``.
+    """Set the status of a migration to ``error``, if the other arguments still describe the migration and its instance.
 
     :raises Conflict: the migration, or the state of its instance, changed
     """

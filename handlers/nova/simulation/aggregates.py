@@ -34,7 +34,7 @@ class Aggregates(World):
         """Remove a host in Placement, then in Nova, and publish ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
-        :param placement_ok: False if Placement does not find the provider
+        :param placement_ok: False to play a Placement that does not find the provider; only Nova then removes the host
         """
         if placement_ok:
             self.set_membership(uuid, host, member=False)

@@ -145,7 +145,7 @@ def next_number(preserved: Sequence[Preserved], now: datetime) -> str:
 
 
 def parsed(since: str) -> datetime | None:
-    """Return a number as a time; None when the number is empty, or stackmend did not write it."""
+    """Return the time that a mark's number stands for; None if the text is not such a number."""
     try:
         when = datetime.fromisoformat(since)
     except ValueError:
