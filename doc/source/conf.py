@@ -10,8 +10,8 @@ project = "stackmend"
 author = "the stackmend developers"
 project_copyright = "the stackmend developers, Apache-2.0"
 release = version = installed("stackmend")
-# The man page in etc is compared with a fresh one: a date in it would differ each day.
-today = release
+# The man pages in etc are compared with fresh ones, which must not differ from day to day, nor from commit to commit.
+today = project
 extensions = ["openstackdocstheme", "oslo_config.sphinxext", "reno.sphinxext", "doc.sphinx_extension"]
 exclude_patterns: list[str] = []
 html_theme = "openstackdocs"

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 from oslo_config import cfg
 
-from consumer import plugins
+from consumer import __version__, plugins
 from consumer.cli import main
 from consumer.cli.main import COMMANDS
 from tests.functional.cli.shell import Shell, WorldMender
@@ -78,7 +78,7 @@ def test_the_other_name(shell: Shell) -> None:
 
 
 def test_version(shell: Shell) -> None:
-    assert shell("--version").out == "stackmend 0.1.0\n"
+    assert shell("--version").out == f"stackmend {__version__}\n"
 
 
 def test_global_options_may_follow_the_command(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:

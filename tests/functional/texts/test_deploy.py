@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from consumer import conf, plugins
 from consumer.cli import main
 from handlers.base import Mode
 from handlers.checks import grants
+from release import packages
 from tests.functional.texts.tools import tool
 
 ROOT = Path(__file__).parents[3]
@@ -139,6 +142,29 @@ def test_the_commands_and_probes_of_the_pods_exist() -> None:
     for probe in ("readinessProbe", "livenessProbe"):
         assert f'"{daemon[probe]["httpGet"]["path"]}"' in served
     assert "nova-audit sweep" in job["containers"][0]["command"][-1]
+
+
+def test_the_image_has_the_version_of_the_tag_or_names_the_commit(tmp_path: Path) -> None:
+    script = tmp_path / "tree" / "deploy" / "container" / "build"
+    script.parent.mkdir(parents=True)
+    shutil.copy(DEPLOY / "container" / "build", script)
+    buildah = tmp_path / "buildah"
+    buildah.write_text('#!/bin/sh\necho "$@"\n')
+    buildah.chmod(0o755)
+
+    def version() -> str:
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        printed = packages.run(script, environment={"PATH": path, "GIT_CEILING_DIRECTORIES": str(tmp_path)})
+        return printed.partition("--build-arg VERSION=")[2].split()[0]
+
+    assert version() == "0.0"
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false")
+    for command in (("init", "--quiet"), ("add", "."), (*who, "commit", "--quiet", "--message", "all")):
+        packages.run("git", "-C", tmp_path / "tree", *command)
+    assert re.fullmatch(r"0\.0\+g[0-9a-f]{7,}", version())
+    packages.run("git", "-C", tmp_path / "tree", "tag", "7.8.9")
+    assert version() == "7.8.9"
+    assert "ARG VERSION=0.0\nENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_STACKMEND=${VERSION}\n" in CONTAINERFILE
 
 
 # configurations

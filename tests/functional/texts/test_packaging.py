@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer import __version__, plugins
+from consumer import plugins
 from consumer.cli import main
 from consumer.cli.errors import DRIFT
+from release import packages
 from tests.functional.texts.tools import tool
 
 ROOT = Path(__file__).parents[3]
@@ -34,31 +36,109 @@ def tracked() -> list[str]:
     return [name for name in ran.stdout.splitlines() if (ROOT / name).exists()]
 
 
+# The time of all files in the packages: 2026-01-02 03:04:06 UTC, in seconds since 1970.
+EPOCH = 1767323046
+TAG = "7.8.9"
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false")
+    packages.run("git", "-C", folder, *who, *arguments)
+
+
+def committed(folder: Path, names: list[str]) -> Path:
+    """Make a repository of these files of ours, with one commit and no tag."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all", "--force")
+    git(folder, "commit", "--quiet", "--message", "all")
+    return folder
+
+
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with sdist and wheel, built from a copy of what git knows."""
-    pytest.importorskip("setuptools", minversion="77")
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
-    for name in tracked():
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, copy / name)
-    build = (
-        "import sys; out = sys.argv[1]; from setuptools import build_meta as b; b.build_sdist(out); b.build_wheel(out)"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", build, str(out)], cwd=copy, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of what git knows, whose only commit has a tag."""
+    folder = committed(tmp_path_factory.mktemp("repository"), tracked())
+    git(folder, "tag", TAG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sdist and wheel, as a release has them."""
+    for name, least in (("setuptools", "77"), ("setuptools_scm", None), ("build", None)):
+        pytest.importorskip(name, minversion=least)
+    out = tmp_path_factory.mktemp("dist")
+    packages.build(repository, out, EPOCH)
     return out
 
 
-def test_the_source_distribution_has_everything(built: Path) -> None:
-    [archive] = built.glob("stackmend-*.tar.gz")
-    with tarfile.open(archive) as tar:
-        inside = {name.partition("/")[2] for name in tar.getnames()}
-    # What git and the builders of this repository need begins with a dot.
-    missing = {name for name in tracked() if name not in inside and not name.startswith(".")}
-    assert missing == set()
+def members(built: Path) -> dict[str, tarfile.TarInfo]:
+    """Return what the source distribution holds, by the path below its folder."""
+    with tarfile.open(built / f"stackmend-{TAG}.tar.gz") as tar:
+        return {member.name.partition("/")[2]: member for member in tar.getmembers()}
+
+
+def test_the_tag_is_the_version_of_both_packages(built: Path) -> None:
+    assert {file.name for file in built.iterdir()} == {f"stackmend-{TAG}.tar.gz", f"stackmend-{TAG}-py3-none-any.whl"}
+
+
+def test_folder_times_and_umask_change_no_byte(repository: Path, built: Path, tmp_path: Path) -> None:
+    other = packages.clone(repository, tmp_path / "other", umask=0o077)
+    for file in (path for path in other.rglob("*") if ".git" not in path.parts):
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert stat.S_IMODE((other / "setup.cfg").stat().st_mode) == 0o600
+    again = packages.build(other, tmp_path / "dist", EPOCH)
+    assert packages.digests(again) == packages.digests(list(built.iterdir()))
+
+
+def test_the_packages_name_no_owner_and_one_time_and_keep_what_can_be_run(built: Path) -> None:
+    inside = members(built)
+    assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one in inside.values()} == {(0, 0, "", "", EPOCH)}
+    assert {one.mode for one in inside.values() if one.isdir()} == {0o755}
+    runnable = {name for name, one in inside.items() if one.isfile() and one.mode == 0o755}
+    assert runnable == {name for name in inside if os.access(ROOT / name, os.X_OK) and (ROOT / name).is_file()}
+    assert "deploy/container/build" in runnable
+    assert {one.mode for name, one in inside.items() if one.isfile() and name not in runnable} == {0o644}
+    assert list(inside) == sorted(inside)
+    files = zipfile.ZipFile(built / f"stackmend-{TAG}-py3-none-any.whl").infolist()
+    assert {file.date_time for file in files} == {time.gmtime(EPOCH)[:6]}
+    assert {stat.S_IMODE(file.external_attr >> 16) for file in files} <= {0o644, 0o664}
+
+
+def version(folder: Path) -> str:
+    """Return the version that a build in this folder would have."""
+    pytest.importorskip("setuptools_scm")
+    command = [sys.executable, "-m", "setuptools_scm"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def test_a_source_tree_knows_its_version_with_and_without_git_and_tags(tmp_path: Path) -> None:
+    tracked()
+    tree = committed(tmp_path / "tree", ["pyproject.toml", "setup.cfg", "tempest_plugin/pyproject.toml"])
+    untagged = r"0\.1\.dev1\+g[0-9a-f]+"
+    assert re.fullmatch(untagged, version(tree))
+    packages.run("git", "clone", "--quiet", "--depth=1", f"file://{tree}", tmp_path / "shallow")
+    assert re.fullmatch(untagged, version(tmp_path / "shallow"))
+    git(tree, "tag", TAG)
+    assert (version(tree), version(tree / "tempest_plugin")) == (TAG, TAG)
+    shutil.rmtree(tree / ".git")
+    assert (version(tree), version(tree / "tempest_plugin")) == ("0.0", "0.0")
+
+
+def test_the_unpacked_source_distribution_has_the_version_of_the_tag(built: Path, tmp_path: Path) -> None:
+    with tarfile.open(built / f"stackmend-{TAG}.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert version(tmp_path / f"stackmend-{TAG}") == TAG
+
+
+def test_the_source_distribution_has_everything_but_what_begins_with_a_dot(built: Path) -> None:
+    inside = {name for name, one in members(built).items() if one.isfile()}
+    generated = {"PKG-INFO"} | {name for name in inside if name.startswith("stackmend.egg-info/")}
+    shipped = {name for name in tracked() if not name.startswith(".")}
+    assert inside - generated == shipped
 
 
 def test_the_wheel_has_every_file_of_the_packages_and_what_goes_beside(built: Path) -> None:
@@ -99,7 +179,7 @@ def test_the_wheel_runs_where_nothing_else_is(installed: Path) -> None:
     conf.write_text(f"[journal]\nconnection = sqlite:///{installed}/journal.sqlite\n")
     files = "import consumer, handlers; print(consumer.__file__, handlers.__file__)"
     assert ran(installed, "python", "-c", files).count(str(installed)) == 2
-    assert ran(installed, "stackmend", "--version") == f"stackmend {__version__}\n"
+    assert ran(installed, "stackmend", "--version") == f"stackmend {TAG}\n"
     assert "nova-audit" in ran(installed, "nova-audit", "--help")
     # With the migrations of the journal, and every handler.
     ran(installed, "stackmend", "--config-file", str(conf), "db", "upgrade")
