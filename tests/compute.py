@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
-from tests.json_server import Answer, JsonServer
-from tests.neutron import Neutron
+from handlers.nova.simulation.json_server import Answer, JsonServer
+from handlers.nova.simulation.neutron import Neutron
 
 
 def remember(cloud: NovaSimulation, instance: str, ports: Iterable[Mapping[str, Any]]) -> None:

@@ -22,10 +22,10 @@ from bench.fleet import rows
 from bench.fleet.rows import Sizes
 from bench.fleet.usage import Usage, run
 from bench.report import Failed
+from handlers.nova.simulation.neutron import Neutron
 from tests.cloud import schemas
 from tests.cloud.packages import Packages
 from tests.cloud.processes import Processes
-from tests.neutron import Neutron
 from tests.servers.mariadb import MariaDB
 from tests.servers.server import HOST, clean_environment, free_port
 

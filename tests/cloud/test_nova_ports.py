@@ -15,8 +15,8 @@ from keystoneauth1 import adapter
 from handlers.access.cloud import Service
 from handlers.access.neutron import HOST, PROFILE, Network, Port
 from handlers.base import Conflict, Unavailable
+from handlers.nova.simulation.neutron import Neutron
 from tests.cloud.control_plane import ControlPlane, wait_until
-from tests.neutron import Neutron
 from tests.program import Program, only
 
 #: under which Neutron's Open vSwitch driver makes the ids of providers (``resource_provider_uuid5_namespace``)

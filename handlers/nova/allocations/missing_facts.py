@@ -7,7 +7,7 @@ consumer's generation changes, and our write fails.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol
 
@@ -49,24 +49,30 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance with ports lacks resources, and
-            Neutron does not answer
+        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance lacks resources, and Neutron does not
+            answer
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases again, right before a heal gives instances the resources ``gives``; return the facts.
+        """Read the databases and the ports' bindings again, right before a heal gives instances the resources ``gives``.
 
-        Inventories, ports and the instances' allocations are not read again. An inspection has just read them, and Placement
-        refuses the write if an allocation exists.
+        Inventories, requests of ports and the instances' allocations are not read again. An inspection has just read them, and
+        Placement refuses the write if an allocation exists.
+
+        :raises Unavailable: nova_api, a cell or Neutron does not answer
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
+        ports = self._ports(list(gives))
+        if isinstance(ports, Unavailable):
+            raise ports
         completed = []
         for facts in found:
             given = gives[facts.allocation.consumer]
             owed = bool(facts.homes) and self._is_owed(facts, set(given))
-            completed.append(dataclasses.replace(facts, offers=given, owed=owed, ports=Needs()))
+            bound = self._hosts(ports.get(facts.allocation.consumer, ()))
+            completed.append(dataclasses.replace(facts, offers=given, owed=owed, ports=Needs(), bound=bound))
         return completed
 
     def rows(self, cell_id: int, instances: Sequence[str]) -> dict[str, Instance]:
@@ -112,27 +118,31 @@ class Reader:
 
     def _with_ports(self, found: Sequence[Facts], described: Mapping[str, Description]) -> list[Facts]:
         asked = [facts.instance.uuid for facts in found if facts.offers or _holds_for_ports(facts)]
-        ports = self._ports(asked) if asked else None
+        ports = self._ports(asked) if asked else {}
         return [self._with_needs(facts, described, ports) for facts in found]
 
     def _with_needs(
         self,
         facts: Facts,
         described: Mapping[str, Description],
-        found: Mapping[str, list[Port]] | Unavailable | None,
+        found: Mapping[str, list[Port]] | Unavailable,
     ) -> Facts:
         only_reported = not facts.offers
-        if only_reported and (isinstance(found, Unavailable) or not _holds_for_ports(facts)):
+        if only_reported and not _holds_for_ports(facts):
             return facts
         try:
-            needs = self._needs(described[facts.instance.uuid], facts, found)
+            if isinstance(found, Unavailable):
+                raise found
+            ports = found.get(facts.instance.uuid, [])
+            needs = self._needs(described[facts.instance.uuid], facts, ports)
         except Unavailable:
             if only_reported:
                 return facts
             raise
-        bound = () if isinstance(found, Unavailable) or found is None else found.get(facts.instance.uuid, ())
-        hosts = frozenset(self._databases.host_names.normal(port.host) for port in bound if port.host)
-        return dataclasses.replace(facts, ports=needs, bound=hosts)
+        return dataclasses.replace(facts, ports=needs, bound=self._hosts(ports))
+
+    def _hosts(self, ports: Iterable[Port]) -> frozenset[str]:
+        return frozenset(self._databases.host_names.normal(port.host) for port in ports if port.host)
 
     def _with_provider(
         self,
@@ -175,27 +185,14 @@ class Reader:
             return error
         return found
 
-    def _needs(
-        self, described: Description, facts: Facts, found: Mapping[str, list[Port]] | Unavailable | None
-    ) -> Needs | Unbuildable:
+    def _needs(self, described: Description, facts: Facts, ports: Sequence[Port]) -> Needs | Unbuildable:
         """Return the resource requests of the instance's ports, or the reason why they are unknown.
 
-        If Neutron does not answer, but Nova's network cache proves that the instance has no ports, return no requests.
-
-        :raises Unavailable: Neutron does not answer, or does not show the resource requests of ports
+        :raises Unavailable: Neutron does not show the resource requests of ports
         """
         cached = port_requests.cached(described.network_info)
-        try:
-            if isinstance(found, Unavailable):
-                raise found
-            ports = (found or {}).get(facts.instance.uuid, [])
-            hidden = any(port_requests.REQUEST not in port.shown for port in ports)
-            hidden = hidden and self._network.has(port_requests.EXTENSION)
-        except Unavailable:
-            if cached == frozenset():
-                return Needs()
-            raise
-        if hidden:
+        hidden = any(port_requests.REQUEST not in port.shown for port in ports)
+        if hidden and self._network.has(port_requests.EXTENSION):
             why = f"does not show {port_requests.REQUEST} of ports; do the credentials have an administrator's role?"
             raise Unavailable("network", why)
         if cached is None and not ports:

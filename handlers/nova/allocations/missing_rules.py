@@ -161,6 +161,8 @@ def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
         return Report(drift.problem, drift.summary, why)
     if isinstance(drift, Give) and facts.is_marked:
         return Report(drift.problem, drift.summary, _marked(facts))
+    if isinstance(drift, Give) and drift.problem == Problem.MISSING and not moves.is_attested(facts.here, facts.bound):
+        return Report(drift.problem, drift.summary, _unattested(facts.instance, drift))
     return drift
 
 
@@ -170,6 +172,14 @@ def _marked(facts: Facts) -> str:
     return (
         "the instance's mapping marks it as deleted, and Placement released it: its cell may have been restored from before "
         "the deletion. Look for the guest on its host; if there is none, delete the instance"
+    )
+
+
+def _unattested(instance: Instance, give: Give) -> str:
+    given = Allocation(instance.uuid, give.providers, instance.project_id, instance.user_id)
+    return (
+        "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored "
+        f"from before the instance was shelved. Look for the guest on its host; if it is there, run: {given.command()}"
     )
 
 

@@ -38,9 +38,11 @@ def normal(move: Migration, names: HostNames) -> Migration:
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
     """Return whether Neutron binds the instance's ports to its host. A cell from an older backup may name a former host.
 
+    Ironic binds ports to a node instead of a host (``nova/virt/ironic/driver.py``, network_binding_host_id).
+
     :param bound: the hosts to which Neutron binds the ports
     """
-    return bound == {here[0]}
+    return bool(bound) and (bound == {here[0]} or bound == {here[1]})
 
 
 def is_undecided(move: Migration) -> bool:

@@ -9,6 +9,8 @@ world       databases, Placement and notifications
 store       reads and writes rows
 report      Nova's client of Placement
 placement   the Placement service
+neutron     Neutron's ports
+json_server a server of JSON over HTTP
 bus         notifications from captured ones
 records     flavors and compute nodes
 """

@@ -74,6 +74,7 @@ class Servers(Changes):
         """
         target = self.node(host, node)
         self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
+        self._cache_port(uuid, self.neutron.place(uuid, host))
         self.set_instance(uuid, vm_state="active", task_state=None, launched_at=self._store.now())
         self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
@@ -99,6 +100,7 @@ class Servers(Changes):
         self.set_instance(uuid, vm_state="deleted", task_state=None, terminated_at=self._store.now())
         if not leak_allocation:
             self.hold(uuid, {})
+        self.neutron.remove(uuid)
         row = self.instance(uuid)
         self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
@@ -109,6 +111,7 @@ class Servers(Changes):
         """
         host = self.instance(uuid).host
         self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
+        self.neutron.place(uuid, "")
         if not leak_allocation:
             self.hold(uuid, {})
         self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)
@@ -122,8 +125,23 @@ class Servers(Changes):
         self.set_instance(uuid, task_state="unshelving")
         self.claim(uuid, host)
         self.set_instance(uuid, host=host, node=self.node(host).name, task_state="spawning")
+        self.neutron.place(uuid, host)
         self.set_instance(uuid, vm_state="active", task_state=None)
         self._publish_instance(uuid, "instance.unshelve.end", f"nova-compute:{host}")
+
+    def _cache_port(self, uuid: str, port: str) -> None:
+        shown = self.neutron.ports[port]
+        entry = {
+            "id": port,
+            "address": shown["mac_address"],
+            "type": shown["binding:vif_type"],
+            "vnic_type": shown["binding:vnic_type"],
+            "network": {"id": shown["network_id"], "subnets": []},
+        }
+        _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
+        caches = tables.instance_info_caches
+        text = json.dumps([entry])
+        self._store.update(self.cells[cell], caches, caches.c.instance_uuid == uuid, network_info=text)
 
     def _describe(self, uuid: str, cell: str) -> None:
         data = {**asdict(self.flavor(uuid)), "ephemeral_gb": 0, "swap": 0, "extra_specs": {}}

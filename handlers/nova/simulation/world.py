@@ -17,6 +17,7 @@ from handlers.demo import Notification
 from handlers.nova import tables
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation.bus import notification
+from handlers.nova.simulation.neutron import Neutron
 from handlers.nova.simulation.placement import PlacementServer
 from handlers.nova.simulation.records import Flavor, Node
 from handlers.nova.simulation.report import Report
@@ -36,6 +37,7 @@ class World:
 
     def __init__(self, folder: Path, cells: Sequence[str] = ("cell1", "cell2")) -> None:
         self.placement = PlacementServer(folder)
+        self.neutron = Neutron()
         self._store = Store(folder, ("cell0", *cells))
         self._report = Report(self.placement, self.PROJECT, self.USER)
         self._published: list[Notification] = []
@@ -61,6 +63,7 @@ class World:
 
     def stop(self) -> None:
         self.placement.stop()
+        self.neutron.close()
         self._store.close()
 
     @property
@@ -82,6 +85,7 @@ class World:
                 "endpoint": self.placement.url,
                 "token": self.placement.TOKEN,
                 "placement_endpoint_override": self.placement.url,
+                "network_endpoint_override": self.neutron.url,
             },
         }
 

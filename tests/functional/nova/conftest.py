@@ -17,10 +17,10 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from handlers.nova.simulation.placement import PlacementServer
 from tests.compute import Compute
 from tests.functional.nova.proofs.stage import Scene, Stage
-from tests.neutron import Neutron
 
 HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)
 
@@ -37,7 +37,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("stage")
     simulation = NovaSimulation(folder)
     simulation.start()
-    made = Stage(simulation, Neutron(), folder)
+    made = Stage(simulation, folder)
     yield made
     made.close()
     simulation.stop()
@@ -86,12 +86,10 @@ def resources(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Resources]:
 
 
 @pytest.fixture
-def neutron(resources: Resources) -> Iterator[Neutron]:
-    """A Neutron at which the handlers look."""
-    double = Neutron(page=2)
-    resources.conf.set_override("network_endpoint_override", double.url, "openstack")
-    yield double
-    double.close()
+def neutron(cloud: NovaSimulation) -> Neutron:
+    """The simulated Neutron, with short pages."""
+    cloud.neutron.page = 2
+    return cloud.neutron
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, record_move, set_traits
-from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
 

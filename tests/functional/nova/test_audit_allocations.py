@@ -18,8 +18,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, heal_all, make_provider, record_move, swept_ids
-from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 

@@ -10,8 +10,8 @@ from handlers.base import Conflict, InFlight, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.bindings.audit_bindings import AuditBindings
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import heal_only, instance_key, record_move, refused, swept
-from tests.neutron import Neutron
 
 LONG = {"hours": 3}
 

@@ -14,8 +14,8 @@ from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, instance_key, make_provider, record_move, refused, swept_ids
-from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]

@@ -13,8 +13,8 @@ from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Reso
 from handlers.nova import tables
 from handlers.nova.ports.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import heal_only, instance_key, only_refused
-from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
 

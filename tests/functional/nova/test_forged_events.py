@@ -8,7 +8,7 @@ from consumer import plugins
 from consumer.engine.router import Router, Unroutable
 from handlers.base import Event, Handler, InFlight, Key, Resources
 from handlers.nova.simulation import NovaSimulation
-from tests.neutron import Neutron
+from handlers.nova.simulation.neutron import Neutron
 
 NOVA = [handler for handler in plugins.handlers() if handler.group == "audit"]
 TRIGGERS = sorted({trigger.event for handler in NOVA for trigger in handler.triggers})

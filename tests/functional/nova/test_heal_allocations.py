@@ -19,6 +19,7 @@ from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import (
     bind,
     heal_only,
@@ -29,7 +30,6 @@ from tests.functional.nova.world import (
     set_inventory,
     swept_ids,
 )
-from tests.neutron import Neutron
 
 LONG = {"hours": 1}
 

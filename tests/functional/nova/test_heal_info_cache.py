@@ -12,9 +12,9 @@ from handlers.nova import tables
 from handlers.nova.info_cache import heal_info_cache
 from handlers.nova.info_cache.heal_info_cache import HealInfoCache
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute, remember
 from tests.functional.nova.world import heal_all, heal_only, instance_key, refused, swept
-from tests.neutron import Neutron
 
 NEW = [{"subnet_id": "s", "ip_address": "10.0.0.9"}]
 

@@ -10,8 +10,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, make_provider, set_traits, swept_ids
-from tests.neutron import Neutron
 
 HOUR = {"hours": 1}
 

@@ -9,8 +9,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.audit_migrations import AuditMigrations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind
-from tests.neutron import Neutron
 
 HANDLERS: tuple[tuple[type[Handler], str], ...] = (
     (AuditAllocations, "consumer"),

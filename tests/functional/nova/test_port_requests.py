@@ -12,8 +12,8 @@ from handlers.base import Conflict, Finding, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import heal_only, instance_key, only_refused, record_move, swept_ids
-from tests.neutron import Neutron
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
 PACKETS = "NET_PACKET_RATE_KILOPACKET_PER_SEC"

@@ -32,7 +32,6 @@ from tests.functional.nova.proofs.changes import SILENCE, another_placement
 from tests.functional.nova.proofs.drift import Built, Case, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.functional.nova.proofs.theatre import Theatre
-from tests.neutron import Neutron
 from tests.safety import Row, rows
 
 NOVA = {handler.name for handler in plugins.handlers() if handler.__module__.startswith("handlers.nova.")}
@@ -61,9 +60,9 @@ TIMES = {"placement.resource_providers", "placement.consumers", "placement.proje
 @pytest.fixture(scope="module")
 def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     folder = tmp_path_factory.mktemp("stage")
-    cloud, neutron = NovaSimulation(folder), Neutron()
+    cloud = NovaSimulation(folder)
     cloud.start()
-    stage = Stage(cloud, neutron, folder)
+    stage = Stage(cloud, folder)
     yield Theatre(stage)
     stage.close()
     cloud.stop()

@@ -48,7 +48,6 @@ from tests.functional.nova.sweeps import (
 from tests.functional.nova.sweeps.drift import Drift
 from tests.functional.nova.test_port_requests import EGRESS, group, make_card
 from tests.functional.nova.world import swept
-from tests.neutron import Neutron
 
 DRIFTS = (
     *hosts.DRIFTS,
@@ -69,9 +68,9 @@ PROBLEM_OF = {"Finding": 1, "Report": 0}
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Scene]]:
     folder = tmp_path_factory.mktemp("stage")
-    cloud, neutron = NovaSimulation(folder), Neutron()
+    cloud = NovaSimulation(folder)
     cloud.start()
-    stage = Stage(cloud, neutron, folder)
+    stage = Stage(cloud, folder)
     set_up(stage)
     yield stage, stage.scene()
     stage.close()

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from handlers.base import Finding, Handler, Key, Refused
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
-from tests.neutron import Neutron
+from handlers.nova.simulation.neutron import Neutron
 
 
 def instance_key(instance: str) -> Key:

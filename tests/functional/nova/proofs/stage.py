@@ -17,7 +17,6 @@ from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
 from handlers.testing import configured
 from tests.compute import Compute
-from tests.neutron import Neutron
 
 #: the rows of each table, by ``database.table``
 Rows = Mapping[str, list[tuple[Any, ...]]]
@@ -41,7 +40,6 @@ class Stage:
     """A cloud, a Neutron and an API of Nova beside it, and the options of the handler under test."""
 
     cloud: NovaSimulation
-    neutron: Neutron
     folder: Path
     options: dict[str, dict[str, object]] = field(default_factory=dict)
 
@@ -49,11 +47,11 @@ class Stage:
         databases = {"nova_api": self.cloud.api, **self.cloud.cells}
         self._files = {name: Path(str(engine.url.database)) for name, engine in databases.items()}
         self._files["placement"] = self.cloud.placement.database
+        self.neutron = self.cloud.neutron
         self.compute = Compute(self.cloud, self.neutron)
 
     def close(self) -> None:
-        """Close the ports of both APIs."""
-        self.neutron.close()
+        """Close the port of the API."""
         self.compute.close()
 
     def scene(self) -> Scene:
@@ -85,7 +83,6 @@ class Stage:
     def handler(self, kind: type[Handler]) -> Iterator[Handler]:
         """Make a handler that remembers nothing."""
         options: dict[str, dict[str, object]] = {group: {**values} for group, values in self.cloud.options().items()}
-        options["openstack"]["network_endpoint_override"] = self.neutron.url
         options["openstack"]["compute_endpoint_override"] = self.compute.url
         for group, values in self.options.items():
             options.setdefault(group, {}).update(values)

@@ -1,7 +1,7 @@
-"""Neutron's ports in this process: a double for tests that need no real Neutron.
+"""A simulated Neutron on loopback: ports with their bindings.
 
-On loopback it answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and
-pages, revisions, ``If-Match``, and bindings of ports. ``tests/cloud`` compares both.
+It answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and pages,
+revisions, ``If-Match``, and bindings of ports.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.json_server import Answer, JsonServer
+from handlers.nova.simulation.json_server import Answer, JsonServer
 
 _PLAIN: Mapping[str, Any] = {
     "name": "",
@@ -43,7 +43,7 @@ class Neutron(JsonServer):
         self.extensions = {"port-resource-request"}
         #: names that it does not show to these credentials
         self.hidden: set[str] = set()
-        self._page = page
+        self.page = page
 
     def add(self, **values: Any) -> str:
         """Make a port; return its id."""
@@ -52,6 +52,28 @@ class Neutron(JsonServer):
         start = {_INACTIVE: {}, "network_id": self.network["id"], "revision_number": 1}
         self.ports[made] = {**_PLAIN, **start, **names, "id": made}
         return made
+
+    def place(self, instance: str, host: str) -> str:
+        """Bind an instance's only port to the host of its guest; make the port first if the instance has none.
+
+        :return: the port's id
+        """
+        for port in self.of(instance):
+            self.change(port, binding_host_id=host)
+            return port
+        mac = f"fa:16:3e:{instance[:2]}:{instance[2:4]}:{instance[4:6]}"
+        return self.add(
+            device_id=instance, device_owner="compute:nova", status="ACTIVE", binding_host_id=host, mac_address=mac
+        )
+
+    def remove(self, instance: str) -> None:
+        """Remove the ports of an instance."""
+        for port in self.of(instance):
+            del self.ports[port]
+
+    def of(self, instance: str) -> list[str]:
+        """Return the ids of the ports of an instance."""
+        return [uuid_ for uuid_, port in self.ports.items() if port["device_id"] == instance]
 
     def bind(self, port: str, host: str) -> None:
         """Add an inactive binding, as Nova does at the beginning of a live migration."""
@@ -106,7 +128,7 @@ class Neutron(JsonServer):
             for uuid_, port in sorted(self.ports.items())
             if uuid_ > marker and all(self._matches(port, name, values) for name, values in query.items())
         ]
-        page = min(limit or self._page, self._page)
+        page = min(limit or self.page, self.page)
         shown = [self._shown(port, fields) for port in found[:page]]
         more = [{"rel": "next", "href": "..."}] if len(found) > page else []
         return 200, {"ports": shown, "ports_links": more}
