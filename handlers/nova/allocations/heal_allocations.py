@@ -11,12 +11,13 @@ decides nothing.
 
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
-- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Resources for ports come from the
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind all ports of the
+  instance to its host: a cell from before the instance was shelved names its former host. Resources for ports come from the
   providers that the ports name, or from the only possible providers. ``allocations-missing``: one write gives up to fifty
   such instances their allocations.
 - ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from those
-  nodes to the instance's node, and no younger migration may contradict this move. Neutron must bind all ports of the instance
-  to its host. Shared storage stays and is not given twice.
+  nodes to the instance's node, and no younger migration may contradict this move. Neutron must bind the ports as above. Shared
+  storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
 If the ports' ``binding:profile`` lacks providers, the handler first writes them there, at the revision of the evidence. If
@@ -34,7 +35,8 @@ cell, without ``queued_for_delete``.
 
 **What is not changed.** stackmend only reports:
 
-- an instance without allocation whose mapping has ``queued_for_delete``: its cell may come from an older backup
+- an instance without allocation whose mapping has ``queued_for_delete``, or without ports: its cell may come from an older
+  backup
 - wrong amounts, and resources for ports that are gone
 - a node that is too small or reserved
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
@@ -46,7 +48,8 @@ DISK_GB or a custom class on a node where no instance has any. An inspection fin
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
 
 Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
-``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``,
+``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``
+(_shelve_offload_instance, which unbinds the ports first),
 ``placement/objects/allocation.py`` (replace_all).
 """
 

@@ -159,7 +159,7 @@ def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
     if facts.mapping is None or facts.mapping.cell_id != facts.row.cell_id:
         why = "the instance is not mapped to the cell it lives in: heal_instance_mappings and map_instances come first"
         return Report(drift.problem, drift.summary, why)
-    if isinstance(drift, Give) and facts.is_marked:
+    if facts.is_marked and (isinstance(drift, Give) or drift.problem == Problem.MISSING):
         return Report(drift.problem, drift.summary, _marked(facts))
     if isinstance(drift, Give) and drift.problem == Problem.MISSING and not moves.is_attested(facts.here, facts.bound):
         return Report(drift.problem, drift.summary, _unattested(facts.instance, drift))

@@ -162,5 +162,5 @@ def record_move(
 
 
 def bind(neutron: Neutron, instance: str, host: str) -> None:
-    """Let Neutron be a witness of the host on which an instance runs."""
-    neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id=host)
+    """Let Neutron bind an instance's port to a host; an empty host unbinds it."""
+    neutron.place(instance, host)

@@ -194,7 +194,7 @@ ALLOCATIONS = (
         "resources-of-gone-ports",
         _gone_ports,
         ("openstack port list", _SET),
-        lambda stage, key, outputs: outputs[0] == "[]" and _holds_its_flavor(stage, key, outputs),
+        lambda stage, key, outputs: len(json.loads(outputs[0])) == 1 and _holds_its_flavor(stage, key, outputs),
         words=lambda stage, key: {f"--allocation rp={_provider_named(stage, 'card')},{_EGRESS}=5 ": ""},
     ),
 )
@@ -710,7 +710,7 @@ def _forget_network(stage: Stage, server: str) -> None:
 
 
 def _no_ports(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
-    return not stage.neutron.ports
+    return not stage.neutron.of(key.id)
 
 
 def _unarchivable(stage: Stage, column: str = "uuid", kind: str = "VARCHAR(36)") -> Key:
@@ -757,7 +757,7 @@ PORTS = (
         "openstack accelerator arq delete",
         "openstack port unset",
         right=lambda stage, key, outputs: (
-            [one["binding:profile"] for one in stage.neutron.ports.values()] == [{"x": 1}]
+            [stage.neutron.ports[one]["binding:profile"] for one in stage.neutron.of(key.id)] == [{"x": 1}]
         ),
         ends=False,
     ),
@@ -766,7 +766,7 @@ PORTS = (
         "unbind",
         lambda stage: _port_of(stage, _forget_network),
         "openstack port unset",
-        right=lambda stage, key, outputs: [one["device_id"] for one in stage.neutron.ports.values()] == [""],
+        right=lambda stage, key, outputs: not stage.neutron.of(key.id) and len(stage.neutron.of("")) == 1,
     ),
     _ports_advice(
         "made-by-nova", lambda stage: _port_of(stage, lambda *_: None), "openstack port delete", right=_no_ports

@@ -92,14 +92,12 @@ def _other_owner(stage: Stage, consumer: str) -> None:
 
 
 def _without_ports(stage: Stage, instance: str) -> None:
-    for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
-        del stage.neutron.ports[port]
+    stage.neutron.remove(instance)
 
 
 def _bound_to(host: str) -> Act:
     def bind(stage: Stage, instance: str) -> None:
-        for port in [port for port, shown in stage.neutron.ports.items() if shown["device_id"] == instance]:
-            stage.neutron.change(port, binding_host_id=host)
+        stage.neutron.place(instance, host)
 
     return bind
 
@@ -170,6 +168,7 @@ ALLOCATION_MISSING = Drift(
             "the row has no node": set_instance(node=None),
             "the row is of this moment": changed_just_now,
         },
+        "the binding of the instance's ports to its host, in Neutron": _bound_elsewhere("b"),
         "the live compute node": {"it is deleted": Change(_no_node, alone=False)},
         "the flavor of the instance": {
             "it is gone": alter(tables.instance_extra, "instance_uuid", flavor=None),
