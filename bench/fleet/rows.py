@@ -4,11 +4,13 @@ Everything follows from the sizes and the date, so that two loads are the same d
 lives, was deleted 40 days ago or was archived 90 days ago, and there are as many of each. One cell has all hosts; one in
 six of them is an addition. Where there is drift, of each ten instances of a host one holds nothing in Placement and
 another has no mapping; a tenth of the deleted ones still hold something, all of it of five hosts; as many archived ones still
-have a mapping; the added hosts are not mapped; no host is in Placement's aggregates.
+have a mapping; the added hosts are not mapped; no host is in Placement's aggregates. Each instance has one port; Neutron
+has those of the live instances.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ _CELL_ID = 2
 #: what uuids are of
 _LIVE, _DELETED, _ARCHIVED, _NODE, _SERVICE, _AGGREGATE, _PORT, _DISK = range(1, 9)
 _AGGREGATE_HOSTS = 5
+#: the network of all ports
+NETWORK = "4e700001-0000-4000-8000-000000000001"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,27 @@ class _Rows:
     marked: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class PluggedPort:
+    """A port of a live instance, bound to the instance's host."""
+
+    id: str
+    instance: str
+    host: str
+
+
+#: the network cache of an instance; ``@`` stands for the port's id
+_CACHE = json.dumps(
+    [
+        {
+            "id": "@",
+            "address": "fa:16:3e:00:00:01",
+            "type": "ovs",
+            "vnic_type": "normal",
+            "network": {"id": NETWORK, "subnets": []},
+        }
+    ]
+)
 _FLAVOR = json.dumps(
     {
         "cur": {
@@ -112,6 +137,19 @@ _METADATA = (
 )
 
 
+def ports(sizes: Sizes) -> Iterator[PluggedPort]:
+    """Yield the ports of the live instances; the instances' network caches name the same ids."""
+    for number in range(1, sizes.instances + 1):
+        host = f"host-{1 + (number - 1) % sizes.hosts:05}"
+        yield PluggedPort(_uuid_of(_PORT, number), _uuid_of(_LIVE, number), host)
+
+
+def _uuid_of(kind: int, number: int) -> str:
+    """Return the uuid that the SQL of :func:`_uuid` gives."""
+    digest = hashlib.md5(f"{kind}:{number}".encode(), usedforsecurity=False).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-4{digest[12:15]}-8{digest[15:18]}-{digest[18:30]}"
+
+
 def _uuid(kind: int, number: str) -> str:
     """Return SQL for a uuid as random as Nova's are: neighbours in an index lock each other out when they are written."""
     digest = f"MD5(CONCAT('{kind}:', {number}))"
@@ -125,6 +163,7 @@ def _host(number: str) -> str:
 
 def _instance_rows(kind: int, base: int, hosts: int) -> dict[str, _Rows]:
     uuid, host = _uuid(kind, "s.seq"), _host(f"1 + (s.seq - 1) % {hosts}")
+    port = _uuid(_PORT, f"{base} + s.seq")
     place = {"host": host, "node": host, "launched_on": host, "compute_id": f"1 + (s.seq - 1) % {hosts}"}
     size = {"vcpus": _SIZE, "memory_mb": f"512 * {_SIZE}", "root_gb": _SIZE, "ephemeral_gb": "0"}
     state = {"vm_state": "'active'", "power_state": "1", "cleaned": "1", "hidden": "0", "locked": "0"}
@@ -134,7 +173,7 @@ def _instance_rows(kind: int, base: int, hosts: int) -> dict[str, _Rows]:
     return {
         "instances": _Rows(1, {"uuid": uuid, **_OWNER, **place, **size, **state, **names, **image}),
         "instance_extra": _Rows(1, {**mine, "flavor": _FLAVOR_SQL, "pci_requests": "'[]'"}),
-        "instance_info_caches": _Rows(1, {**mine, "network_info": "'[]'"}),
+        "instance_info_caches": _Rows(1, {**mine, "network_info": f"REPLACE('{_CACHE}', '@', {port})"}),
         "instance_id_mappings": _Rows(1, {"uuid": uuid}),
         "instance_system_metadata": _Rows(6, {**mine, "`key`": f"ELT(r.seq, {_METADATA})", "value": "'1'"}),
         "instance_metadata": _Rows(2, {**mine, "`key`": "CONCAT('key-', r.seq)", "value": "'value'"}),
@@ -159,7 +198,7 @@ def _instance_rows(kind: int, base: int, hosts: int) -> dict[str, _Rows]:
                 "delete_on_termination": "1",
             },
         ),
-        "virtual_interfaces": _Rows(1, {**mine, "uuid": _uuid(_PORT, f"{base} + s.seq")}),
+        "virtual_interfaces": _Rows(1, {**mine, "uuid": port}),
         "instance_faults": _Rows(1, {**mine, "code": "500", "message": "'it was mended'", "host": host}),
     }
 

@@ -2,8 +2,8 @@
 
 Nova itself does not run, nor does keystone: nova-manage and stackmend need nova_api, the cells and Placement, which takes
 anybody's word for who they are (``noauth2``) and is otherwise the real service behind uwsgi. Neither needs a broker. Neutron
-is a stand-in in this process that has no ports: stackmend asks it before it gives something to an instance, nova-manage is
-told to leave ports out.
+is a stand-in in this process, with a port of each live instance: stackmend asks it before it gives something to an instance,
+nova-manage is told to leave ports out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import configparser
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.fleet import rows
-from bench.fleet.rows import Sizes
+from bench.fleet.rows import PluggedPort, Sizes
 from bench.fleet.usage import Usage, run
 from bench.report import Failed
 from handlers.nova.simulation.neutron import Neutron
@@ -50,6 +50,32 @@ class Cost:
     requests: int
 
 
+class FleetNeutron(Neutron):
+    """A Neutron with one port of each instance, which it finds by the instance at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_instance: dict[str, str] = {}
+
+    def plug(self, ports: Iterable[PluggedPort]) -> None:
+        """Have exactly these ports."""
+        self.ports.clear()
+        self.network["id"] = rows.NETWORK
+        self._by_instance = {
+            port.instance: self.add(
+                id=port.id,
+                device_id=port.instance,
+                device_owner="compute:nova",
+                status="ACTIVE",
+                binding_host_id=port.host,
+            )
+            for port in ports
+        }
+
+    def of(self, instance: str) -> list[str]:
+        return [self._by_instance[instance]] if instance in self._by_instance else []
+
+
 class Site:
     """One site, in a folder.
 
@@ -68,7 +94,7 @@ class Site:
         (folder / "placement").mkdir()
         self._processes = Processes(self._packages.bin, folder)
         self._mariadb = MariaDB(folder / "mariadb")
-        self._neutron = Neutron()
+        self._neutron = FleetNeutron()
 
     def up(self) -> None:
         """Install the services' packages, start MariaDB and let both programs compile what they import."""
@@ -106,6 +132,7 @@ class Site:
         self._processes.wait("placement")
         url = self._mariadb.url("{}")
         self._mariadb.execute(";\n".join(rows.statements(sizes, drift, now, url)) + ";\n")
+        self._neutron.plug(rows.ports(sizes))
         with suppress(FileNotFoundError):
             (self._folder / "journal.sqlite").unlink()
 

@@ -16,7 +16,7 @@ Seconds and processor time are of the program's process, queries MariaDB's ``Que
 requests those to Placement. ``memory`` is stackmend's peak beside a fifth of the fleet; ``goals`` says what is aimed at, what
 is measured, and whether that is met by a run that is right. Programs, MariaDB and Placement
 share the machine: compare within one run. The services' packages are those of the tests' control plane, installed once
-into STACKMEND_CLOUD_VENV. Neutron is a stand-in without ports, which only stackmend asks; nova-manage leaves ports out.
+into STACKMEND_CLOUD_VENV. Neutron is a stand-in, which only stackmend asks; nova-manage leaves ports out.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _report(sizes: Sizes, done: Mapping[str, Comparison], peaks: Mapping[str, fl
         rows=table,
         notes=(
             *_sentences(figures),
-            "Neutron is a stand-in without ports: stackmend asks it, nova-manage is told to leave ports out",
+            "Neutron is a stand-in: stackmend asks it for ports, nova-manage is told to leave ports out",
             f"Python {platform.python_version()}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         ),
     )

@@ -46,8 +46,8 @@ class Neutron(JsonServer):
         self.page = page
 
     def add(self, **values: Any) -> str:
-        """Make a port; return its id."""
-        made = str(uuid.uuid4())
+        """Make a port; return its id, which is random unless given."""
+        made = str(values.get("id") or uuid.uuid4())
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
         start = {_INACTIVE: {}, "network_id": self.network["id"], "revision_number": 1}
         self.ports[made] = {**_PLAIN, **start, **names, "id": made}
@@ -125,13 +125,20 @@ class Neutron(JsonServer):
             return 400, {"NeutronError": {"message": f"{sorted(query)} is invalid attribute for filtering"}}
         found = [
             port
-            for uuid_, port in sorted(self.ports.items())
+            for uuid_, port in self._candidates(query)
             if uuid_ > marker and all(self._matches(port, name, values) for name, values in query.items())
         ]
         page = min(limit or self.page, self.page)
         shown = [self._shown(port, fields) for port in found[:page]]
         more = [{"rel": "next", "href": "..."}] if len(found) > page else []
         return 200, {"ports": shown, "ports_links": more}
+
+    def _candidates(self, query: Mapping[str, list[str]]) -> list[tuple[str, dict[str, Any]]]:
+        """Return the ports among which a listing has to look, by id."""
+        if "device_id" not in query:
+            return sorted(self.ports.items())
+        found = {port for device in query["device_id"] for port in self.of(device)}
+        return [(port, self.ports[port]) for port in sorted(found)]
 
     def _one(self, method: str, port: str, headers: Mapping[str, str], body: Any) -> Answer:
         if port not in self.ports:
