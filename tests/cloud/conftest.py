@@ -32,6 +32,13 @@ def wreckage(cloud: ControlPlane) -> Wreckage:
     return wreckage
 
 
+@pytest.fixture(scope="module")
+def bindings(wreckage: Wreckage) -> Iterator[None]:
+    """Neutron binds ports as it did when the cloud was photographed."""
+    with wreckage.plugged():
+        yield
+
+
 @pytest.fixture(scope="session")
 def pair(cloud: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two copies of the cloud's databases; each test loads them with what it wants."""

@@ -27,6 +27,8 @@ SPARE = "compute-spare"
 GUEST = "compute-guest"
 #: Where residents are booted, and their cells.
 _HOMES = {"confirmed": "compute-1", "reverted": "compute-2", "moved": "compute-1", "shelved": "compute-2"}
+#: The residents of :meth:`Lifecycle.one_of_each_cell`. They have a port: its binding attests their host.
+_ONE_OF_EACH_CELL = {"cell1": "confirmed", "cell2": "neighbour"}
 #: Days by which what was deleted is made older.
 AGED_DAYS = 90
 
@@ -54,7 +56,7 @@ class Lifecycle:
         self._compute = cloud.admin.compute
         self.residents: dict[str, Any] = {}
         self._aggregates: list[Any] = []
-        self._network = ""
+        self._plugged: dict[str, Any] = {}
 
     @property
     def alive(self) -> dict[str, str]:
@@ -64,9 +66,12 @@ class Lifecycle:
     def settle(self) -> None:
         """Add the spare host, and boot the residents."""
         self._cloud.add_compute(SPARE, "cell1")
-        self._network = drift.create_network(self._cloud, "lives")
+        self._plugged = {"networks": [{"uuid": drift.create_network(self._cloud, "lives")}]}
         homes = {**_HOMES, "neighbour": "compute-3"}
-        booted = together(*(lambda name=name, host=host: self._boot(name, host) for name, host in homes.items()))
+        more = dict.fromkeys(_ONE_OF_EACH_CELL.values(), self._plugged)
+        booted = together(
+            *(lambda name=name, host=host: self._boot(name, host, **more.get(name, {})) for name, host in homes.items())
+        )
         self.residents = dict(zip(homes, booted, strict=True))
         self._cloud.wait_for_compute(SPARE)
         self._cloud.discover_hosts()
@@ -93,7 +98,7 @@ class Lifecycle:
 
     def one_of_each_cell(self) -> dict[str, str]:
         """Return a resident of each cell, old enough for tasks that leave the young alone."""
-        chosen = {"cell1": self.residents["confirmed"].id, "cell2": self.residents["neighbour"].id}
+        chosen: dict[str, str] = {cell: self.residents[name].id for cell, name in _ONE_OF_EACH_CELL.items()}
         for cell, server_id in chosen.items():
             older = ", ".join(
                 f"{name} = {name} - INTERVAL 1 HOUR" for name in ("created_at", "updated_at", "launched_at")
@@ -225,8 +230,7 @@ class Lifecycle:
 
     def _come_and_go(self, done: Round, host: str, cell: str) -> None:
         """Boot and delete; let some of the deletions be old; archive as an operator would, while others are deleted."""
-        plugged = {"networks": [{"uuid": self._network}]}
-        lately, early, late = (self._boot(name, host, **plugged).id for name in ("lately", "early", "late"))
+        lately, early, late = (self._boot(name, host, **self._plugged).id for name in ("lately", "early", "late"))
         self._cloud.delete(lately)
         self._cloud.delete(early)
         self.age(cell, early)

@@ -1,7 +1,8 @@
 """Copies of a cloud's databases, on which two programs heal the same drift and are compared row by row.
 
 A :class:`Copy` has databases of its own for everything that is healed (nova_api, the cells, Placement), beside the real ones
-on the same server, and a real Placement of its own on top; Keystone and Neutron are the cloud's. Its ``nova.conf`` and its
+on the same server, and a real Placement of its own on top; Keystone and Neutron are the cloud's: a copy's servers have only
+the ports that are bound to them now (:meth:`~tests.cloud.wreckage.Wreckage.plugged`). Its ``nova.conf`` and its
 ``cell_mappings`` lead there, so a program that is run on a copy cannot tell it from the cloud, and cannot touch the cloud.
 
 :func:`photograph` keeps what the cloud's databases hold at a moment; :meth:`Copy.load` gives a copy that content, as often

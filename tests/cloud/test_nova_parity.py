@@ -27,7 +27,7 @@ def audited(pair: Pair, wreckage: Wreckage) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def healed(pair: Pair, wreckage: Wreckage) -> Outcome:
+def healed(pair: Pair, wreckage: Wreckage, bindings: None) -> Outcome:
     """Allocations are healed in a cloud at rest."""
     pair.load(wreckage.at_rest)
     return pair.heal(["placement heal_allocations --verbose"], ["heal_allocations"])

@@ -100,6 +100,7 @@ POISONS: dict[Poison, tuple[str, int]] = {
 }
 
 
+@pytest.mark.usefixtures("bindings")
 def test_one_bad_instance_does_not_keep_others_from_being_healed(pair: Pair, wreckage: Wreckage) -> None:
     """(4) ``heal_allocations`` ends at the first instance that it cannot heal, whose turn comes first in every later run.
 
@@ -165,6 +166,7 @@ def test_one_row_that_cannot_be_archived_keeps_no_other(pair: Pair, wreckage: Wr
     assert "share_mapping" in again.stdout
 
 
+@pytest.mark.usefixtures("bindings")
 def test_heal_gives_nothing_back_to_what_is_deleted_meanwhile(pair: Pair, wreckage: Wreckage) -> None:
     """(11) ``heal_allocations`` reads a page of instances, and gives to each what it lacks, also to those that went since.
 

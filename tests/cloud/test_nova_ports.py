@@ -348,21 +348,66 @@ def test_without_neutron_the_heal_waits_for_it(
     wires: Wires, cloud: ControlPlane, stackmend: Program, bandwidth: str
 ) -> None:
     wired = cloud.boot("wired", host="compute-1", networks=[{"port": wires.port(qos_policy_id=bandwidth)}]).id
-    plain = cloud.boot("plain", host="compute-1").id
+    plain = cloud.boot("plain", host="compute-1", networks=[{"port": wires.port()}]).id
     held = {server: wires.held(server) for server in (wired, plain)}
     for server in (wired, plain):
         wires.placement("DELETE", f"/allocations/{server}")
         wires.age(server)
     cloud.stop_service("neutron")
     try:
-        done = stackmend.run("heal", "heal_allocations", f"instance:{plain}")
-        assert wires.held(plain) == held[plain], done.stdout + done.stderr
-        done = stackmend.run("heal", "heal_allocations", f"instance:{wired}", "-f", "json")
-        assert "network" in done.stdout + done.stderr
-        assert wires.held(wired) == {}
+        for server in (wired, plain):
+            done = stackmend.run("heal", "heal_allocations", f"instance:{server}", "-f", "json")
+            assert "network" in done.stdout + done.stderr
+            assert wires.held(server) == {}
     finally:
         cloud.start_service("neutron")
-    stackmend.run("heal", "heal_allocations", f"instance:{wired}")
-    assert wires.held(wired) == held[wired]
     for server in (wired, plain):
+        stackmend.run("heal", "heal_allocations", f"instance:{server}")
+        assert wires.held(server) == held[server]
         cloud.delete(server)
+
+
+def test_a_server_whose_port_is_bound_nowhere_is_only_reported(
+    wires: Wires, cloud: ControlPlane, stackmend: Program
+) -> None:
+    """So Nova leaves the port of a shelved server, which an older copy of its cell shows on its former host."""
+    port = wires.port()
+    server = cloud.boot("unbound", host="compute-1", networks=[{"port": port}]).id
+    held = wires.held(server)
+    wires.placement("DELETE", f"/allocations/{server}")
+    wires.age(server)
+    rebind(wires, port, "")
+    assert unattested(stackmend, server)
+    assert wires.held(server) == {}
+    rebind(wires, port, "compute-2")
+    assert unattested(stackmend, server)
+    assert wires.held(server) == {}
+    rebind(wires, port, "compute-1")
+    [line] = heal(stackmend, f"instance:{server}")
+    assert line["problem"] == "allocation-missing"
+    assert wires.held(server) == held
+    cloud.delete(server)
+
+
+def test_a_server_without_ports_is_only_reported(wires: Wires, cloud: ControlPlane, stackmend: Program) -> None:
+    server = cloud.boot("bare", host="compute-1").id
+    wires.placement("DELETE", f"/allocations/{server}")
+    wires.age(server)
+    assert unattested(stackmend, server)
+    assert wires.held(server) == {}
+    cloud.delete(server)
+
+
+def rebind(wires: Wires, port: str, host: str) -> None:
+    """Bind a port to another host, or to none."""
+    answer = wires.nova.network.put(f"/ports/{port}", json={"port": {HOST: host}})
+    assert answer.ok, answer.text
+
+
+def unattested(program: Program, server: str) -> bool:
+    """Whether a sweep in heal mode refuses to give the server resources because of its ports."""
+    done = program.run("sweep", "heal_allocations", "-f", "json")
+    [line] = json.loads(done.stdout)
+    found = (done.returncode, line["problem"], line["key"], line["action"])
+    assert found == (2, "allocation-missing", f"instance:{server}", "refused"), done.stdout + done.stderr
+    return "Neutron does not bind its ports" in done.stdout

@@ -60,11 +60,10 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(cloud: ControlPlane) -> Iterator[Servers]:
-    """Two shelved servers, one of them with a port, and two that run, one of them in another cell."""
+    """Two shelved servers, one of them with a port, and two that run: one with a port, and one in another cell."""
     plugged = {"networks": [{"uuid": drift.create_network(cloud, "restored")}]}
-    ids = boot(
-        cloud, "shelved", "shelved with port", "resident", neighbour="compute-3", more={"shelved with port": plugged}
-    )
+    more = {"shelved with port": plugged, "resident": plugged}
+    ids = boot(cloud, "shelved", "shelved with port", "resident", neighbour="compute-3", more=more)
     for name in ("shelved", "shelved with port"):
         cloud.admin.compute.shelve_server(ids[name])
     for name in ("shelved", "shelved with port"):
@@ -216,15 +215,24 @@ class Past:
 
 @pytest.fixture(scope="module")
 def past(cloud: ControlPlane, servers: Servers) -> Iterator[Past]:
-    """Servers move, are deleted and are made after a dump of cell1."""
+    """Servers move, are shelved, are deleted and are made after a dump of cell1."""
     compute = cloud.admin.compute
-    ids = boot(cloud, "migrated", "live-migrated", "deleted", "archived")
+    plugged = {"networks": [{"uuid": drift.create_network(cloud, "past")}]}
+    ids = boot(
+        cloud,
+        *("migrated", "live-migrated", "deleted", "archived", "offloaded", "offloaded with port"),
+        more={"offloaded with port": plugged},
+    )
     backup.grow_older(cloud)
     old = backup.take(cloud, "nova_cell1")
     compute.live_migrate_server(ids["live-migrated"], host="compute-2", block_migration="auto")
     compute.migrate_server(ids["migrated"], host="compute-2")
     cloud.wait_for_server(ids["migrated"], "VERIFY_RESIZE", 120)
     compute.confirm_server_resize(ids["migrated"])
+    for name in ("offloaded", "offloaded with port"):
+        compute.shelve_server(ids[name])
+    for name in ("offloaded", "offloaded with port"):
+        cloud.wait_for_server(ids[name], "SHELVED_OFFLOADED", 120)
     cloud.delete(ids["archived"])
     cloud.nova_manage("db", "archive_deleted_rows", "--all-cells")
     cloud.delete(ids["deleted"])
@@ -237,7 +245,8 @@ def past(cloud: ControlPlane, servers: Servers) -> Iterator[Past]:
     backup.grow_older(cloud)
     now = backup.take(cloud, "nova_cell1")
     yield Past(old, now, Servers(ids))
-    together(*(lambda server=ids[name]: cloud.delete(server) for name in ("migrated", "live-migrated", "young")))
+    left = [server for name, server in ids.items() if name not in ("deleted", "archived")]
+    together(*(lambda server=server: cloud.delete(server) for server in left))
 
 
 @every_mode
@@ -253,9 +262,11 @@ def test_a_cell_from_before_moves_and_deletions_costs_nothing(
         assert ("unknown-consumer", past.servers["young"]) in found
         wanted = {"marked-without-allocation", "unmapped-without-record", "wrong-provider"}
         assert wanted <= {problem for problem, _ in found}
+        offloaded = {past.servers[name] for name in ("offloaded", "offloaded with port")}
+        assert offloaded <= {key for problem, key in found if problem == "allocation-missing"}
         allocated = drift.allocations(cloud)
         assert allocated[past.servers["migrated"]] == allocated[past.servers["live-migrated"]] == {"compute-2"}
-        assert not {past.servers["deleted"], past.servers["archived"]} & allocated.keys()
+        assert not {past.servers["deleted"], past.servers["archived"], *offloaded} & allocated.keys()
         assert past.servers["young"] in allocated
     finally:
         past.now.restore(cloud)

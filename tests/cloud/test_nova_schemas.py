@@ -181,7 +181,7 @@ def cloud(
 
 
 def installation(cloud: MigratedCloud, folder: Path) -> Program:
-    """An installation in which all tasks heal; without a Neutron, which no instance here needs."""
+    """An installation in which all tasks heal."""
     audit: dict[str, object] = {**only(*TASKS), **{f"{task}_mode": "heal" for task in TASKS}}
     return Program(folder, {**cloud.options(), "audit": audit})
 

@@ -7,6 +7,8 @@ way. What no service of Nova's ever does (a row that a restored backup has lost)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -31,6 +33,8 @@ SERVERS = {
     "other-cell": "compute-3",  # holds nothing
     "leaked": "compute-3",  # was deleted, and still holds something
 }
+#: Servers with a port: those that can get resources only where Neutron binds it to their host.
+PLUGGED = ("missing", "elsewhere", "soft-deleted", "twice", "other-cell")
 #: A host that nobody has mapped, and one with two nodes, of which only one can be in its aggregate.
 UNMAPPED, IRONIC = "compute-new", "ironic-1"
 NODES = [f"{IRONIC}-a", f"{IRONIC}-b"]
@@ -56,6 +60,7 @@ class Wreckage:
         #: the number of each provider in Placement's database
         self.numbers = drift.provider_numbers(cloud)
         self.at_rest: Photograph = photograph(cloud)
+        self._bindings = {port: self._binding(port) for port in self._ports.values()}
         self._be_busy()
         self.busy: Photograph = photograph(cloud)
 
@@ -64,8 +69,13 @@ class Wreckage:
         cloud.add_compute(IRONIC, "cell1", nodes=NODES)
         compute.create_flavor(id="huge", name="huge", ram=10**8, vcpus=10**5, disk=1)
         self._group = compute.create_server_group(name="all", policy="soft-anti-affinity")
+        network = drift.create_network(cloud, "wreckage")
+        self._ports = {name: str(cloud.admin.network.create_port(network_id=network).id) for name in PLUGGED}
         more: dict[str, Any] = {"metadata": {"a": "b"}, "scheduler_hints": {"group": self._group.id}}
-        booted = {name: cloud.boot(name, host, wait=False, **more) for name, host in SERVERS.items()}
+        plugs: dict[str, Any] = {name: {"networks": [{"port": port}]} for name, port in self._ports.items()}
+        booted = {
+            name: cloud.boot(name, host, wait=False, **more, **plugs.get(name, {})) for name, host in SERVERS.items()
+        }
         booted["buried"] = cloud.boot("buried", wait=False, flavor="huge")
         self.servers = {name: server.id for name, server in booted.items()}
         for name, server in self.servers.items():
@@ -144,6 +154,22 @@ class Wreckage:
             f"SELECT 1 FROM migrations WHERE instance_uuid = '{self.servers['evacuating']}' AND status = 'accepted'"
         )
         wait_until(lambda: cloud.mariadb.execute(moving, "nova_cell1"), 60, "the evacuation under way")
+
+    def _binding(self, port: str) -> dict[str, str]:
+        shown = self._cloud.admin.network.get_port(port)
+        return {name: str(shown[name]) for name in ("device_id", "device_owner", "binding_host_id")}
+
+    @contextmanager
+    def plugged(self) -> Iterator[None]:
+        """Bind the ports in the cloud's Neutron, which copies share, as they were bound at rest; ``clear`` comes first."""
+        network: Any = self._cloud.admin.network
+        for port, binding in self._bindings.items():
+            network.update_port(port, **binding)
+        try:
+            yield
+        finally:
+            for port in self._bindings:
+                network.update_port(port, device_id="", device_owner="", binding_host_id="")
 
     def _claims(self, name: str, hosts: set[str]) -> bool:
         return drift.allocations(self._cloud).get(self.servers[name]) == hosts
