@@ -39,7 +39,7 @@ class Moves(Servers):
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
         if row.migration_type == "live-migration":
-            self.neutron.place(row.instance_uuid, row.dest_compute)
+            self.neutron.move(row.instance_uuid, row.dest_compute)
             self.set_instance(row.instance_uuid, **here, task_state=None)
             self._publish_instance(
                 row.instance_uuid, "instance.live_migration_post.end", f"nova-compute:{row.source_compute}"
@@ -48,7 +48,7 @@ class Moves(Servers):
             self.hold(migration, {})
         else:
             self.set_migration(migration, status="post-migrating")
-            self.neutron.place(row.instance_uuid, row.dest_compute)
+            self.neutron.move(row.instance_uuid, row.dest_compute)
             self.set_instance(row.instance_uuid, **here, task_state="resize_finish")
             self.set_migration(migration, status="finished")
             self.set_instance(row.instance_uuid, vm_state="resized", task_state=None)
@@ -103,7 +103,7 @@ class Moves(Servers):
         that host returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
-        self.neutron.place(row.instance_uuid, row.dest_compute)
+        self.neutron.move(row.instance_uuid, row.dest_compute)
         self.set_instance(row.instance_uuid, host=row.dest_compute, node=row.dest_node, task_state="rebuild_spawning")
         self.set_migration(migration, status="done")
         self.set_instance(row.instance_uuid, vm_state="active", task_state=None)

@@ -44,6 +44,7 @@ class Neutron(JsonServer):
         #: names that it does not show to these credentials
         self.hidden: set[str] = set()
         self.page = page
+        self._plugged: dict[str, str] = {}
 
     def add(self, **values: Any) -> str:
         """Make a port; return its id, which is random unless given."""
@@ -53,23 +54,22 @@ class Neutron(JsonServer):
         self.ports[made] = {**_PLAIN, **start, **names, "id": made}
         return made
 
-    def place(self, instance: str, host: str) -> str:
-        """Bind an instance's only port to the host of its guest; make the port first if the instance has none.
-
-        :return: the port's id
-        """
-        for port in self.of(instance):
-            self.change(port, binding_host_id=host)
-            return port
+    def plug(self, instance: str, host: str) -> str:
+        """Make the port of a new server; return the port's id."""
         mac = f"fa:16:3e:{instance[:2]}:{instance[2:4]}:{instance[4:6]}"
-        return self.add(
+        self._plugged[instance] = self.add(
             device_id=instance, device_owner="compute:nova", status="ACTIVE", binding_host_id=host, mac_address=mac
         )
+        return self._plugged[instance]
 
-    def remove(self, instance: str) -> None:
-        """Remove the ports of an instance."""
-        for port in self.of(instance):
-            del self.ports[port]
+    def move(self, instance: str, host: str) -> None:
+        """Bind the port that :meth:`plug` made to another host, if the port is still there; ``""`` unbinds it."""
+        if self._plugged.get(instance) in self.ports:
+            self.change(self._plugged[instance], binding_host_id=host)
+
+    def unplug(self, instance: str) -> None:
+        """Delete the port that :meth:`plug` made, if it is still there."""
+        self.ports.pop(self._plugged.pop(instance, ""), None)
 
     def of(self, instance: str) -> list[str]:
         """Return the ids of the ports of an instance."""

@@ -74,7 +74,7 @@ class Servers(Changes):
         """
         target = self.node(host, node)
         self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
-        self._cache_port(uuid, self.neutron.place(uuid, host))
+        self._cache_port(uuid, self.neutron.plug(uuid, host))
         self.set_instance(uuid, vm_state="active", task_state=None, launched_at=self._store.now())
         self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
@@ -100,7 +100,7 @@ class Servers(Changes):
         self.set_instance(uuid, vm_state="deleted", task_state=None, terminated_at=self._store.now())
         if not leak_allocation:
             self.hold(uuid, {})
-        self.neutron.remove(uuid)
+        self.neutron.unplug(uuid)
         row = self.instance(uuid)
         self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
@@ -111,7 +111,7 @@ class Servers(Changes):
         """
         host = self.instance(uuid).host
         self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
-        self.neutron.place(uuid, "")
+        self.neutron.move(uuid, "")
         if not leak_allocation:
             self.hold(uuid, {})
         self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)
@@ -125,7 +125,7 @@ class Servers(Changes):
         self.set_instance(uuid, task_state="unshelving")
         self.claim(uuid, host)
         self.set_instance(uuid, host=host, node=self.node(host).name, task_state="spawning")
-        self.neutron.place(uuid, host)
+        self.neutron.move(uuid, host)
         self.set_instance(uuid, vm_state="active", task_state=None)
         self._publish_instance(uuid, "instance.unshelve.end", f"nova-compute:{host}")
 

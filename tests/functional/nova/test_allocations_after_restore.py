@@ -196,7 +196,7 @@ def test_a_binding_that_goes_before_the_write_stops_a_batch(cloud: NovaSimulatio
     [key] = heal.sweep()
     [finding] = heal.inspect(key)
     for server in servers[:3]:
-        cloud.neutron.place(server, "")
+        bind(cloud.neutron, server, "")
     heal.heal(finding)
     assert [bool(cloud.allocation(server)) for server in servers] == [False, False, False, True]
 

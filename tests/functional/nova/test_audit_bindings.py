@@ -11,7 +11,7 @@ from handlers.nova import tables
 from handlers.nova.bindings.audit_bindings import AuditBindings
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
-from tests.functional.nova.world import heal_only, instance_key, record_move, refused, swept
+from tests.functional.nova.world import heal_only, instance_key, record_move, refused, swept, unplug
 
 LONG = {"hours": 3}
 
@@ -42,6 +42,7 @@ def moved(cloud: NovaSimulation) -> str:
     """Live-migrate an instance from a to b."""
     with cloud.ago(**LONG):
         instance = cloud.boot("a")
+        unplug(cloud.neutron, instance)
         cloud.finish_migration(cloud.start_migration(instance, "b", live=True))
     return instance
 
@@ -50,6 +51,7 @@ def stayed(cloud: NovaSimulation, status: str = "failed") -> str:
     """Let a live migration from b to a end without success."""
     with cloud.ago(**LONG):
         instance = cloud.boot("b")
+        unplug(cloud.neutron, instance)
         migration = cloud.start_migration(instance, "a", live=True)
         cloud.fail_migration(migration)
         cloud.set_migration(migration, status=status)
@@ -85,6 +87,7 @@ def test_the_finding_names_write_and_objects(cloud: NovaSimulation, neutron: Neu
 def runs(cloud: NovaSimulation) -> str:
     with cloud.ago(**LONG):
         instance = cloud.boot("b")
+        unplug(cloud.neutron, instance)
         cloud.start_migration(instance, "a", live=True)
     return instance
 

@@ -14,7 +14,7 @@ from handlers.nova.info_cache.heal_info_cache import HealInfoCache
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute, remember
-from tests.functional.nova.world import heal_all, heal_only, instance_key, refused, swept
+from tests.functional.nova.world import heal_all, heal_only, instance_key, refused, swept, unplug
 
 NEW = [{"subnet_id": "s", "ip_address": "10.0.0.9"}]
 
@@ -41,6 +41,7 @@ def server(cloud: NovaSimulation, neutron: Neutron, ports: int = 2) -> tuple[str
     """Boot an instance with ports that Nova's cache has."""
     with cloud.ago(hours=3):
         instance = cloud.boot("a")
+    unplug(neutron, instance)
     made = [
         neutron.add(
             device_id=instance,

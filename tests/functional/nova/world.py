@@ -163,4 +163,11 @@ def record_move(
 
 def bind(neutron: Neutron, instance: str, host: str) -> None:
     """Let Neutron bind an instance's port to a host; an empty host unbinds it."""
-    neutron.place(instance, host)
+    for port in neutron.of(instance):
+        neutron.change(port, binding_host_id=host)
+
+
+def unplug(neutron: Neutron, instance: str) -> None:
+    """Delete all ports of an instance."""
+    for port in neutron.of(instance):
+        del neutron.ports[port]

@@ -41,7 +41,7 @@ from tests.functional.nova.proofs.changes import (
 )
 from tests.functional.nova.proofs.drift import Act, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Stage
-from tests.functional.nova.world import bind
+from tests.functional.nova.world import bind, unplug
 
 _ALLOCATIONS = frozenset({"placement.allocations"})
 _BETWEEN = (Moment.BETWEEN,)
@@ -92,14 +92,11 @@ def _other_owner(stage: Stage, consumer: str) -> None:
 
 
 def _without_ports(stage: Stage, instance: str) -> None:
-    stage.neutron.remove(instance)
+    unplug(stage.neutron, instance)
 
 
 def _bound_to(host: str) -> Act:
-    def bind(stage: Stage, instance: str) -> None:
-        stage.neutron.place(instance, host)
-
-    return bind
+    return lambda stage, instance: bind(stage.neutron, instance, host)
 
 
 def _bound_elsewhere(host: str) -> Mapping[str, Act]:
