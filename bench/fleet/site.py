@@ -57,7 +57,7 @@ class FleetNeutron(Neutron):
         super().__init__()
         self._by_instance: dict[str, str] = {}
 
-    def plug(self, ports: Iterable[PluggedPort]) -> None:
+    def fill(self, ports: Iterable[PluggedPort]) -> None:
         """Have exactly these ports."""
         self.ports.clear()
         self.network["id"] = rows.NETWORK
@@ -132,7 +132,7 @@ class Site:
         self._processes.wait("placement")
         url = self._mariadb.url("{}")
         self._mariadb.execute(";\n".join(rows.statements(sizes, drift, now, url)) + ";\n")
-        self._neutron.plug(rows.ports(sizes))
+        self._neutron.fill(rows.ports(sizes))
         with suppress(FileNotFoundError):
             (self._folder / "journal.sqlite").unlink()
 
