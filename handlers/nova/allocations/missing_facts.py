@@ -119,13 +119,16 @@ class Reader:
     def _with_ports(self, found: Sequence[Facts], described: Mapping[str, Description]) -> list[Facts]:
         asked = [facts.instance.uuid for facts in found if facts.offers or _holds_for_ports(facts)]
         ports = self._ports(asked) if asked else {}
-        return [self._with_needs(facts, described, ports) for facts in found]
+        # Asked after the ports, and once for all of them: a Neutron that knows requests and shows none hides them.
+        has = cache(self._network.has)
+        return [self._with_needs(facts, described, ports, has) for facts in found]
 
     def _with_needs(
         self,
         facts: Facts,
         described: Mapping[str, Description],
         found: Mapping[str, list[Port]] | Unavailable,
+        has: Callable[[str], bool],
     ) -> Facts:
         only_reported = not facts.offers
         if only_reported and not _holds_for_ports(facts):
@@ -134,7 +137,7 @@ class Reader:
             if isinstance(found, Unavailable):
                 raise found
             ports = found.get(facts.instance.uuid, [])
-            needs = self._needs(described[facts.instance.uuid], facts, ports)
+            needs = self._needs(described[facts.instance.uuid], facts, ports, has)
         except Unavailable:
             if only_reported:
                 return facts
@@ -185,14 +188,18 @@ class Reader:
             return error
         return found
 
-    def _needs(self, described: Description, facts: Facts, ports: Sequence[Port]) -> Needs | Unbuildable:
+    @staticmethod
+    def _needs(
+        described: Description, facts: Facts, ports: Sequence[Port], has: Callable[[str], bool]
+    ) -> Needs | Unbuildable:
         """Return the resource requests of the instance's ports, or the reason why they are unknown.
 
+        :param has: returns whether Neutron has an extension
         :raises Unavailable: Neutron does not show the resource requests of ports
         """
         cached = port_requests.cached(described.network_info)
         hidden = any(port_requests.REQUEST not in port.shown for port in ports)
-        if hidden and self._network.has(port_requests.EXTENSION):
+        if hidden and has(port_requests.EXTENSION):
             why = f"does not show {port_requests.REQUEST} of ports; do the credentials have an administrator's role?"
             raise Unavailable("network", why)
         if cached is None and not ports:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, Finding, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
@@ -215,6 +215,21 @@ def test_a_neutron_without_the_extension(
     attach(cloud, neutron, server)
     heal_only(heal, instance_key(server))
     assert cloud.allocation(server) == home(cloud, server)
+
+
+def test_neutron_is_asked_once_for_several_instances_whether_it_has_the_extension(
+    cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str
+) -> None:
+    neutron.extensions, neutron.hidden = set(), {"resource_request"}
+    with cloud.ago(**HOUR):
+        other = cloud.boot("a")
+    cloud.hold(other, {})
+    for one in (server, other):
+        attach(cloud, neutron, one)
+    asked: list[str] = []
+    neutron.before["GET"] = asked.append
+    assert sum(finding.weight for finding in heal.inspect(Key("host", "a"))) == 2
+    assert asked.count("port-resource-request") == 1
 
 
 # what cannot be told
