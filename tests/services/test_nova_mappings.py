@@ -205,22 +205,20 @@ def test_a_deletion_and_its_undo(engine: sa.Engine, database: Database) -> None:
     leave(engine, "j", 2, True)
     before = rows(engine)
     lost, other = mapping(database, "i"), mapping(database, "j")
-    known = {
-        row.instance: database.run(partial(queries.undo_of_forget, instance=row.instance)) for row in (lost, other)
-    }
-    forget = partial(queries.forget, before=lost)
-    with pytest.raises(Conflict):
-        database.run(partial(forget, undo="\n".join(known["i"][:-1])))
+    known = database.run(partial(queries.undo_of_forget, instances=["i", "j"]))
+    forget = partial(queries.forget, rows=[lost])
+    assert database.run(partial(forget, undo="\n".join(known["i"][:-1]))) == {}
     assert rows(engine) == before, "an undo that is not whole stops the deletion"
     statements = database.run(partial(forget, undo="\n".join(known["i"])))
-    assert statements == known["i"]
+    assert statements == {"i": known["i"]}
     assert {row["instance_uuid"] for found in rows(engine).values() for row in found} == {"j"}
-    with pytest.raises(Conflict):
-        database.run(partial(forget, undo="\n".join(known["i"])))
-    undo(engine, statements)
+    assert database.run(partial(forget, undo="\n".join(known["i"]))) == {}
+    undo(engine, statements["i"])
     assert rows(engine) == before
     add(engine, tables.build_requests, instance_uuid="j", project_id="p")
     before = rows(engine)
-    with pytest.raises(Conflict):
-        database.run(partial(queries.forget, before=other, undo="\n".join(known["j"])))
+    assert database.run(partial(queries.forget, rows=[other], undo="\n".join(known["j"]))) == {}
     assert rows(engine) == before
+    both = database.run(partial(queries.forget, rows=[lost, other], undo="\n".join([*known["i"], *known["j"]])))
+    assert both == {"i": known["i"]}
+    assert {row["instance_uuid"] for found in rows(engine).values() for row in found} == {"j"}

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sqlalchemy.engine import Connection
-
 from handlers.access.database import Database
 from handlers.base import Conflict, Finding, Json, Key
 from handlers.nova import tables
@@ -67,14 +65,14 @@ def forgetting(api: Database, key: Key, facts: Facts, verdict: Forget) -> Findin
     if facts.mapping is None:
         raise Conflict(f"{key} has no mapping")
     evidence = _evidence(key.id, facts)
-    undo = partial(queries.undo_of_forget, instance=key.id)
+    undo = api.run(partial(queries.undo_of_forget, instances=[key.id]))[key.id]
     summary = f"instance {key.id}: {verdict.summary}"
     return Finding(
         key,
         verdict.problem,
         summary,
         evidence.to_json(),
-        undo=in_nova_api(api.run(undo)),
+        undo=in_nova_api(undo),
         plan=api.plan(queries.deletions(facts.mapping)),
         concerns=facts.concerns,
     )
@@ -82,17 +80,14 @@ def forgetting(api: Database, key: Key, facts: Facts, verdict: Forget) -> Findin
 
 def forgetting_all(api: Database, key: Key, forgotten: Sequence[Facts]) -> Finding:
     left = [facts.mapping for facts in forgotten if facts.mapping is not None]
-
-    def undo(connection: Connection) -> list[str]:
-        return [statement for row in left for statement in queries.undo_of_forget(connection, row.instance)]
-
+    undo = api.run(partial(queries.undo_of_forget, instances=[row.instance for row in left]))
     return Finding(
         key,
         Problem.ALL_LEFT_BEHIND,
         f"{len(left)} instances are marked as deleted and archived, and their mappings are still there",
         {"mappings": {row.instance: row.to_json() for row in left}},
         weight=len(left),
-        undo=in_nova_api(api.run(undo)),
+        undo=in_nova_api([statement for statements in undo.values() for statement in statements]),
         plan=api.plan(deletion for row in left for deletion in queries.deletions(row)),
         concerns=frozenset[str]().union(*(facts.concerns for facts in forgotten)),
     )

@@ -249,10 +249,12 @@ class HealInstanceMappings(PlacementHandler):
     def _forget(self, finding: Finding, undo: str) -> Healed:
         evidence = finding.evidence
         before = MappingRow.from_json(evidence["instance"], evidence["mapping"])
-        statements = self._databases.api.run(partial(queries.forget, before=before, undo=undo))
+        gone = self._databases.api.run(partial(queries.forget, rows=[before], undo=undo))
+        if not gone:
+            raise Conflict(f"the rows of instance {before.instance} in nova_api changed")
         return Healed(
             f"deleted the mapping of the deleted instance {before.instance} and its other rows in nova_api",
-            before={"rows": len(statements), **before.to_json()},
+            before={"rows": len(gone[before.instance]), **before.to_json()},
             after={"rows": 0},
             undo=undo,
         )
@@ -261,23 +263,15 @@ class HealInstanceMappings(PlacementHandler):
         expected = {
             instance: MappingRow.from_json(instance, row) for instance, row in finding.evidence["mappings"].items()
         }
-        undo: list[str] = []
-        gone: list[str] = []
-        for instance, (facts, verdict) in self._judge(list(expected)).items():
-            before = expected[instance]
-            if facts.mapping is None or not isinstance(verdict, Forget) or facts.mapping.to_json() != before.to_json():
-                continue
-            try:
-                undo += self._databases.api.run(partial(queries.forget, before=before, undo=finding.undo))
-            except Conflict:
-                continue
-            except Unavailable:
-                if not gone:
-                    raise
-                break
-            gone.append(instance)
+        due = [
+            expected[instance]
+            for instance, (facts, verdict) in self._judge(list(expected)).items()
+            if isinstance(verdict, Forget) and facts.mapping and facts.mapping.to_json() == expected[instance].to_json()
+        ]
+        gone = self._databases.api.run(partial(queries.forget, rows=due, undo=finding.undo)) if due else {}
         if not gone:
             raise Conflict(f"every mapping of {finding.key} changed")
+        undo = [statement for statements in gone.values() for statement in statements]
         return Healed(
             f"deleted the mappings of {len(gone)} deleted instances and their other rows in nova_api",
             before={"rows": len(undo), "mappings": {uuid: expected[uuid].to_json() for uuid in gone}},

@@ -197,7 +197,8 @@ def undo_of_change(
         restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance)
         undo.append(as_typed(connection.dialect, restore.values({name: old[name] for name in values})))
     if drop_request:
-        undo += _restoring(connection, tables.build_requests, before.instance)
+        restoring = _restoring(connection, tables.build_requests, [before.instance])
+        undo += [statement for statements in restoring.values() for statement in statements]
     return undo
 
 
@@ -208,7 +209,8 @@ def change_mapping(
 
     :raises Conflict: a row changed since it was read
     """
-    _require(before.instance, undo_of_change(connection, before, values, drop_request), undo)
+    if not _covers(undo, undo_of_change(connection, before, values, drop_request)):
+        raise Conflict(f"the rows of instance {before.instance} in nova_api changed")
     changing, *dropping = changes(before, values, drop_request)
     if connection.execute(changing).rowcount != 1:
         raise Conflict(f"the mapping of instance {before.instance} changed")
@@ -222,23 +224,33 @@ def changes(before: MappingRow, values: Mapping[str, int | bool], drop_request: 
     return [changing, *([_deletion(tables.build_requests, before.instance)] if drop_request else [])]
 
 
-def undo_of_forget(connection: Connection, instance: str) -> list[str]:
-    return [statement for table in FORGOTTEN for statement in _restoring(connection, table, instance)]
+def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[str, list[str]]:
+    """Return the statements that restore the rows of each instance in :data:`FORGOTTEN`."""
+    undo: dict[str, list[str]] = {instance: [] for instance in instances}
+    for table in FORGOTTEN:
+        restoring = _restoring(connection, table, instances)
+        for instance in undo:
+            undo[instance] += restoring.get(instance.lower(), ())
+    return undo
 
 
-def forget(connection: Connection, before: MappingRow, undo: str) -> list[str]:
-    """Delete a mapping and the instance's other rows in nova_api; return the statements that restore them.
+def forget(connection: Connection, rows: Collection[MappingRow], undo: str) -> dict[str, list[str]]:
+    """Delete mappings, each by its own statement, and the instances' other rows in nova_api.
 
-    :raises Conflict: a row changed since it was read, or a build request exists
+    Leave out an instance whose rows changed since they were read, or that has a build request.
+
+    :return: by instance that was deleted: the statements that restore its rows
     """
-    statements = undo_of_forget(connection, before.instance)
-    _require(before.instance, statements, undo)
-    mapping, *others = deletions(before)
-    if connection.execute(mapping).rowcount != 1:
-        raise Conflict(f"the mapping of instance {before.instance} changed")
-    for deletion in others:
-        connection.execute(deletion)
-    return statements
+    restoring = undo_of_forget(connection, [before.instance for before in rows])
+    gone: dict[str, list[str]] = {}
+    for before in rows:
+        statements = restoring[before.instance]
+        if _covers(undo, statements) and connection.execute(deletions(before)[0]).rowcount == 1:
+            gone[before.instance] = statements
+    for table in FORGOTTEN[1:]:
+        for chunk in chunks(gone):
+            connection.execute(sa.delete(table).where(table.c.instance_uuid.in_(chunk)))
+    return gone
 
 
 def deletions(before: MappingRow) -> list[sa.Delete]:
@@ -249,9 +261,9 @@ def deletions(before: MappingRow) -> list[sa.Delete]:
     return [mapping, *(_deletion(leftover, before.instance) for leftover in FORGOTTEN[1:])]
 
 
-def _require(instance: str, statements: Collection[str], undo: str) -> None:
-    if not all(statement in undo for statement in statements):
-        raise Conflict(f"the rows of instance {instance} in nova_api changed")
+def _covers(undo: str, statements: Collection[str]) -> bool:
+    """Return whether the undo in the history restores all that these statements restore."""
+    return all(statement in undo for statement in statements)
 
 
 def _as_it_was(before: MappingRow) -> sa.ColumnElement[bool]:
@@ -268,13 +280,21 @@ def _deletion(table: sa.Table, instance: str) -> sa.Delete:
     return sa.delete(table).where(table.c.instance_uuid == instance)
 
 
-def _restoring(connection: Connection, table: sa.Table, instance: str) -> list[str]:
-    query = sa.select(sa.text("*")).select_from(table).where(table.c.instance_uuid == instance)
-    statements = []
-    for row in connection.execute(query).mappings():
-        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in row]
-        values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
-        statements.append(as_typed(connection.dialect, sa.insert(sa.table(table.name, *columns)).values(values)))
+def _restoring(connection: Connection, table: sa.Table, instances: Collection[str]) -> dict[str, list[str]]:
+    """Return the statements that restore a table's rows, by instance in lower case.
+
+    :raises Conflict: a row is of another instance, which the database takes for one of these
+    """
+    statements: dict[str, list[str]] = {}
+    for chunk in chunks(instances):
+        query = sa.select(sa.text("*")).select_from(table).where(table.c.instance_uuid.in_(chunk))
+        for row in connection.execute(query).mappings():
+            columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in row]
+            values = {name: sa.null() if value is None else sa.literal(value) for name, value in row.items()}
+            insertion = sa.insert(sa.table(table.name, *columns)).values(values)
+            statements.setdefault(row["instance_uuid"].lower(), []).append(as_typed(connection.dialect, insertion))
+    if strange := statements.keys() - {instance.lower() for instance in instances}:
+        raise Conflict(f"a row of {table.name} names the instance {min(strange)}, which the database takes for another")
     return statements
 
 

@@ -677,6 +677,30 @@ def test_an_instance_that_came_back_or_has_an_allocation_stays(
     assert left(cloud, lost) == lost[:2]
 
 
+@pytest.mark.parametrize("change", ["mapped to another cell", "unmarked", "requested again", "specified again"])
+def test_one_of_many_changes_between_proof_and_deletion(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    lost = astray(cloud, 4)
+    [where] = healer.sweep()
+    [finding] = healer.inspect(where)
+    proof = queries.read
+
+    def prove(*arguments: Any) -> Any:
+        facts = proof(*arguments)
+        CHANGES[change](cloud, lost[1])
+        return facts
+
+    monkeypatch.setattr(queries, "read", prove)
+    healed = healer.heal(finding)
+    assert left(cloud, lost) == [lost[1]]
+    assert not healed.complete
+    found = everything(cloud)
+    assert lost[1] in {row["instance_uuid"] for row in found["instance_mappings"]}
+    assert lost[1] in {row["instance_uuid"] for row in found["request_specs"]}
+    assert lost[1] not in healed.undo
+
+
 def test_an_instance_that_its_cell_has_is_no_part_of_a_range(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str
 ) -> None:
