@@ -67,6 +67,15 @@ class Handler(Plugin):
         :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before
         """
 
+    def inspect_alone(self, key: Key) -> Iterable[Finding]:
+        """Inspect a key right before its heal writes, by facts that are read now and for this key alone.
+
+        Override this method if :meth:`inspect` may share facts among keys. The findings may lack concerns.
+
+        :raises InFlight, Unavailable, Refused: as :meth:`inspect`
+        """
+        return self.inspect(key)
+
     def exempting_tag(self, finding: Finding) -> str:
         """Return which object of a finding has the tag :data:`EXEMPT_TAG`.
 
@@ -130,7 +139,7 @@ class Handler(Plugin):
             raise Refused(finding.refusal)
         if finding.problem not in (self.healable_problems if finding.healable else self.witnessed_problems):
             raise Refused(f"{self.name} does not heal the problem {finding.problem}")
-        for now in self.inspect(finding.key):
+        for now in self.inspect_alone(finding.key):
             if finding.same_as(now):
                 return now
         raise Conflict(f"{finding.key} is no longer as it was found")

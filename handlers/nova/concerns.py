@@ -6,14 +6,15 @@ its host and for its hypervisor's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Collection, Iterable
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from handlers.nova import queries
+from handlers.nova import queries, tables
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.former_nodes import former_nodes
 from handlers.nova.placement import Placement
 from handlers.nova.records import Instance
 
@@ -42,32 +43,70 @@ def of_instance(instance: Instance) -> frozenset[str]:
     return of_row(instance.uuid, instance.project_id, instance.host, instance.node)
 
 
-def of_providers(databases: NovaDatabases, placement: Placement, providers: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the compute nodes, live or deleted, to which these providers belong, and of the nodes' cells."""
-    roots: dict[str, str] = {}
-    names: set[str] = set()
-    for provider in sorted(providers):
-        if provider not in roots:
-            tree = placement.tree(provider)
-            roots |= {uuid: member.root for uuid, member in tree.items()}
-            names |= {member.name for uuid, member in tree.items() if uuid == member.root}
-    return named("host", *names) | of_nodes(databases, {*roots.values(), *providers})
+class OfProviders:
+    """Finds the concerns of providers: the compute nodes, live, deleted or archived, to which they belong, and their cells.
+
+    It reads them all on first use. Thread-safe.
+
+    :param expected: the providers to read together
+    """
+
+    def __init__(self, databases: NovaDatabases, placement: Placement, expected: Iterable[str]) -> None:
+        self._databases = databases
+        self._placement = placement
+        self._expected = frozenset(expected)
+        self._known: dict[str, frozenset[str]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, providers: Iterable[str]) -> frozenset[str]:
+        asked = frozenset(providers)
+        with self._lock:
+            if not asked <= self._known.keys():
+                self._read(sorted((asked | self._expected) - self._known.keys()))
+            return frozenset[str]().union(*(self._known[one] for one in asked))
+
+    def _read(self, providers: Collection[str]) -> None:
+        roots: dict[str, str] = {}
+        names: dict[str, str] = {}
+        for provider in providers:
+            if provider not in roots:
+                tree = self._placement.tree(provider)
+                roots |= {uuid: member.root for uuid, member in tree.items()}
+                names |= {uuid: member.name for uuid, member in tree.items() if uuid == member.root}
+        nodes = _nodes(self._databases, {*providers, *(roots[one] for one in providers if one in roots)})
+        for provider in providers:
+            root = roots.get(provider, provider)
+            found = (nodes.get(uuid.lower(), frozenset()) for uuid in (provider, root))
+            self._known[provider] = named("host", names.get(root)).union(*found)
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
     """Return the keys of the hosts and cells of compute nodes: live, deleted or archived."""
-    wanted = sorted(uuids)
-    if not wanted:
-        return frozenset()
-    found = databases.run_in_all(databases.host_cells(), lambda connection: _places(connection, wanted))
-    return frozenset[str]().union(
-        *(of_cell(cell) | named("host", *names) for cell, places in found.items() for names in places)
-    )
+    return frozenset[str]().union(*_nodes(databases, set(uuids)).values())
 
 
-def _places(connection: Connection, uuids: list[str]) -> list[tuple[str, str]]:
-    live = queries.compute_nodes_among(connection, "uuid", uuids)
-    return [
-        *((node.host, node.node) for node in live),
-        *((node.host, node.node) for node in former_nodes(connection, "uuid", uuids)),
-    ]
+def _nodes(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, frozenset[str]]:
+    """Return the concerns of compute nodes, by their uuid in lower case."""
+    if not uuids:
+        return {}
+    found = databases.run_in_all(databases.host_cells(), lambda connection: _places(connection, uuids))
+    keys: dict[str, frozenset[str]] = {}
+    for cell, places in found.items():
+        for uuid, *names in places:
+            keys[uuid] = keys.get(uuid, frozenset()) | of_cell(cell) | named("host", *names)
+    return keys
+
+
+def _places(connection: Connection, uuids: Collection[str]) -> list[tuple[str, str | None, str | None]]:
+    nodes, shadows = tables.compute_nodes.c, tables.shadow_compute_nodes.c
+    found: list[queries.Values] = []
+    for chunk in queries.chunks(uuids):
+        current, archived = queries.read_both(
+            connection,
+            sa.select(nodes.uuid, nodes.host, nodes.hypervisor_hostname).where(nodes.uuid.in_(chunk)),
+            sa.select(shadows.uuid, shadows.host, shadows.hypervisor_hostname).where(
+                shadows.uuid.in_(chunk), shadows.deleted != 0
+            ),
+        )
+        found += [*current, *archived]
+    return [(row["uuid"].lower(), row["host"], row["hypervisor_hostname"]) for row in found]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.base import EXEMPT_TAG, Finding
-from handlers.nova import tables
+from handlers.nova import queries, tables
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 
@@ -41,11 +41,14 @@ def _names(cell: Cell) -> set[str]:
 
 def _first(connection: Connection, servers: Collection[str]) -> str:
     tags, metadata = tables.tags.c, tables.instance_metadata.c
-    tagged = sa.select(tags.resource_id).where(tags.resource_id.in_(servers), tags.tag == EXEMPT_TAG)
-    if uuid := connection.execute(tagged.order_by(tags.resource_id).limit(1)).scalar():
-        return f"instance:{uuid} has the tag {EXEMPT_TAG}"
     mine = (metadata.instance_uuid.in_(servers), metadata.key == EXEMPT_TAG, metadata.deleted == 0)
-    described = sa.select(metadata.instance_uuid).where(*mine)
-    if uuid := connection.execute(described.order_by(metadata.instance_uuid).limit(1)).scalar():
-        return f"instance:{uuid} has the metadata {EXEMPT_TAG}"
+    tagged, described = queries.read_both(
+        connection,
+        sa.select(tags.resource_id).where(tags.resource_id.in_(servers), tags.tag == EXEMPT_TAG),
+        sa.select(metadata.instance_uuid).where(*mine),
+    )
+    if tagged:
+        return f"instance:{min(row['resource_id'] for row in tagged)} has the tag {EXEMPT_TAG}"
+    if described:
+        return f"instance:{min(row['instance_uuid'] for row in described)} has the metadata {EXEMPT_TAG}"
     return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -25,6 +27,8 @@ _AHEAD = 2
 GROUP = 25
 #: compute nodes that are looked up one by one before all providers are listed
 _SAMPLE = 3
+#: seconds for which a Placement that belongs to this Nova is not asked again: as long as a known schema is not read again
+OWN_FOR = 60.0
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
@@ -55,6 +59,28 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
         f"Placement knows none of Nova's {len(nodes)} compute nodes, so that it may be another cloud's or region's: "
         "set [openstack] region_name, or placement_endpoint_override"
     )
+
+
+class OwnPlacement:
+    """Remembers for :data:`OWN_FOR` seconds that Placement belongs to this Nova. Thread-safe.
+
+    The service catalog and the configuration decide which Placement answers, not the object that a heal changes. So the next
+    heals need not ask again, as they do not read the schemas again.
+    """
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        self._databases = databases
+        self._placement = placement
+        self._lock = threading.Lock()
+        self._seen_at = float("-inf")
+
+    def require(self) -> None:
+        """:raises Refused, Unavailable: as :func:`require_own_placement`"""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._seen_at >= OWN_FOR:
+                require_own_placement(self._databases, self._placement)
+                self._seen_at = now
 
 
 def live_instances(databases: NovaDatabases) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -117,6 +117,14 @@ class Placement:
             body["consumer_generation"],
             body.get("consumer_type"),
         )
+
+    def allocations(self, consumers: Collection[str]) -> dict[str, Allocation]:
+        """Return each consumer's allocation, by parallel requests."""
+        asked = sorted(set(consumers))
+        if len(asked) == 1:
+            return {asked[0]: self.allocation(asked[0])}
+        with request_id.pool(_AT_ONCE, "allocations") as pool:
+            return dict(zip(asked, pool.map(self.allocation, asked), strict=True))
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
         """Replace a consumer's allocation. Without resources, Placement forgets the consumer.

@@ -6,7 +6,7 @@ Each function runs in a transaction, and may run twice. Ages are seconds by the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,12 +19,41 @@ COMPUTE = "nova-compute"
 CHUNK = 500
 NOW = utcnow().label("now")
 
+#: a row's values by column name
+Values = Mapping[str, Any] | sa.RowMapping
+
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
     """Yield the values, sorted and distinct, in lists that each fit into one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
+
+
+def read_both(
+    connection: Connection, first: sa.Select[Any], second: sa.Select[Any]
+) -> tuple[list[Values], list[Values]]:
+    """Run two queries as one statement, which reads at one moment; return the rows of each.
+
+    Rows have NULL in the columns of the other query. So no column mixes texts of two tables, whose collations may differ.
+    """
+    queries = (first, second)
+    parts = [
+        query.with_only_columns(
+            sa.literal_column(str(mine), sa.Integer).label("part"),
+            *(
+                (column if part == mine else sa.type_coerce(sa.null(), column.type)).label(f"{part}_{name}")
+                for part, one in enumerate(queries)
+                for name, column in one.selected_columns.items()
+            ),
+        )
+        for mine, query in enumerate(queries)
+    ]
+    found: tuple[list[Values], list[Values]] = [], []
+    for row in connection.execute(sa.union_all(*parts)).mappings():
+        names = queries[row["part"]].selected_columns.keys()
+        found[row["part"]].append({name: row[f"{row['part']}_{name}"] for name in names})
+    return found
 
 
 # nova_api
@@ -90,16 +119,27 @@ def build_requests(connection: Connection, instances: Collection[str]) -> set[st
 
 def scheduling(connection: Connection, instance: str) -> tuple[bool, records.InstanceMapping | None]:
     """Return whether an instance has a build request, and its mapping. One statement reads both at one moment."""
+    requested, mappings = schedulings(connection, [instance])
+    return bool(requested), mappings[0] if mappings else None
+
+
+def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set[str], list[records.InstanceMapping]]:
+    """Return the instances that have a build request, and all mappings. One statement reads both at one moment."""
     requests, c = tables.build_requests.c, tables.instance_mappings.c
-    requested = sa.exists().where(requests.instance_uuid == instance).label("requested")
-    always = sa.select(sa.literal(1).label("one")).subquery()
-    query = sa.select(requested, c.instance_uuid, c.cell_id, c.queued_for_delete).select_from(
-        always.outerjoin(tables.instance_mappings, c.instance_uuid == instance)
-    )
-    row = connection.execute(query).one()
-    if row.instance_uuid is None:
-        return bool(row.requested), None
-    return bool(row.requested), records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
+    requested: set[str] = set()
+    mappings: list[records.InstanceMapping] = []
+    for chunk in chunks(instances):
+        built, mapped = read_both(
+            connection,
+            sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk)),
+            sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid.in_(chunk)),
+        )
+        requested |= {row["instance_uuid"] for row in built}
+        mappings += [
+            records.InstanceMapping(row["instance_uuid"], row["cell_id"], bool(row["queued_for_delete"]))
+            for row in mapped
+        ]
+    return requested, mappings
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
@@ -206,25 +246,54 @@ def instance(connection: Connection, uuid: str) -> records.Instance | None:
 
 def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
     """Return these instances, even if deleted or hidden."""
+    return [
+        _instance(connection, row)
+        for chunk in chunks(uuids)
+        for row in connection.execute(_select_instances(chunk)).mappings()
+    ]
+
+
+def instances_and_migrations(
+    connection: Connection, consumers: Collection[str]
+) -> tuple[list[records.Instance], list[records.Migration]]:
+    """Return the instances among these consumers; and the migrations that are, or whose instances are, among them, youngest
+    first. Deleted rows count.
+    """
+    c = tables.migrations.c
+    found: list[records.Instance] = []
+    moves: list[Values] = []
+    for chunk in chunks(consumers):
+        about = _select_migrations(sa.or_(c.uuid.in_(chunk), c.instance_uuid.in_(chunk)))
+        rows, some = read_both(connection, _select_instances(chunk), about)
+        found += [_instance(connection, row) for row in rows]
+        moves += some
+    ordered = sorted(moves, key=lambda row: int(row["id"]), reverse=True)
+    return found, [_migration(connection, row) for row in ordered]
+
+
+def _select_instances(uuids: Collection[str]) -> sa.Select[Any]:
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.node, c.vm_state, c.task_state, c.deleted, c.hidden)
-    query = sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW)
-    return [
-        records.Instance(
-            row.uuid,
-            row.project_id,
-            row.user_id,
-            row.host,
-            row.node,
-            row.vm_state,
-            row.task_state,
-            bool(row.deleted),
-            bool(row.hidden),
-            seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
-        )
-        for chunk in chunks(uuids)
-        for row in connection.execute(query.where(c.uuid.in_(chunk)))
-    ]
+    return sa.select(*columns, c.created_at, c.updated_at, c.deleted_at, NOW).where(c.uuid.in_(uuids))
+
+
+def _instance(connection: Connection, row: Values) -> records.Instance:
+    return records.Instance(
+        row["uuid"],
+        row["project_id"],
+        row["user_id"],
+        row["host"],
+        row["node"],
+        row["vm_state"],
+        row["task_state"],
+        bool(row["deleted"]),
+        bool(row["hidden"]),
+        _age(connection, row),
+    )
+
+
+def _age(connection: Connection, row: Values) -> float:
+    return seconds_since(connection, row["now"], row["created_at"], row["updated_at"], row["deleted_at"])
 
 
 def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
@@ -239,56 +308,38 @@ def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]
 
 
 def migration(connection: Connection, uuid: str) -> records.Migration | None:
-    found = _migrations(connection, tables.migrations, tables.migrations.c.uuid == uuid)
+    found = _migrations(connection, tables.migrations.c.uuid == uuid)
     return found[0] if found else None
-
-
-def migrations_about(connection: Connection, consumer: str) -> list[records.Migration]:
-    """Return the migration with this uuid, or all migrations of the instance with this uuid, youngest first."""
-    c = tables.migrations.c
-    return _migrations(connection, tables.migrations, sa.or_(c.uuid == consumer, c.instance_uuid == consumer))
 
 
 def migrations_of(connection: Connection, *instances: str) -> list[records.Migration]:
     """Return all migrations of these instances, youngest first, including deleted ones."""
+    return _migrations(connection, tables.migrations.c.instance_uuid.in_(instances))
+
+
+def _migrations(connection: Connection, where: sa.ColumnElement[bool]) -> list[records.Migration]:
+    query = _select_migrations(where).order_by(tables.migrations.c.id.desc())
+    return [_migration(connection, row) for row in connection.execute(query).mappings()]
+
+
+def _select_migrations(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     c = tables.migrations.c
-    return _migrations(connection, tables.migrations, c.instance_uuid.in_(instances))
+    places = (c.source_compute, c.source_node, c.dest_compute, c.dest_node)
+    times = (c.created_at, c.updated_at, c.deleted_at, NOW)
+    return sa.select(c.id, c.uuid, c.instance_uuid, c.status, c.migration_type, *places, c.deleted, *times).where(where)
 
 
-def _migrations(connection: Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> list[records.Migration]:
-    c = table.c
-    query = (
-        sa.select(
-            c.uuid,
-            c.instance_uuid,
-            c.status,
-            c.migration_type,
-            c.source_compute,
-            c.source_node,
-            c.dest_compute,
-            c.dest_node,
-            c.deleted,
-            c.created_at,
-            c.updated_at,
-            c.deleted_at,
-            NOW,
-        )
-        .where(where)
-        .order_by(c.id.desc())
+def _migration(connection: Connection, row: Values) -> records.Migration:
+    return records.Migration(
+        row["uuid"],
+        row["instance_uuid"],
+        row["status"],
+        row["migration_type"],
+        (row["source_compute"], row["source_node"]),
+        (row["dest_compute"], row["dest_node"]),
+        bool(row["deleted"]),
+        _age(connection, row),
     )
-    return [
-        records.Migration(
-            row.uuid,
-            row.instance_uuid,
-            row.status,
-            row.migration_type,
-            (row.source_compute, row.source_node),
-            (row.dest_compute, row.dest_node),
-            bool(row.deleted),
-            seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
-        )
-        for row in connection.execute(query)
-    ]
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:

@@ -100,6 +100,34 @@ def test_every_query_runs(engine: sa.Engine, database: Database) -> None:
     assert aggregate.hosts == {"a"}
 
 
+def test_two_queries_run_as_one_statement(engine: sa.Engine, database: Database) -> None:
+    add(engine, tables.cell_mappings, id=1, uuid=str(uuid.uuid4()))
+    add(engine, tables.build_requests, instance_uuid="b", project_id="p")
+    for mapped, cell_id in (("u", None), ("i", 1)):
+        add(engine, tables.instance_mappings, instance_uuid=mapped, project_id="p", cell_id=cell_id)
+    add(engine, tables.instances, uuid="i", host="a", hidden=True, created_at=ago(hours=2), updated_at=ago(minutes=5))
+    for number, move in ((1, "old"), (2, "young")):
+        times = {"created_at": ago(minutes=9), "deleted": number}
+        add(engine, tables.migrations, id=number, uuid=move, instance_uuid="i", migration_type="resize", **times)
+    requested, mappings = database.run(lambda connection: queries.schedulings(connection, {"b", "u", "i", "nobody"}))
+    assert (requested, {one.instance_uuid: one.cell_id for one in mappings}) == ({"b"}, {"i": 1, "u": None})
+    [instance], moves = database.run(lambda connection: queries.instances_and_migrations(connection, {"i", "old"}))
+    assert (instance.uuid, instance.host, instance.node, instance.deleted, instance.hidden) == (
+        "i",
+        "a",
+        None,
+        False,
+        True,
+    )
+    assert instance.age == pytest.approx(300, abs=5)
+    assert [(move.uuid, move.kind, move.deleted) for move in moves] == [
+        ("young", "resize", True),
+        ("old", "resize", True),
+    ]
+    assert moves[0].age == pytest.approx(540, abs=5)
+    assert database.run(lambda connection: queries.instances_and_migrations(connection, {"nobody"})) == ([], [])
+
+
 def test_only_one_of_two_maps_a_host(engine: sa.Engine, database: Database) -> None:
     add(engine, tables.cell_mappings, id=1, uuid=str(uuid.uuid4()))
     outcomes: list[str] = []

@@ -22,7 +22,8 @@ instance's ports to its host.
 - If our write comes between the scheduler's read of g and the scheduler's write, the build or migration fails. This can
   happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree, because a replicated database may lag.
+- Two inspections, five seconds apart, must agree, because a replicated database may lag. Suspects of a sweep share their facts.
+  Right before the write, the handler reads those of the consumer alone again.
 - Nova gets 10 s after a deletion and 60 s after another change to release the resources itself.
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
@@ -38,9 +39,8 @@ Sources: ``nova/cmd/manage.py`` (audit), ``nova/scheduler/client/report.py``, ``
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
 
@@ -50,14 +50,15 @@ from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Tr
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import queries as instance_queries
 from handlers.nova.allocations.consumers import Problem, Take, TakeIfWitnessed
-from handlers.nova.allocations.excess_facts import Judge, Judged
+from handlers.nova.allocations.excess_facts import Judge, Judged, Look
 from handlers.nova.allocations.nested import Nested
 from handlers.nova.allocations.placement_cache import RecentPlacement
+from handlers.nova.allocations.shared_looks import CHUNK, SharedLooks
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.nodes import in_groups, live_instances, live_nodes, read_ahead, require_own_placement
+from handlers.nova.nodes import OwnPlacement, in_groups, live_instances, live_nodes, read_ahead
 from handlers.nova.placement import Allocation, ConsumersOf, Held, Placement, plain, replacing
 from handlers.nova.records import ComputeNode
 from handlers.nova.verdicts import Report, Wait, findings_or_wait
@@ -145,8 +146,9 @@ class AuditAllocations(PlacementHandler):
     requires = ("placement", "nova_api")
     cost = (
         "One request to Placement per compute node, as many for nested and sharing providers, and a query per 25 nodes; for "
-        "consumers that no cell knows one scan of the shadow tables per sweep. Ten minutes is fine for hundreds of nodes, an "
-        "hour for thousands. Neutron gets one request for each moved instance with resources of another node."
+        "consumers that no cell knows one scan of the shadow tables per sweep. Each suspect costs three requests to "
+        "Placement, and fifty share a query per database. Ten minutes is fine for hundreds of nodes, an hour for thousands. "
+        "Neutron gets one request for each moved instance with resources of another node."
     )
     roles = Roles((PLACEMENT, PORTS))
 
@@ -158,6 +160,8 @@ class AuditAllocations(PlacementHandler):
         self._archive = Archive(databases)
         self._nested = Nested(placement)
         self._judge = Judge(databases, placement, self._archive, network)
+        self._looks = SharedLooks(self._judge.look)
+        self._own_placement = OwnPlacement(databases, placement)
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -169,11 +173,44 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        consumers = self._suspects_of_host(key.id) if key.kind == "host" else [key.id]
-        judged = [one for consumer in consumers for one in self._judge.judge(consumer)]
+        if key.kind == "host":
+            return self._inspect_together(key, self._suspects_of_host(key.id))
+        return self._inspect_shared(key) or self._inspect_together(key, [key.id])
+
+    def inspect_alone(self, key: Key) -> Iterable[Finding]:
+        judged = list(self._judge.judge(self._judge.look([key.id]), key.id))
         findings = [finding for one in judged if (finding := _finding(key, one)) is not None]
-        waits = [one.verdict for one in judged if isinstance(one.verdict, Wait)]
+        return findings_or_wait(findings, _waits(judged))
+
+    def _inspect_shared(self, key: Key) -> Iterable[Finding]:
+        """Return the findings of a shared look, if there is one.
+
+        Only a finding may rest on it, which a second inspection and the heal must confirm. Every other verdict needs a look of
+        its own: an event after the shared look may have led to this inspection.
+        """
+        taken = self._looks.take(key.id)
+        if taken is None:
+            return []
+        findings, _ = self._judged(key, taken.look, [key.id])
+        if findings and not taken.again:
+            self._looks.expect_again(key.id, taken.look.began + self.confirm_after)
+        return findings
+
+    def _inspect_together(self, key: Key, consumers: Sequence[str]) -> Iterable[Finding]:
+        findings: list[Finding] = []
+        waits: list[Wait] = []
+        for start in range(0, len(consumers), CHUNK):
+            chunk = consumers[start : start + CHUNK]
+            found, more = self._judged(key, self._judge.look(chunk), chunk)
+            findings += found
+            waits += more
         return findings_or_wait(findings, waits)
+
+    def _judged(self, key: Key, look: Look, consumers: Iterable[str]) -> tuple[list[Finding], list[Wait]]:
+        judged = [one for consumer in consumers for one in self._judge.judge(look, consumer)]
+        found = [(one, finding) for one in judged if (finding := _finding(key, one)) is not None]
+        findings = [replace(finding, concerns=self._judge.concerns(look, one)) for one, finding in found]
+        return findings, _waits(judged)
 
     def sweep(self) -> Iterator[Key]:
         return self.sweep_cells(self._databases.host_cells())
@@ -204,9 +241,9 @@ class AuditAllocations(PlacementHandler):
 
     def heal(self, finding: Finding) -> Healed:
         self._databases.require_known_schema()
-        require_own_placement(self._databases, self._placement)
+        self._own_placement.require()
         # a key of a host stands for many consumers: this one alone is proved
-        alone = dataclasses.replace(finding, key=Key("consumer", finding.evidence["consumer"]))
+        alone = replace(finding, key=Key("consumer", finding.evidence["consumer"]))
         proved = self.prove_again(alone).evidence
         allocation, keep = Evidence.allocation_of(proved), proved["keep"]
         self._placement.replace_allocation(allocation, keep)
@@ -288,7 +325,13 @@ class AuditAllocations(PlacementHandler):
                 self._databases.cells(), lambda connection: queries.known_consumers(connection, suspects)
             )
             self._archive.among(suspects.difference(*found.values()))
-        return [Key("consumer", suspect) for suspect in sorted(suspects)]
+        ordered = sorted(suspects)
+        self._looks.expect(ordered)
+        return [Key("consumer", suspect) for suspect in ordered]
+
+
+def _waits(judged: Iterable[Judged]) -> list[Wait]:
+    return [one.verdict for one in judged if isinstance(one.verdict, Wait)]
 
 
 def _finding(key: Key, judged: Judged) -> Finding | None:
@@ -312,6 +355,5 @@ def _finding(key: Key, judged: Judged) -> Finding | None:
         refusal,
         undo=undo,
         plan=plan,
-        concerns=judged.concerns,
         approvable=isinstance(judged.verdict, TakeIfWitnessed),
     )

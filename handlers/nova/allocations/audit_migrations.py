@@ -155,12 +155,13 @@ class AuditMigrations(PlacementHandler):
         )
 
     def _swaps(self, instance: str) -> list[Swap]:
-        own, *moves = self._judge.judge(instance)
+        look = self._judge.look([instance])
+        own, *moves = self._judge.judge(look, instance)
         waits = [one.verdict for one in moves if isinstance(one.verdict, Wait)]
         if waits:
             raise soonest(waits)
         return [
-            Swap(one.allocation, own.allocation, one.verdict, one.concerns)
+            Swap(one.allocation, own.allocation, one.verdict, self._judge.concerns(look, one))
             for one in moves
             if isinstance(one.verdict, Move)
         ]

@@ -1,18 +1,23 @@
-"""Reads the facts about a consumer of Placement: first its allocation, then the databases, last the ports."""
+"""Reads the facts about consumers of Placement: first their allocations, then the databases, last the ports.
+
+A :class:`Look` reads allocations and rows of several consumers together: one statement for nova_api, and one for each cell.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
 from handlers.access.neutron import Network
+from handlers.base import Refused
 from handlers.nova import concerns, queries
 from handlers.nova.allocations import entitlement, moves
 from handlers.nova.allocations import queries as instance_queries
-from handlers.nova.allocations.consumers import Facts, Located, Move, Take, TakeIfWitnessed, Verdict
+from handlers.nova.allocations.consumers import Facts, Located, Verdict
 from handlers.nova.allocations.entitlement import Unbuildable
 from handlers.nova.allocations.excess_rules import decide, needs_bindings, unless_unattested
 from handlers.nova.archived_consumers import Archive
@@ -21,7 +26,6 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import known_places
 from handlers.nova.placement import Allocation, Placement
 from handlers.nova.records import Instance, InstanceMapping, Migration
-from handlers.nova.verdicts import Report
 
 #: how many migrations of an instance are judged as consumers, youngest first
 MIGRATIONS = 5
@@ -41,21 +45,36 @@ class _Seen:
     cells: Mapping[Cell, _Rows]
 
     @property
+    def migration(self) -> Migration | None:
+        """The consumer, if it is a migration."""
+        return next((rows.migration for rows in self.cells.values() if rows.migration is not None), None)
+
+    @property
     def live(self) -> list[tuple[Cell, Instance]]:
         found = ((cell, rows.instance) for cell, rows in self.cells.items())
         return [(cell, row) for cell, row in found if row is not None and not row.deleted]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """An allocation and the verdict on it.
+class Look:
+    """What Placement and the databases held about some consumers, and about the instances of those that are migrations.
 
-    :param concerns: the finding's concerns; empty without a finding
+    :param began: monotonic time before the first read
     """
+
+    began: float
+    allocations: Mapping[str, Allocation]
+    seen: Mapping[str, _Seen]
+    providers: concerns.OfProviders
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An allocation, the verdict on it, and its facts."""
 
     allocation: Allocation
     verdict: Verdict
-    concerns: frozenset[str]
+    facts: Facts
 
 
 class Judge:
@@ -67,14 +86,34 @@ class Judge:
         self._archive = archive
         self._network = network
 
-    def judge(self, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer. For an instance, also yield those on the instance's last ended migrations."""
-        for facts in self._all_facts(consumer):
-            verdict = self._decide(facts)
-            found = (
-                self._concerns(facts) if isinstance(verdict, Take | TakeIfWitnessed | Move | Report) else frozenset()
-            )
-            yield Judged(facts.allocation, verdict, found)
+    def look(self, consumers: Collection[str]) -> Look:
+        """Read the allocations and the rows of consumers.
+
+        :raises Unavailable: if Placement, nova_api or a cell does not answer
+        """
+        began = time.monotonic()
+        allocations, seen = self._read(consumers)
+        moves = [move for one in seen.values() if (move := one.migration) is not None]
+        if owners := {move.instance_uuid for move in moves if move.instance_uuid} - seen.keys():
+            more = self._read(owners)
+            allocations, seen = allocations | more[0], seen | more[1]
+        held = (provider for one in allocations.values() for provider in one.providers)
+        return Look(began, allocations, seen, concerns.OfProviders(self._databases, self._placement, held))
+
+    def judge(self, look: Look, consumer: str) -> Iterator[Judged]:
+        """Yield the verdict on a consumer of a look. For an instance, also yield those on its last ended migrations."""
+        for facts in self._all_facts(look, consumer):
+            yield Judged(facts.allocation, self._decide(facts), facts)
+
+    def concerns(self, look: Look, judged: Judged) -> frozenset[str]:
+        """Return the concerns of a finding about a consumer of a look."""
+        facts, held = judged.facts, judged.allocation
+        archived = (
+            self._archive.among({held.consumer}).get(held.consumer, frozenset()) if facts.archived else frozenset()
+        )
+        own = concerns.of_consumers(held.consumer) | concerns.named("project", held.project_id)
+        hosts = look.providers.of([*held.providers, *facts.own])
+        return own.union(archived, hosts, *(row.concerns for row in facts.rows))
 
     def _decide(self, facts: Facts) -> Verdict:
         verdict = decide(facts)
@@ -84,14 +123,12 @@ class Judge:
         bound = frozenset(self._databases.host_names.normal(port.host) for port in ports if port.host)
         return unless_unattested(verdict, facts.here, bound)
 
-    def _all_facts(self, consumer: str) -> Iterator[Facts]:
-        allocation = self._placement.allocation(consumer)
-        seen = self._read(consumer)
-        migration = next((rows.migration for rows in seen.cells.values() if rows.migration is not None), None)
+    def _all_facts(self, look: Look, consumer: str) -> Iterator[Facts]:
+        allocation, seen = look.allocations[consumer], look.seen[consumer]
+        migration = seen.migration
         if migration is not None:
             owner = migration.instance_uuid or consumer
-            own = self._placement.allocation(owner)
-            owners = self._read(owner)
+            own, owners = look.allocations[owner], look.seen[owner]
             yield self._facts_of_migration(self._facts(own, owners), owners, allocation, migration)
             return
         facts = self._facts(allocation, seen)
@@ -103,23 +140,26 @@ class Judge:
                 other = self._placement.allocation(move.uuid)
                 yield self._facts_of_migration(facts, seen, other, move)
 
-    def _concerns(self, facts: Facts) -> frozenset[str]:
-        held = facts.allocation
-        archived = (
-            self._archive.among({held.consumer}).get(held.consumer, frozenset()) if facts.archived else frozenset()
-        )
-        own = concerns.of_consumers(held.consumer) | concerns.named("project", held.project_id)
-        hosts = concerns.of_providers(self._databases, self._placement, [*held.providers, *facts.own])
-        return own.union(archived, hosts, *(row.concerns for row in facts.rows))
+    def _read(self, consumers: Collection[str]) -> tuple[dict[str, Allocation], dict[str, _Seen]]:
+        """Return the allocations of consumers, and the rows about them in nova_api and in every cell.
 
-    def _read(self, consumer: str) -> _Seen:
-        """Return the rows about a consumer in nova_api and in every cell.
-
-        nova_api is read first, so an instance that moves between two cells is found in at least one cell.
+        Placement is read first, so an allocation that is made later changes the generation. nova_api is read before the cells,
+        so an instance that moves between two cells is found in at least one cell.
         """
-        building, mapping = self._databases.api.run(lambda connection: queries.scheduling(connection, consumer))
-        cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumer))
-        return _Seen(building, mapping, cells)
+        uuids = {consumer: consumer.lower() for consumer in consumers}
+        if len(set(uuids.values())) < len(uuids):
+            raise Refused("the uuids of two consumers differ only in the case of letters; inspect each consumer alone")
+        allocations = self._placement.allocations(consumers)
+        requested, mappings = self._databases.api.run(lambda connection: queries.schedulings(connection, consumers))
+        cells = self._databases.run_in_all(self._databases.cells(), lambda connection: _rows(connection, consumers))
+        building = {one.lower() for one in requested}
+        mapped = {one.instance_uuid.lower(): one for one in mappings}
+        _require_among({*building, *mapped}, uuids.values())
+        seen = {
+            consumer: _Seen(uuid in building, mapped.get(uuid), {cell: rows[uuid] for cell, rows in cells.items()})
+            for consumer, uuid in uuids.items()
+        }
+        return allocations, seen
 
     def _facts(self, allocation: Allocation, seen: _Seen) -> Facts:
         rows = tuple(located(cell, found.instance) for cell, found in seen.cells.items() if found.instance is not None)
@@ -175,11 +215,30 @@ def located(cell: Cell, instance: Instance) -> Located:
     return Located(instance, cell.id, cell.is_cell0, concerns.of_instance(instance) | concerns.of_cell(cell))
 
 
-def _rows(connection: Connection, consumer: str) -> _Rows:
-    found = queries.migrations_about(connection, consumer)
-    itself = [move for move in found if (move.uuid or "").lower() == consumer.lower()]
-    return _Rows(
-        itself[0] if itself else None,
-        queries.instance(connection, consumer),
-        [move for move in found if move not in itself],
-    )
+def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows]:
+    """Return the rows about each consumer, by its uuid in lower case."""
+    found, moves = queries.instances_and_migrations(connection, consumers)
+    asked = {consumer.lower() for consumer in consumers}
+    instances = {row.uuid.lower(): row for row in found}
+    itself: dict[str, Migration] = {}
+    own: dict[str, list[Migration]] = {}
+    for move in moves:
+        uuid, owner = (move.uuid or "").lower(), (move.instance_uuid or "").lower()
+        if uuid in asked:
+            itself.setdefault(uuid, move)
+        elif owner in asked:
+            own.setdefault(owner, []).append(move)
+        else:
+            raise _strange(uuid)
+    _require_among(instances, asked)
+    return {uuid: _Rows(itself.get(uuid), instances.get(uuid), own.get(uuid, ())) for uuid in asked}
+
+
+def _require_among(uuids: Collection[str], asked: Collection[str]) -> None:
+    """Refuse a verdict if a row belongs to none of the consumers: it may contradict the drift of one of them."""
+    if unasked := set(uuids) - set(asked):
+        raise _strange(min(unasked))
+
+
+def _strange(uuid: str) -> Refused:
+    return Refused(f"a database returns a row of {uuid}, which it takes for one of the consumers; compare both uuids")

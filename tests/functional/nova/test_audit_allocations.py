@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.access.database import Database
-from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
-from handlers.nova import tables
+from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
+from handlers.nova import nodes, queries, tables
+from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
@@ -698,3 +700,127 @@ def test_a_sweep_scans_the_archive_once_for_all(
     for server in servers:
         heal_all(audit, key(server))
     assert [size for size in scans if size] == [5]
+
+
+# looks that inspections share
+
+
+def orphan(cloud: NovaSimulation) -> str:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    return server
+
+
+def test_a_shared_look_gives_the_findings_of_a_look_at_one_consumer(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, resources: Resources
+) -> None:
+    deleted, archived = orphan(cloud), orphan(cloud)
+    archive(cloud, "cell1", archived)
+    with cloud.ago(**LONG):
+        moved, confirmed = cloud.boot("a"), cloud.boot("a")
+        cloud.evacuate(moved, "b")
+        bind(neutron, moved, "b")
+        migration = cloud.start_migration(confirmed, "b")
+        cloud.finish_migration(migration)
+        cloud.confirm_migration(migration, leak_allocation=True)
+        elsewhere = cloud.boot("c")
+        cloud.delete(elsewhere, leak_allocation=True)
+        unscheduled = cloud.request()
+        cloud.claim(unscheduled, "a")
+        cloud.create_instance(unscheduled, "cell0")
+        cloud.map_instance(unscheduled, "cell0")
+        cloud.set_instance(unscheduled, vm_state="error", task_state=None)
+    unknown = str(uuid.uuid4())
+    cloud.hold(unknown, {cloud.node("a").uuid: {"VCPU": 1}})
+    keys = list(audit.sweep())
+    assert {one.id for one in keys} == {deleted, archived, moved, migration, elsewhere, unscheduled, unknown}
+    no_sweep = AuditAllocations.from_resources(resources)
+    for one in keys:
+        [shared], [alone] = audit.inspect(one), no_sweep.inspect(one)
+        assert shared == alone
+        [proved] = audit.inspect_alone(one)
+        assert shared.same_as(proved)
+
+
+def test_a_finding_of_a_shared_look_is_proved_again_before_the_write(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cell is restored after the look that both inspections share."""
+    monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    orphans = {orphan(cloud), orphan(cloud)}
+    first, second = audit.sweep()
+    assert {first.id, second.id} == orphans
+    assert audit.inspect(first)
+    with cloud.ago(**LONG):
+        cloud.set_instance(second.id, deleted=0, vm_state="active")
+    held = cloud.allocation(second.id)
+    [finding] = audit.inspect(second)
+    with pytest.raises(Conflict):
+        audit.heal(finding)
+    assert cloud.allocation(second.id) == held
+
+
+def test_only_a_finding_rests_on_a_shared_look(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event after the look leads to an inspection, which must see what the event announced."""
+    monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    orphans = {orphan(cloud), orphan(cloud)}
+    first, second = audit.sweep()
+    assert {first.id, second.id} == orphans
+    cloud.set_instance(second.id, deleted=0, vm_state="active")
+    assert audit.inspect(first)
+    with cloud.ago(**LONG):
+        cloud.delete(second.id, leak_allocation=True)
+    [finding] = audit.inspect(second)
+    assert finding.problem == "instance-deleted"
+
+
+@pytest.mark.parametrize(
+    ("mark", "column"), [("vm_state", "uuid"), ("migration_type", "instance_uuid"), ("cell_id", "instance_uuid")]
+)
+def test_a_row_of_another_uuid_ends_the_inspection(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch, mark: str, column: str
+) -> None:
+    """A database that compares uuids otherwise returns, under another name, a live row that contradicts the drift."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.confirm_migration(cloud.start_migration(server, "b"))
+    read_both = queries.read_both
+
+    def renamed(*arguments: Any) -> Any:
+        return tuple(
+            [{**row, column: f"{row[column]}-"} if mark in row else row for row in rows]
+            for rows in read_both(*arguments)
+        )
+
+    monkeypatch.setattr(queries, "read_both", renamed)
+    with pytest.raises(Refused, match="which it takes for one of the consumers"):
+        audit.inspect(key(server))
+
+
+def test_no_look_mixes_uuids_that_differ_only_in_the_case_of_letters(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    """For PostgreSQL these are two consumers, and the rows of one prove nothing about the other."""
+    server = orphan(cloud)
+    with pytest.raises(Refused, match="differ only in the case"):
+        audit._judge.look([server, server.upper()])
+
+
+def test_whose_placement_it_is_stays_known_for_a_minute(
+    cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = [orphan(cloud) for _ in range(3)]
+    first, second, third = (finding for server in servers for finding in audit.inspect(key(server)))
+    audit.heal(first)
+    for engine in cloud.cells.values():
+        with engine.begin() as connection:
+            strange = {"uuid": tables.compute_nodes.c.uuid.concat("-")}
+            connection.execute(sa.update(tables.compute_nodes).values(strange))
+    audit.heal(second)
+    monkeypatch.setattr(nodes, "OWN_FOR", 0.0)
+    with pytest.raises(Refused, match="knows none of Nova's 3 compute nodes"):
+        audit.heal(third)
+    assert [bool(cloud.allocation(server)) for server in servers] == [False, False, True]

@@ -1,0 +1,130 @@
+"""Shares one look at the suspects of a sweep among their inspections.
+
+A sweep lists suspects, and workers soon inspect them one by one. The first of these inspections reads the facts about the next
+suspects too, and their inspections use these facts within :data:`FRESH` seconds. A suspect's second inspection shares a look
+in the same way. That look begins at least ``confirm_after`` seconds after the first one began, as two inspections without
+sharing do.
+
+No write relies on a shared look: right before it, the heal looks at its consumer alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from handlers.base import HandlerError
+from handlers.nova.allocations.excess_facts import Look
+
+#: consumers of one look
+CHUNK = 50
+#: seconds from the beginning of a look to the last inspection that uses it
+FRESH = 5.0
+#: seconds for which an inspection is expected; another replica may have made it
+EXPECTED = 120.0
+#: consumers that are expected at most
+_MOST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """:param due: monotonic time before which no look may begin"""
+
+    due: float
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    look: Future[Look]
+    began: float
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A look for one inspection.
+
+    :param again: whether it serves the second inspection
+    """
+
+    look: Look
+    again: bool
+
+
+class SharedLooks:
+    """Thread-safe.
+
+    :param read: looks at several consumers
+    """
+
+    def __init__(self, read: Callable[[Sequence[str]], Look], clock: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._expected: dict[str, _Expected] = {}
+        self._shared: dict[str, _Shared] = {}
+
+    def expect(self, consumers: Iterable[str]) -> None:
+        """Expect the first inspections of a sweep's suspects."""
+        now = self._clock()
+        with self._lock:
+            for one in consumers:
+                self._expect(one, _Expected(now, again=False))
+
+    def expect_again(self, consumer: str, due: float) -> None:
+        """Expect the second inspection of a suspect.
+
+        :param due: monotonic time before which its look must not begin
+        """
+        with self._lock:
+            self._expect(consumer, _Expected(due, again=True))
+
+    def take(self, consumer: str) -> Taken | None:
+        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. Use each look once."""
+        now = self._clock()
+        with self._lock:
+            mine = self._shared.pop(consumer, None)
+            chunk = self._chunk(consumer, now) if mine is None else []
+            if chunk:
+                shared: Future[Look] = Future()
+                looks = {one: _Shared(shared, now, self._expected.pop(one).again) for one in chunk}
+                mine = looks.pop(consumer)
+                self._shared |= looks
+        if mine is None:
+            return None
+        if chunk:
+            self._look(mine.look, chunk)
+        try:
+            look = mine.look.result()
+        except HandlerError:
+            return None
+        return Taken(look, mine.again) if self._clock() - look.began <= FRESH else None
+
+    def _look(self, future: Future[Look], chunk: Sequence[str]) -> None:
+        try:
+            future.set_result(self._read(chunk))
+        except BaseException as error:
+            future.set_exception(error)
+            if not isinstance(error, HandlerError):
+                raise
+
+    def _chunk(self, consumer: str, now: float) -> list[str]:
+        """Return an expected consumer, which is due because its inspection runs, and others that are due."""
+        self._forget(now)
+        if consumer not in self._expected:
+            return []
+        others = (one for one, other in self._expected.items() if one != consumer and other.due <= now)
+        return [consumer, *(one for one, _ in zip(others, range(CHUNK - 1), strict=False))]
+
+    def _expect(self, consumer: str, expected: _Expected) -> None:
+        self._expected.pop(consumer, None)
+        if len(self._expected) < _MOST:
+            self._expected[consumer] = expected
+
+    def _forget(self, now: float) -> None:
+        self._expected = {one: other for one, other in self._expected.items() if now - other.due <= EXPECTED}
+        self._shared = {one: other for one, other in self._shared.items() if now - other.began <= FRESH}

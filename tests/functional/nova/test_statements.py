@@ -1,0 +1,98 @@
+"""How many statements a heal of many objects costs Nova's databases. Run with ``-s`` to see each of them."""
+
+from __future__ import annotations
+
+import math
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from handlers.base import Resources
+from handlers.nova import clocks, database, tables
+from handlers.nova.allocations import shared_looks
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.world import add_archived, long_ago
+from tests.statements import counted, of_nova, table
+
+ORPHANS = 50
+MAPPINGS = 60
+CELLS = ("cell0", "cell1", "cell2")
+
+
+@pytest.fixture(autouse=True)
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let counts not depend on the speed of the machine."""
+    monkeypatch.setattr(database, "CELLS_TTL", math.inf)
+    monkeypatch.setattr(clocks, "APART", (math.inf, math.inf))
+    monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    monkeypatch.setattr(AuditAllocations, "confirm_after", 0.0)
+
+
+def orphans_of(cloud: NovaSimulation, number: int) -> set[str]:
+    with cloud.ago(hours=1):
+        cloud.add_compute("a", "cell1")
+        cloud.add_compute("b", "cell2")
+        servers = {cloud.boot("ab"[one % 2]) for one in range(number)}
+        for server in servers:
+            cloud.delete(server, leak_allocation=True)
+    return servers
+
+
+def test_orphans_are_judged_together_and_healed_one_by_one(cloud: NovaSimulation, resources: Resources) -> None:
+    orphans = orphans_of(cloud, ORPHANS)
+    audit = AuditAllocations.from_resources(resources)
+    with counted() as swept:
+        keys = list(audit.sweep())
+    assert {key.id for key in keys} == orphans
+    with counted() as judged:
+        for _look in range(2):
+            found = [finding for key in keys for finding in audit.inspect(key)]
+    assert len(found) == ORPHANS
+    with counted() as healed:
+        for finding in found:
+            audit.heal(finding)
+    assert not any(cloud.allocation(orphan) for orphan in orphans)
+
+    total = swept + judged + healed
+    print(f"{of_nova(total) / ORPHANS:.2f} statements per orphan\n{table(total, ORPHANS)}")
+    # Two looks: one statement for each database, and one in each cell with hosts for the findings' concerns.
+    assert of_nova(judged) <= 2 * (1 + 2 * len(CELLS))
+    # Each proof: one statement for each database. Once: the schemas, and whose Placement it is.
+    assert of_nova(healed) <= ORPHANS * (1 + len(CELLS)) + 2 * (1 + len(CELLS))
+    assert of_nova(total) < 8 * ORPHANS
+
+
+def test_mappings_of_deleted_instances_are_judged_and_deleted_together(
+    cloud: NovaSimulation, resources: Resources
+) -> None:
+    lost = mappings_of_archived(cloud, MAPPINGS)
+    healer = HealInstanceMappings.from_resources(resources)
+    with counted() as found:
+        [key] = healer.sweep()
+        for _look in range(2):
+            [finding] = healer.inspect(key)
+        healed = healer.heal(finding)
+    assert healed.complete
+    with cloud.api.connect() as connection:
+        assert lost.isdisjoint(connection.scalars(sa.select(tables.instance_mappings.c.instance_uuid)))
+    print(f"{of_nova(found) / MAPPINGS:.2f} statements per mapping\n{table(found, MAPPINGS)}")
+    # Each is deleted by a statement of its own; all the others are for the range.
+    assert of_nova(found) <= MAPPINGS + 70
+
+
+def mappings_of_archived(cloud: NovaSimulation, number: int) -> set[str]:
+    with cloud.ago(hours=1):
+        cloud.add_compute("a", "cell1")
+        cloud.boot("a")
+    lost = {str(uuid.uuid4()) for _ in range(number)}
+    with cloud.api.begin() as connection:
+        for one in sorted(lost):
+            row = {"instance_uuid": one, "cell_id": 2, "project_id": "p", "queued_for_delete": True}
+            connection.execute(sa.insert(tables.instance_mappings).values({**row, "created_at": long_ago()}))
+            connection.execute(sa.insert(tables.request_specs).values(instance_uuid=one, spec="{}"))
+    for one in lost:
+        add_archived(cloud, "cell1", one)
+    return lost
