@@ -74,7 +74,7 @@ class Servers(Changes):
         """
         target = self.node(host, node)
         self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
-        self._cache_port(uuid, self.neutron.plug(uuid, host))
+        self._cache_ports(uuid, self.neutron.plug(uuid, host))
         self.set_instance(uuid, vm_state="active", task_state=None, launched_at=self._store.now())
         self._publish_instance(uuid, "instance.create.end", f"nova-compute:{host}")
 
@@ -101,6 +101,7 @@ class Servers(Changes):
         if not leak_allocation:
             self.hold(uuid, {})
         self.neutron.unplug(uuid)
+        self._cache_ports(uuid)
         row = self.instance(uuid)
         self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
@@ -129,18 +130,21 @@ class Servers(Changes):
         self.set_instance(uuid, vm_state="active", task_state=None)
         self._publish_instance(uuid, "instance.unshelve.end", f"nova-compute:{host}")
 
-    def _cache_port(self, uuid: str, port: str) -> None:
-        shown = self.neutron.ports[port]
-        entry = {
-            "id": port,
-            "address": shown["mac_address"],
-            "type": shown["binding:vif_type"],
-            "vnic_type": shown["binding:vnic_type"],
-            "network": {"id": shown["network_id"], "subnets": []},
-        }
+    def _cache_ports(self, uuid: str, *ports: str) -> None:
+        shown = (self.neutron.ports[port] for port in ports)
+        entries = [
+            {
+                "id": port["id"],
+                "address": port["mac_address"],
+                "type": port["binding:vif_type"],
+                "vnic_type": port["binding:vnic_type"],
+                "network": {"id": port["network_id"], "subnets": []},
+            }
+            for port in shown
+        ]
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         caches = tables.instance_info_caches
-        text = json.dumps([entry])
+        text = json.dumps(entries)
         self._store.update(self.cells[cell], caches, caches.c.instance_uuid == uuid, network_info=text)
 
     def _describe(self, uuid: str, cell: str) -> None:
