@@ -179,11 +179,17 @@ def deny(database: Database, ids: Sequence[int], operator: str, reason: str, als
 
 
 def expire(database: Database, older_than: float) -> int:
-    """Delete up to 1,000 asks that expired more than ``older_than`` seconds ago; return their number."""
+    """Delete up to 1,000 asks that expired more than ``older_than`` seconds ago; return their number. Denials stay."""
 
     def forget(connection: Connection) -> int:
         end = now(connection) - older_than
-        ids = connection.execute(select(ask.c.id).where(ask.c.expires_at < end).limit(1000)).scalars().all()
+        ids = (
+            connection.execute(
+                select(ask.c.id).where(ask.c.expires_at < end, ask.c.state != State.DENIED.value).limit(1000)
+            )
+            .scalars()
+            .all()
+        )
         return connection.execute(delete(ask).where(ask.c.id.in_(ids))).rowcount if ids else 0
 
     return database.transact(forget)

@@ -23,7 +23,8 @@ class Bound:
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         key, weight = (request.task.name, request.finding.key), request.finding.weight
         with self._lock:
-            if key not in self._granted and sum(self._granted.values()) + weight > self._most:
+            mine = self._granted.get(key, 0)
+            if weight > mine and sum(self._granted.values()) - mine + weight > self._most:
                 return Deferred(f"this run may heal {self._most} objects (--max-count)", 0.0, known=True)
-            self._granted[key] = max(weight, self._granted.get(key, 0))
+            self._granted[key] = max(weight, mine)
         return None

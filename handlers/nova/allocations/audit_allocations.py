@@ -127,7 +127,7 @@ class Evidence:
 
 class AuditAllocations(PlacementHandler):
     name = "audit_allocations"
-    title = "Take back resources that deleted, moved or offloaded instances still hold in Placement"
+    title = "Take back resources that deleted or moved instances still hold in Placement"
     kinds = ("consumer", "host")
     healable_problems = frozenset(
         {Problem.DELETED, Problem.ARCHIVED, Problem.LEFTOVER, Problem.IN_CELL0, Problem.LEFT_BEHIND}

@@ -498,6 +498,18 @@ class JournalContract:
         assert [one.key for one in found] == ["thing:soon", "thing:late"]
         assert number == 3
 
+    def test_a_denial_outlives_asks_that_expired(self, journal: Database) -> None:
+        def put(connection: Connection) -> None:
+            clock = now(connection)
+            for name in ("no", "unanswered"):
+                asks.put(connection, H, finding(name), "f", clock + 3600, clock)
+
+        journal.transact(put)
+        (denied,) = [one.id for one in asks.listing(journal) if one.key == "thing:no"]
+        asks.deny(journal, [denied], "alice", "no")
+        assert asks.expire(journal, -7200.0) == 1
+        assert [one.key for one in asks.listing(journal)] == ["thing:no"]
+
     def test_exemptions_that_last_are_listed_the_newest_first(self, journal: Database) -> None:
         for scope, until in (("host:a", None), ("host:over", 1.0), ("host:b", None), ("host:c", 9e9)):
             exemptions.add(journal, scope, until, "alice", "why")

@@ -241,6 +241,7 @@ def test_garbage_is_never_moved(
         migration = cloud.start_migration(server, "b", live=True)
         cloud.fail_migration(migration, leak_allocation=True)
         if case == "on the destination":
+            cloud.neutron.move(server, "b")
             cloud.set_instance(server, host="b", node="b")
             cloud.set_migration(migration, status="completed")
         elif case == "resized within its node":
