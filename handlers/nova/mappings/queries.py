@@ -245,11 +245,11 @@ def forget(connection: Connection, rows: Collection[MappingRow], undo: str) -> d
     gone: dict[str, list[str]] = {}
     for before in rows:
         statements = restoring[before.instance]
-        if _covers(undo, statements) and connection.execute(deletions(before)[0]).rowcount == 1:
+        mapping, *others = deletions(before)
+        if _covers(undo, statements) and connection.execute(mapping).rowcount == 1:
+            for deletion in others:
+                connection.execute(deletion)
             gone[before.instance] = statements
-    for table in FORGOTTEN[1:]:
-        for chunk in chunks(gone):
-            connection.execute(sa.delete(table).where(table.c.instance_uuid.in_(chunk)))
     return gone
 
 

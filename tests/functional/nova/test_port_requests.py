@@ -13,7 +13,7 @@ from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
-from tests.functional.nova.world import heal_only, instance_key, only_refused, record_move, swept_ids
+from tests.functional.nova.world import heal_only, instance_key, only_refused, record_move, swept_ids, unplug
 
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
 PACKETS = "NET_PACKET_RATE_KILOPACKET_PER_SEC"
@@ -37,6 +37,7 @@ def heal(resources: Resources, neutron: Neutron) -> HealAllocations:
 @pytest.fixture
 def alone(resources: Resources) -> HealAllocations:
     """The same in a cloud without Neutron."""
+    resources.conf.set_override("network_endpoint_override", None, "openstack")
     return HealAllocations.from_resources(resources)
 
 
@@ -306,6 +307,7 @@ def test_neither_neutron_nor_the_cache_knows_a_port(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, text: str | None
 ) -> None:
     caches = tables.instance_info_caches
+    unplug(neutron, server)
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.update(caches).values(network_info=text))
     assert "network cache" in refused_untouched(cloud, neutron, heal, server).refusal
@@ -319,30 +321,24 @@ def test_neither_neutron_nor_the_cache_knows_a_port(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_without_neutron_only_instances_without_ports_go_on(
+def test_without_neutron_no_missing_allocation_is_given(
     cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations, server: str, status: int
 ) -> None:
-    attach(cloud, neutron, server)
-    with cloud.ago(**HOUR):
-        other = cloud.boot("a")
-    cloud.hold(other, {})
     neutron.faults = {"GET": status}
     with pytest.raises(Unavailable) as error:
         list(heal.inspect(instance_key(server)))
     assert error.value.dependency == "network"
-    heal_only(heal, instance_key(other))
     assert cloud.allocation(server) == {}
     neutron.faults = {}
     heal_only(heal, instance_key(server))
 
 
 def test_a_cloud_without_neutron(cloud: NovaSimulation, alone: HealAllocations, server: str) -> None:
-    cache(cloud, server, str(uuid.uuid4()))
-    with pytest.raises(Unavailable, match="network_endpoint_override"):
-        list(alone.inspect(instance_key(server)))
-    cache(cloud, server)
-    heal_only(alone, instance_key(server))
-    assert cloud.allocation(server) == home(cloud, server)
+    for ports in ([str(uuid.uuid4())], []):
+        cache(cloud, server, *ports)
+        with pytest.raises(Unavailable, match="network_endpoint_override"):
+            list(alone.inspect(instance_key(server)))
+    assert cloud.allocation(server) == {}
 
 
 def test_a_healthy_instance_needs_no_neutron(cloud: NovaSimulation, neutron: Neutron, heal: HealAllocations) -> None:

@@ -79,8 +79,8 @@ def test_mappings_of_deleted_instances_are_judged_and_deleted_together(
     with cloud.api.connect() as connection:
         assert lost.isdisjoint(connection.scalars(sa.select(tables.instance_mappings.c.instance_uuid)))
     print(f"{of_nova(found) / MAPPINGS:.2f} statements per mapping\n{table(found, MAPPINGS)}")
-    # Each is deleted by a statement of its own; all the others are for the range.
-    assert of_nova(found) <= MAPPINGS + 70
+    # Three statements delete the rows of one, as the plan shows; all the others are for the range.
+    assert of_nova(found) <= 3 * MAPPINGS + 70
 
 
 def mappings_of_archived(cloud: NovaSimulation, number: int) -> set[str]:

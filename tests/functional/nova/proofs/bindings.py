@@ -27,6 +27,7 @@ from tests.functional.nova.proofs.changes import (
 )
 from tests.functional.nova.proofs.drift import Act, Change, Drift, Moment
 from tests.functional.nova.proofs.stage import Stage
+from tests.functional.nova.world import unplug
 
 
 def _left(stage: Stage) -> tuple[Key, list[str]]:
@@ -34,6 +35,7 @@ def _left(stage: Stage) -> tuple[Key, list[str]]:
     set_up(stage)
     with stage.cloud.ago(**LONG):
         instance = stage.cloud.boot("a")
+        unplug(stage.neutron, instance)
     add_migration(stage, instance, stage.cloud.node("b"), "completed", "live-migration", hours=2)
     set_instance(host="b", node="b")(stage, instance)
     stage.neutron.bind(stage.neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id="b"), "a")
@@ -41,7 +43,7 @@ def _left(stage: Stage) -> tuple[Key, list[str]]:
 
 
 def _port(stage: Stage) -> str:
-    return next(iter(stage.neutron.ports))
+    return list(stage.neutron.ports)[-1]
 
 
 def _alter_port(**values: object) -> Act:

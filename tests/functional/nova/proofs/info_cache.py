@@ -26,12 +26,14 @@ from tests.functional.nova.proofs.changes import (
 )
 from tests.functional.nova.proofs.drift import Act, Drift
 from tests.functional.nova.proofs.stage import Stage
+from tests.functional.nova.world import unplug
 
 
 def _outdated(stage: Stage) -> tuple[Key, list[str]]:
     set_up(stage)
     with stage.cloud.ago(**LONG):
         instance = stage.cloud.boot("a")
+        unplug(stage.neutron, instance)
     port = stage.neutron.add(device_id=instance, device_owner="compute:nova", binding_host_id="a")
     remember(stage.cloud, instance, [stage.neutron.ports[port]])
     stage.neutron.change(port, fixed_ips=[{"subnet_id": "s", "ip_address": "10.0.0.9"}])
@@ -45,12 +47,12 @@ def _renewed(stage: Stage, instance: str) -> bool:
 
 
 def _alter_port(**values: object) -> Act:
-    return lambda stage, instance: stage.neutron.change(next(iter(stage.neutron.ports)), **values)
+    return lambda stage, instance: stage.neutron.change(list(stage.neutron.ports)[-1], **values)
 
 
 def _copy(stage: Stage, instance: str) -> None:
     """Let the cache be right."""
-    remember(stage.cloud, instance, stage.neutron.ports.values())
+    remember(stage.cloud, instance, [stage.neutron.ports[port] for port in stage.neutron.of(instance)])
 
 
 def _stop_compute(stage: Stage, instance: str) -> None:

@@ -50,7 +50,12 @@ DELETION = Drift(
     "deletion-without-end",
     _deleting,
     lambda stage, instance: bool(stage.cloud.instance(instance).deleted),
-    frozenset({"cell1.instances", "nova_api.instance_mappings", "placement.allocations"}),
+    frozenset(
+        {
+            *("cell1.instances", "cell1.instance_info_caches"),
+            *("nova_api.instance_mappings", "placement.allocations", "neutron.ports"),
+        }
+    ),
     proof={
         "the live row of the instance with the task ``deleting``, unchanged for ``audit_stuck_instances_after``": {
             "it is gone": purged,

@@ -53,7 +53,7 @@ def _archived(stage: Stage) -> tuple[Key, list[str]]:
 
 
 def _port(stage: Stage) -> str:
-    return next(iter(stage.neutron.ports))
+    return list(stage.neutron.ports)[-1]
 
 
 def _alter_port(**values: object) -> Act:
