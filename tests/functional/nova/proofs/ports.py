@@ -152,7 +152,7 @@ DELETE = Drift(
     AuditPorts,
     "port-of-deleted-instance",
     _made_by_nova,
-    lambda stage, instance: not stage.neutron.ports,
+    lambda stage, instance: not stage.neutron.of(instance),
     _PORTS,
     options={"audit": {"audit_ports_delete": True}},
     state="delete",
