@@ -41,13 +41,19 @@ HEALTHY = Facts(
     nodes={HOME: HERE, AWAY: THERE},
     wanted={"VCPU": 1},
 )
-LACKING = replace(HEALTHY, allocation=Allocation("i"), roots={}, offers={HOME: {"VCPU": 8}}, ports=Needs())
+LACKING = replace(
+    HEALTHY,
+    allocation=Allocation("i"),
+    roots={},
+    offers={HOME: {"VCPU": 8}},
+    ports=Needs(),
+    bound=frozenset({HERE[0]}),
+)
 STRAY = replace(
     LACKING,
     allocation=replace(HELD, providers={AWAY: {"VCPU": 1}}),
     roots={AWAY: AWAY},
     migrations=(LED_HERE,),
-    bound=frozenset({HERE[0]}),
 )
 
 
@@ -168,6 +174,8 @@ def test_every_rule_has_a_case() -> None:
     ("facts", "give"),
     [
         (LACKING, {HOME: {"VCPU": 1}}),
+        # Ironic binds a port to the node.
+        (replace(LACKING, bound=frozenset({HERE[1]})), {HOME: {"VCPU": 1}}),
         (STRAY, {HOME: {"VCPU": 1}}),
         (
             instance(replace(LACKING, mapping=InstanceMapping("i", 2, True)), vm_state="soft-delete"),
@@ -208,6 +216,12 @@ REFUSALS = {
         replace(STRAY, migrations=(replace(LED_HERE, source=HERE, dest=THERE, status="error"),)),
         "no ended migration explains it",
     ),
+    "nothing, and no bound port": (replace(LACKING, bound=frozenset()), "before the instance was shelved"),
+    "nothing, bound to the other host": (
+        replace(LACKING, bound=frozenset({THERE[0]})),
+        "before the instance was shelved",
+    ),
+    "nothing, bound to host and node": (replace(LACKING, bound=frozenset(HERE)), "before the instance was shelved"),
     "no bound port": (replace(STRAY, bound=frozenset()), "only its cell names the host"),
     "bound to the other host": (replace(STRAY, bound=frozenset({THERE[0]})), "only its cell names the host"),
     "bound to both hosts": (replace(STRAY, bound=frozenset({HERE[0], THERE[0]})), "only its cell names the host"),
