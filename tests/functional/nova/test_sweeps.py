@@ -184,14 +184,14 @@ def live(stage: Stage, card: str, count: int) -> None:
         for _ in range(count):
             instance, asked = cloud.boot("a"), group({EGRESS: 5})
             given = {"allocation": {asked["id"]: card}}
-            port = stage.neutron.add(
+            stage.neutron.add(
                 device_id=instance,
                 device_owner="compute:nova",
                 binding_host_id="a",
                 binding_profile=given,
                 resource_request={"request_groups": [asked], "same_subtree": [asked["id"]]},
             )
-            remember(cloud, instance, [stage.neutron.ports[port]])
+            remember(cloud, instance, [stage.neutron.ports[one] for one in stage.neutron.of(instance)])
             cloud.hold(instance, {**cloud.allocation(instance), card: {EGRESS: 5}})
             cloud.shelve_offload(cloud.boot("a"))
             cloud.delete(cloud.boot("a"))
