@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Breaker:
 def objects_at_risk(handler: Handler, key: Key) -> int:
     """Inspect a key; return how many objects a heal could change, or ``key.weight`` if the inspection fails or must wait."""
     try:
-        findings = handler.inspect(key)
+        findings = handler.inspect_suspect(key, math.inf)
         healable = handler.healable_problems
         return sum(finding.weight for finding in findings if finding.healable and finding.problem in healable)
     except Refused:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -107,7 +107,7 @@ class Reconciler:
 
     def _reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None]) -> Reconciled:
         try:
-            found = filter(self._selected, task.handler.inspect(claim.key))
+            found = filter(self._selected, _inspected(task.handler, claim))
             declared = [_if_declared(task.handler, finding) for finding in found]
             findings = tuple(replace(one, exempted=task.handler.exempting_tag(one)) for one in declared)
         except Exception as error:
@@ -281,6 +281,10 @@ class Reconciler:
             origin = self._origin(claim)
             lines.append(Line(task.name, claim.key, outcome, outcome, reason_of(error), origin, error=end.error))
         return lines
+
+
+def _inspected(handler: Handler, claim: Claim) -> Iterable[Finding]:
+    return handler.inspect_suspect(claim.key, claim.seen_for) if claim.is_suspect else handler.inspect(claim.key)
 
 
 def _if_declared(handler: Handler, finding: Finding) -> Finding:

@@ -7,6 +7,7 @@ another inspection. So one inspection can answer several hints, no hint is lost,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -106,6 +107,16 @@ class Claim:
     first_hint_at: float
     now: float
     error: str = ""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether only sweeps asked for the inspection, and no interrupted heal waits for the result."""
+        return self.hint == SWEEP and self.healing_id is None
+
+    @property
+    def seen_for(self) -> float:
+        """Seconds since ``seen_at``; infinite without earlier findings."""
+        return math.inf if self.fingerprint is None or self.seen_at is None else self.now - self.seen_at
 
     @property
     def kind(self) -> Kind:

@@ -67,10 +67,20 @@ class Handler(Plugin):
         :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before
         """
 
+    def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
+        """Inspect a key for which only sweeps asked: no event and no operator.
+
+        Override this method if suspects may share facts. Facts from before an event would hide what the event announced.
+
+        :param seen_for: seconds since the inspection whose findings this one may confirm; infinite without such findings
+        :raises InFlight, Unavailable, Refused: as :meth:`inspect`
+        """
+        return self.inspect(key)
+
     def inspect_alone(self, key: Key) -> Iterable[Finding]:
         """Inspect a key right before its heal writes, by facts that are read now and for this key alone.
 
-        Override this method if :meth:`inspect` may share facts among keys. The findings may lack concerns.
+        Override this method if :meth:`inspect` reads more than a proof needs. The findings may lack concerns.
 
         :raises InFlight, Unavailable, Refused: as :meth:`inspect`
         """

@@ -173,22 +173,23 @@ class AuditAllocations(PlacementHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
-        if key.kind == "host":
-            return self._inspect_together(key, self._suspects_of_host(key.id))
-        return self._inspect_shared(key) or self._inspect_together(key, [key.id])
+        return self._inspect_together(key, self._suspects_of_host(key.id) if key.kind == "host" else [key.id])
+
+    def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
+        return self._inspect_shared(key, seen_for - self.confirm_after) or self.inspect(key)
 
     def inspect_alone(self, key: Key) -> Iterable[Finding]:
         judged = list(self._judge.judge(self._judge.look([key.id]), key.id))
         findings = [finding for one in judged if (finding := _finding(key, one)) is not None]
         return findings_or_wait(findings, _waits(judged))
 
-    def _inspect_shared(self, key: Key) -> Iterable[Finding]:
+    def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
         """Return the findings of a shared look, if there is one.
 
         Only a finding may rest on it, which a second inspection and the heal must confirm. Every other verdict needs a look of
-        its own: an event after the shared look may have led to this inspection.
+        its own.
         """
-        taken = self._looks.take(key.id)
+        taken = self._looks.take(key.id, oldest)
         if taken is None:
             return []
         findings, _ = self._judged(key, taken.look, [key.id])

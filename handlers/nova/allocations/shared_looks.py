@@ -83,8 +83,12 @@ class SharedLooks:
         with self._lock:
             self._expect(consumer, _Expected(due, again=True))
 
-    def take(self, consumer: str) -> Taken | None:
-        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. Use each look once."""
+    def take(self, consumer: str, oldest: float) -> Taken | None:
+        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. Use each look once.
+
+        :param oldest: age in seconds of the oldest look that is late enough to confirm findings of another look. A look that
+            :meth:`expect_again` asked for is always late enough. Another replica may have made the first inspection.
+        """
         now = self._clock()
         with self._lock:
             mine = self._shared.pop(consumer, None)
@@ -102,7 +106,8 @@ class SharedLooks:
             look = mine.look.result()
         except HandlerError:
             return None
-        return Taken(look, mine.again) if self._clock() - look.began <= FRESH else None
+        most = FRESH if mine.again else min(FRESH, oldest)
+        return Taken(look, mine.again) if self._clock() - look.began <= most else None
 
     def _look(self, future: Future[Look], chunk: Sequence[str]) -> None:
         try:

@@ -737,7 +737,7 @@ def test_a_shared_look_gives_the_findings_of_a_look_at_one_consumer(
     assert {one.id for one in keys} == {deleted, archived, moved, migration, elsewhere, unscheduled, unknown}
     no_sweep = AuditAllocations.from_resources(resources)
     for one in keys:
-        [shared], [alone] = audit.inspect(one), no_sweep.inspect(one)
+        [shared], [alone] = audit.inspect_suspect(one, math.inf), no_sweep.inspect(one)
         assert shared == alone
         [proved] = audit.inspect_alone(one)
         assert shared.same_as(proved)
@@ -751,11 +751,11 @@ def test_a_finding_of_a_shared_look_is_proved_again_before_the_write(
     orphans = {orphan(cloud), orphan(cloud)}
     first, second = audit.sweep()
     assert {first.id, second.id} == orphans
-    assert audit.inspect(first)
+    assert audit.inspect_suspect(first, math.inf)
     with cloud.ago(**LONG):
         cloud.set_instance(second.id, deleted=0, vm_state="active")
     held = cloud.allocation(second.id)
-    [finding] = audit.inspect(second)
+    [finding] = audit.inspect_suspect(second, math.inf)
     with pytest.raises(Conflict):
         audit.heal(finding)
     assert cloud.allocation(second.id) == held
@@ -770,10 +770,10 @@ def test_only_a_finding_rests_on_a_shared_look(
     first, second = audit.sweep()
     assert {first.id, second.id} == orphans
     cloud.set_instance(second.id, deleted=0, vm_state="active")
-    assert audit.inspect(first)
+    assert audit.inspect_suspect(first, math.inf)
     with cloud.ago(**LONG):
         cloud.delete(second.id, leak_allocation=True)
-    [finding] = audit.inspect(second)
+    [finding] = audit.inspect_suspect(second, math.inf)
     assert finding.problem == "instance-deleted"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ class Reads:
         return Look(began, {}, {}, OfProviders.__new__(OfProviders))
 
     def serves(self, consumer: str) -> bool:
-        return self.looks.take(consumer) is not None
+        return self.looks.take(consumer, math.inf) is not None
 
 
 @pytest.fixture
@@ -88,10 +89,21 @@ def test_a_second_look_begins_long_enough_after_the_first(reads: Reads) -> None:
     assert reads.serves("early")
     assert reads.chunks == [["early"]], "the look would be too early for the other one"
     reads.now += 1
-    taken = reads.looks.take("late")
+    taken = reads.looks.take("late", math.inf)
     assert taken is not None
     assert taken.again
     assert taken.look.began == reads.now
+
+
+def test_another_replica_saw_a_suspect_first(reads: Reads) -> None:
+    """The look with another suspect began one second after the first inspection, and is no second opinion."""
+    reads.looks.expect(["a", "b"])
+    first_inspection = reads.now
+    reads.now += 1
+    assert reads.serves("b")
+    reads.now += 4
+    seen_for = reads.now - first_inspection
+    assert reads.looks.take("a", seen_for - 5) is None
 
 
 def test_no_look_covers_an_inspection_that_another_replica_made(reads: Reads) -> None:
@@ -114,7 +126,7 @@ def test_a_bug_reaches_every_inspection(reads: Reads) -> None:
     reads.error = LookupError("a bug")
     for one in ("a", "b"):
         with pytest.raises(LookupError):
-            reads.looks.take(one)
+            reads.looks.take(one, math.inf)
 
 
 def test_the_number_of_expected_consumers_is_bounded(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +150,9 @@ def test_inspections_wait_for_the_look_of_another_one() -> None:
     looks = SharedLooks(read, lambda: 0.0)
     looks.expect(["a", "b"])
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(looks.take, "a")
+        first = pool.submit(looks.take, "a", math.inf)
         assert begun.wait(60)
-        second = pool.submit(looks.take, "b")
+        second = pool.submit(looks.take, "b", math.inf)
         may_end.set()
         taken = [first.result(), second.result()]
     assert chunks == [["a", "b"]]

@@ -1,0 +1,107 @@
+"""Looks that inspections share, in the engine: no event and no second inspection rests on a look that is too old for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from consumer.conf.engine import EngineSettings
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.engine import Engine
+from consumer.engine.task import Task
+from consumer.engine.worker import Worker
+from consumer.journal import backlog, claiming, controls, hinting, history, migrations
+from consumer.journal.database import Database, open_engine
+from consumer.journal.work import Hint, Priority
+from handlers.base import Key, Mode, Resources
+from handlers.nova.allocations import shared_looks
+from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.simulation import NovaSimulation
+from tests.waiting import eventually
+
+LONG = {"hours": 1}
+
+
+class Replica:
+    """A replica whose work a test orders step by step."""
+
+    def __init__(self, journal: Database, resources: Resources, name: str, mode: Mode = Mode.AUDIT) -> None:
+        self._journal = journal
+        self.handler = AuditAllocations.from_resources(resources)
+        task = Task(self.handler, TaskSettings(mode, 0, Window(), 0), lambda: datetime.now(UTC))
+        controls.ensure(journal, [task.name])
+        self._name = name
+        self._worker = Worker(Engine(journal, {task.name: task}, EngineSettings(), name))
+
+    def sweep(self) -> list[Key]:
+        keys = list(self.handler.sweep())
+        hinting.enqueue(self._journal, [Hint(self.handler.name, key, Priority.SWEEP, "sweep") for key in keys])
+        return keys
+
+    def inspect(self, key: Key) -> None:
+        """Inspect a key once, as soon as it is due."""
+        eventually(lambda: self._inspected(key))
+
+    def _inspected(self, key: Key) -> bool:
+        claims = claiming.claim(self._journal, self._name, [self.handler.name], 1, 60, [key])
+        for claim in claims:
+            self._worker.work(claim)
+        return bool(claims)
+
+    def found(self, key: Key) -> list[str]:
+        return [entry.problem for entry in history.listing(self._journal, key=str(key))]
+
+    def is_reported(self, key: Key) -> bool:
+        return [row.state for row in backlog.listing(self._journal) if str(row.key) == str(key)] == ["reported"]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Database]:
+    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
+    migrations.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture(autouse=True)
+def hosts(cloud: NovaSimulation) -> None:
+    with cloud.ago(days=1):
+        cloud.add_compute("a", "cell1")
+        cloud.map_host("a")
+
+
+def offloaded(cloud: NovaSimulation) -> str:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        held = cloud.allocation(server)
+        cloud.set_instance(server, vm_state="shelved_offloaded", host=None, node=None)
+        cloud.hold(server, held)
+    return server
+
+
+def test_an_event_is_not_answered_by_a_look_before_it(
+    cloud: NovaSimulation, resources: Resources, journal: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep lists two reported suspects again; one of them is deleted after the look that both share."""
+    monkeypatch.setattr(AuditAllocations, "confirm_after", 0.1)
+    monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    offloaded(cloud), offloaded(cloud)
+    replica = Replica(journal, resources, "r1")
+    for key in replica.sweep():
+        while not replica.is_reported(key):
+            replica.inspect(key)
+    first, second = replica.sweep()
+    replica.inspect(first)
+    with cloud.ago(**LONG):
+        cloud.delete(second.id, leak_allocation=True)
+    event = Hint(replica.handler.name, second, Priority.EVENT, "instance.delete.end")
+    hinting.enqueue(journal, [event])
+    replica.inspect(second)
+    while not replica.is_reported(second):
+        replica.inspect(second)
+    assert "instance-deleted" in replica.found(second)
