@@ -224,12 +224,13 @@ def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows
     own: dict[str, list[Migration]] = {}
     for move in moves:
         uuid, owner = (move.uuid or "").lower(), (move.instance_uuid or "").lower()
+        if uuid not in asked and owner not in asked:
+            raise _strange(uuid)
         if uuid in asked:
             itself.setdefault(uuid, move)
-        elif owner in asked:
+        # Both may be consumers of one look: the row is then the migration's, and one of its instance's migrations.
+        if owner in asked and owner != uuid:
             own.setdefault(owner, []).append(move)
-        else:
-            raise _strange(uuid)
     _require_among(instances, asked)
     return {uuid: _Rows(itself.get(uuid), instances.get(uuid), own.get(uuid, ())) for uuid in asked}
 

@@ -743,6 +743,31 @@ def test_a_shared_look_gives_the_findings_of_a_look_at_one_consumer(
         assert shared.same_as(proved)
 
 
+def test_a_look_at_an_instance_and_at_its_migration(
+    cloud: NovaSimulation, neutron: Neutron, audit: AuditAllocations, resources: Resources
+) -> None:
+    """Both hold resources of the node that the instance left, and only the migration proves that it left."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        before = cloud.allocation(server)
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        cloud.confirm_migration(migration, leak_allocation=True)
+        cloud.hold(server, {**before, **cloud.allocation(server)})
+    bind(neutron, server, "b")
+    no_sweep = AuditAllocations.from_resources(resources)
+    keys = list(audit.sweep())
+    assert {one.id for one in keys} == {server, migration}
+    for one in keys:
+        alone = list(no_sweep.inspect(one))
+        assert [finding.problem for finding in alone if not finding.healable] == []
+        assert list(audit.inspect_suspect(one, math.inf)) == alone
+    for one in keys:
+        heal_all(audit, one)
+    assert set(cloud.allocation(server)) == {cloud.node("b").uuid}
+    assert cloud.allocation(migration) == {}
+
+
 def test_a_finding_of_a_shared_look_is_proved_again_before_the_write(
     cloud: NovaSimulation, audit: AuditAllocations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
