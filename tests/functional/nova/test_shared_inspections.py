@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from consumer.engine.worker import Worker
 from consumer.journal import backlog, claiming, controls, hinting, history, migrations
 from consumer.journal.database import Database, open_engine
 from consumer.journal.work import Hint, Priority
-from handlers.base import Key, Mode, Resources
+from handlers.base import Finding, Healed, Key, Mode, Resources, Unavailable
 from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.simulation import NovaSimulation
@@ -52,6 +52,9 @@ class Replica:
         for claim in claims:
             self._worker.work(claim)
         return bool(claims)
+
+    def outcomes(self, key: Key) -> list[str]:
+        return [entry.outcome for entry in history.listing(self._journal, key=str(key))]
 
     def found(self, key: Key) -> list[str]:
         return [entry.problem for entry in history.listing(self._journal, key=str(key))]
@@ -90,7 +93,8 @@ def test_an_event_is_not_answered_by_a_look_before_it(
     """A sweep lists two reported suspects again; one of them is deleted after the look that both share."""
     monkeypatch.setattr(AuditAllocations, "confirm_after", 0.1)
     monkeypatch.setattr(shared_looks, "FRESH", math.inf)
-    offloaded(cloud), offloaded(cloud)
+    for _ in range(2):
+        offloaded(cloud)
     replica = Replica(journal, resources, "r1")
     for key in replica.sweep():
         while not replica.is_reported(key):
@@ -105,3 +109,28 @@ def test_an_event_is_not_answered_by_a_look_before_it(
     while not replica.is_reported(second):
         replica.inspect(second)
     assert "instance-deleted" in replica.found(second)
+
+
+def test_a_look_before_a_write_does_not_judge_the_write(
+    cloud: NovaSimulation, resources: Resources, journal: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica does not learn that its write arrived; the other one, whose look is older, inspects next."""
+    monkeypatch.setattr(AuditAllocations, "confirm_after", 0.1)
+    monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    with cloud.ago(**LONG):
+        for server in (cloud.boot("a"), cloud.boot("a")):
+            cloud.delete(server, leak_allocation=True)
+    one, other = (Replica(journal, resources, name, Mode.HEAL) for name in ("r1", "r2"))
+    first, second = one.sweep()
+    one.inspect(first)
+
+    def unanswered(finding: Finding, _go_on: Callable[[], bool]) -> Healed:
+        other.handler.heal(finding)
+        raise Unavailable("placement", "no answer in time")
+
+    monkeypatch.setattr(other.handler, "heal_while", unanswered)
+    while cloud.allocation(second.id):
+        other.inspect(second)
+    assert other.outcomes(second) == ["healing"]
+    one.inspect(second)
+    assert one.outcomes(second) == ["healed"]
