@@ -33,8 +33,8 @@ SERVERS = {
     "other-cell": "compute-3",  # holds nothing
     "leaked": "compute-3",  # was deleted, and still holds something
 }
-#: Servers with a port: those that can get resources only where Neutron binds it to their host.
-PLUGGED = ("missing", "elsewhere", "soft-deleted", "twice", "other-cell")
+#: Servers with a port: those whose resources change only where Neutron binds it to their host.
+PLUGGED = ("missing", "elsewhere", "soft-deleted", "evacuated", "twice", "other-cell")
 #: A host that nobody has mapped, and one with two nodes, of which only one can be in its aggregate.
 UNMAPPED, IRONIC = "compute-new", "ironic-1"
 NODES = [f"{IRONIC}-a", f"{IRONIC}-b"]
