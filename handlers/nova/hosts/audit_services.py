@@ -15,7 +15,7 @@ names. If one cell does not answer, the handler decides nothing.
 inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the provider has
 allocations or children.
 
-**What is not changed.** A leftover is reported, but stays, if no deleted row explains it, if something uses it, or if its host
+**What is not changed.** stackmend only reports a leftover if no deleted row explains it, if something uses it, or if its host
 may have come back.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.

@@ -7,12 +7,12 @@ stop or delete it.
 ``nova-manage cell_v2 map_instances`` must run for each cell, and never sets ``queued_for_delete``.
 
 **What is read.** The mapping, the build request and the request specification. Then the instance's rows in every cell. For a
-live instance without a request specification, also the allocation. If one cell does not answer, nothing is mapped. The rules
-are in :mod:`handlers.nova.mappings.unmapped_rules`.
+live instance without a request specification, also the allocation. If one cell does not answer, the handler maps nothing. The
+rules are in :mod:`handlers.nova.mappings.unmapped_rules`.
 
-**What is changed.** A row is inserted into ``instance_mappings``, with owner, cell and ``queued_for_delete``. Deleted instances
-are mapped too, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids in this
-range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
+**What is changed.** The handler inserts a row into ``instance_mappings``, with owner, cell and ``queued_for_delete``. It
+also maps deleted instances, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids
+in this range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
 
 **What is not changed.** The handler does not map, but reports, instances in several cells and instances without a project. The
 same applies to live instances with neither request specification nor allocation. The handler waits for young instances, young

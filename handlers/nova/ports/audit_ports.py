@@ -22,8 +22,8 @@ anything else                                      reported
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports that other services own. Ports with a device of Cyborg are only reported. So are ports of an
-instance that no cell knows, because another Nova may have the instance.
+**What is not changed.** Ports that other services own. stackmend only reports ports with a device of Cyborg, and ports of
+an instance that no cell knows, because another Nova may have the instance.
 
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
 deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
