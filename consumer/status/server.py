@@ -89,7 +89,7 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves at most 16 clients at a time, each for at most 10 seconds, because the engine needs threads and connections."""
+    """Serves at most 16 clients at a time, each for at most 10 seconds: clients cannot use up threads and file descriptors."""
 
     daemon_threads = True
     request_queue_size = 16

@@ -56,7 +56,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return a lower bound of the clock difference in seconds; None if no row changed between both readings."""
+    """Return how many seconds the clocks differ at least, whichever is ahead; None if no row changed between both readings."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()

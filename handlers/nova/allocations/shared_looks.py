@@ -69,14 +69,14 @@ class SharedLooks:
         self._shared: dict[str, _Shared] = {}
 
     def expect(self, consumers: Iterable[str]) -> None:
-        """Expect the first inspections of a sweep's suspects."""
+        """Remember a sweep's suspects: when one of them is first inspected, look at several together."""
         now = self._clock()
         with self._lock:
             for one in consumers:
                 self._expect(one, _Expected(now, again=False))
 
     def expect_again(self, consumer: str, due: float) -> None:
-        """Expect the second inspection of a suspect.
+        """Remember a suspect for its second inspection.
 
         :param due: monotonic time before which its look must not begin
         """
