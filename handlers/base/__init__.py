@@ -1,15 +1,15 @@
 """The contract between handlers and the package ``consumer``, which runs them.
 
-A handler has three methods:
+The main methods of a handler:
 
-``sweep``    Which keys look wrong?  A sweep reads in bulk, is cheap, and can list too many or too few keys.
+``sweep``    Which keys look wrong?  A sweep reads in bulk, and can list too many or too few keys.
 ``inspect``  Is this key really wrong?  An inspection proves the drift from databases and APIs.
-``heal``     Repair the proved drift.  Only this method writes; audit mode never calls it.
+``heal``     Repair the proved drift.  Of the three, only this method writes; audit mode never calls it.
 
-An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event. The handler gets only this key.
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event. The methods never get the event.
 
-The rule of proof: a heal that moves or deletes an object, or takes resources, needs two independent witnesses and no
-contradiction. A missing row is neither. When a database or an API does not answer, the heal stops.
+The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
+row is neither. If a database or an API that the proof needs does not answer, no heal begins.
 
 ``handler``     the handler itself
 ``drift``       keys, events, triggers, findings, results of heals
@@ -24,7 +24,7 @@ contradiction. A missing row is neither. When a database or an API does not answ
 ``checks``      the checks of ``stackmend check`` and their results
 ``verdict``     the verdict of a check
 
-Other packages import these names from here.
+Other packages import from here, not from these modules.
 """
 
 from __future__ import annotations

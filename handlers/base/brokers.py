@@ -1,4 +1,4 @@
-"""Message brokers, and the access of handlers and checks to their queues."""
+"""Message brokers, and the access to their queues."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def _no_queues(broker: Broker) -> QueueReader:
 
 @dataclass(frozen=True, slots=True)
 class Bus:
-    """stackmend's access to RabbitMQ; handlers and checks never connect to a broker themselves.
+    """stackmend's access to RabbitMQ; handlers never connect to a broker themselves.
 
     :param topics: the topics that stackmend consumes
     :param topics_option: the option that sets ``topics``, for error messages
-    :param queues: returns the reader of a broker's queues. Call this function only in the main thread, when a handler is
-        created. The first call imports eventlet, and a thread that imports eventlet can never be joined
+    :param queues: returns the reader of a broker's queues. Call this function only in the main thread: the first call imports
+        eventlet, and a thread that imports eventlet can never be joined
     """
 
     topics: tuple[str, ...] = ()

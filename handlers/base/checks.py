@@ -14,7 +14,7 @@ class Checked:
     """The result of one check by ``stackmend check``.
 
     :param subject: the checked part of the deployment: ``nova.conf: notifications``
-    :param text: the observation, without secrets. A warning or a failure also names the remedy: a setting or a statement
+    :param text: the observation, without secrets. A warning or a failure also names the remedy, if stackmend knows one
     """
 
     subject: str

@@ -21,8 +21,8 @@ class Key:
     """The object to inspect, written ``kind:id``.
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
-    :param id: a UUID or a name: 1 to 255 characters, no control characters
-    :param weight: number of objects for which the key stands; equality ignores the weight
+    :param id: a UUID or a name: 1 to 255 characters, no ASCII control characters
+    :param weight: number of objects for which the key stands; comparisons ignore the weight
     :raises ValueError: kind or id is invalid
     """
 
@@ -104,17 +104,17 @@ class Finding:
     :param summary: one sentence for a person: the object and its drift
     :param evidence: values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
         inspections of one drift must give equal evidence
-    :param healable: whether ``heal`` may be called
-    :param refusal: why ``heal`` must not be called
-    :param undo: commands or statements that reverse the heal; empty if unknown before the heal
-    :param plan: the exact writes of the heal, one per line: request with body and generation, or statement with values
-    :param concerns: further objects that an exemption can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
+    :param healable: whether ``heal`` may be called without ``witnessed``
+    :param refusal: why the finding is not ``healable``
+    :param undo: commands or statements that reverse the heal, or ``none:`` and the reason; empty if unknown before the heal
+    :param plan: the writes of the heal, one per line: request with body and generation, or statement with values
+    :param concerns: further objects that an exemption or a hold can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
     :param approvable: whether the finding lacks only a second witness, and an operator can be this witness. Then
         ``healable`` is False, and ``refusal`` names the facts that the operator must examine
     :param witnessed: whether an operator, as second witness, approved the finding; ``consumer`` sets this value before the heal
     :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this value
         before the gates decide
-    :param begun: whether an earlier heal began work that must not stop halfway; then no gate stops this heal
+    :param begun: whether an earlier heal began work that must not stop halfway; if also ``healable``, no gate stops this heal
     """
 
     key: Key

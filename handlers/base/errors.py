@@ -2,7 +2,7 @@ from __future__ import annotations
 
 
 class HandlerError(Exception):
-    """Root of the errors that handlers raise on purpose. Any other error is a bug: stackmend retries, then parks the key."""
+    """Root of the errors by which handlers end work on purpose. After other errors, stackmend retries, then parks the key."""
 
 
 class InFlight(HandlerError):
@@ -17,9 +17,9 @@ class InFlight(HandlerError):
 
 
 class Unavailable(HandlerError):
-    """A database or an API that the proof needs did not answer, so nothing is proved and the heal changes nothing.
+    """A database, an API or a broker did not answer, so nothing is proved. A heal that raises this error may have written.
 
-    :param dependency: the database or API: ``placement``, ``nova_api``, ``cell:<name>`` ...
+    :param dependency: ``placement``, ``nova_api``, ``cell:<name>``, ``broker:<name>`` ...
     """
 
     def __init__(self, dependency: str, reason: str) -> None:
@@ -32,7 +32,7 @@ class Incomplete(Unavailable):
     """A sweep could not list some keys, because dependencies did not answer. The sweep listed all remaining keys.
 
     :param error: the error of one dependency
-    :param before: the sweep's previous Incomplete error; the new error also names the previous dependencies
+    :param before: the sweep's previous Incomplete error; ``missing`` of the new error includes its dependencies
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
@@ -49,4 +49,4 @@ class Conflict(HandlerError):
 
 
 class Refused(HandlerError):
-    """A heal would be unsafe or ambiguous, so stackmend only reports the finding."""
+    """A proof or a heal would be unsafe or ambiguous, so stackmend only reports why."""

@@ -23,11 +23,13 @@ class Handler(Plugin):
     title: ClassVar[str]
     #: the option group of ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
     group: ClassVar[str]
-    #: the service whose drift it heals: ``nova``, ``octavia``. Each service has workers that no other service takes
+    #: the service whose drift it heals: ``nova``, ``octavia``. Given enough workers, each service has
+    #: some that no other service takes
     service: ClassVar[str] = ""
     #: the kinds of its keys
     kinds: ClassVar[tuple[str, ...]]
-    #: the problems that ``heal`` repairs; it refuses all others. Each has a row in ``doc/source/safety.rst``
+    #: the problems that ``heal`` repairs; it refuses all others but ``witnessed_problems``. Each has a row in
+    #: ``doc/source/safety.rst``
     healable_problems: ClassVar[frozenset[str]] = frozenset()
     #: the problems of approvable findings, which ``heal`` repairs only after an operator approved each by its id
     witnessed_problems: ClassVar[frozenset[str]] = frozenset()
@@ -68,9 +70,9 @@ class Handler(Plugin):
         """
 
     def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
-        """Inspect a key for which only sweeps asked: no event and no operator.
+        """Inspect a key for which only sweeps asked.
 
-        Override this method if suspects may share facts. Facts from before an event would hide what the event announced.
+        Override this method if suspects may share facts. After an event, shared facts could be older than the event.
 
         :param seen_for: seconds since the inspection whose findings this one may confirm; infinite without such findings
         :raises InFlight, Unavailable, Refused: as :meth:`inspect`
@@ -97,16 +99,16 @@ class Handler(Plugin):
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
-        """Yield every key that looks wrong; read many objects at a time.
+        """Yield the keys that look wrong; read many objects at a time.
 
         :raises Unavailable: a listing fails, or is implausibly empty; keys yielded before the error are valid
         :raises Incomplete: dependencies did not answer; all keys that do not need them were yielded before the error
         """
 
     def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
-        """Return the keys that an incomplete sweep omitted; None if only a whole sweep can list these keys.
+        """Return the keys that an incomplete sweep omitted because of ``missing``; None if only a whole sweep can list them.
 
-        :param missing: the dependencies that did not answer during the sweep, but answer now
+        :param missing: dependencies that did not answer during the sweep, but answer now
         :raises Unavailable: as in :meth:`sweep`, also from the iterator
         """
         return None
@@ -119,22 +121,23 @@ class Handler(Plugin):
 
     @abstractmethod
     def population(self) -> int:
-        """Return roughly how many objects a sweep covers; the breaker compares a sweep's keys with this number."""
+        """Return roughly how many objects a sweep covers; the breaker's limit depends on this number."""
 
     @abstractmethod
     def heal(self, finding: Finding) -> Healed:
         """Repair a finding, by idempotent writes that succeed only if the evidence still holds.
 
         :raises Conflict: the evidence no longer holds; the heal wrote nothing
-        :raises InFlight, Unavailable, Refused: as in :meth:`inspect`
+        :raises InFlight, Refused: as in :meth:`inspect`; the heal wrote nothing
+        :raises Unavailable: a write may have succeeded
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps; begin no step once ``go_on`` returns False, because the handler's window has closed.
+        """Heal in steps; begin no step once ``go_on`` returns False. By default, there is one step.
 
-        A heal that stops early returns ``complete=False``.
+        A heal that ``go_on`` stopped returns ``complete=False``.
 
-        :raises: as :meth:`heal`; Conflict also if no step was done
+        :raises: as :meth:`heal`; Conflict also if ``go_on`` stopped it before its first write
         """
         return self.heal(finding)
 

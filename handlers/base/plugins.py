@@ -21,9 +21,9 @@ class Plugin(ABC):
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration names the plugin's service; otherwise, stackmend omits the plugin.
+        """Return whether the configuration names the plugin's service.
 
-        A command that names an omitted plugin gets an error with the missing option.
+        If not, stackmend omits the plugin. A command that names the plugin fails, with the missing option in its error.
         """
         return True
 
@@ -32,7 +32,7 @@ class Plugin(ABC):
     def from_resources(cls, resources: Resources) -> Self:
         """Make the plugin.
 
-        :raises cfg.Error: an option is missing or wrong; the message names a right value
+        :raises cfg.Error: an option is missing or wrong
         """
 
 

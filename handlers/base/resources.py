@@ -37,7 +37,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return the result of ``make(self)``; call each ``make``, usually a ``from_resources``, only once."""
+        """Return the result of ``make(self)``, and keep it for later calls; ``make`` is usually a ``from_resources``."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)
@@ -45,7 +45,7 @@ class Resources:
             return made
 
     def warnings(self) -> Iterator[str]:
-        """Yield the warnings of each :class:`Warns` object; skip an object that raises HandlerError."""
+        """Yield the warnings of each :class:`Warns` object; a HandlerError ends only its object's warnings."""
         with self._lock:
             made = list(self._made.values())
         for one in made:

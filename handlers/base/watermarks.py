@@ -10,7 +10,7 @@ from handlers.base.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """Values of a database that only grow. If enough of them fall, the database is an older copy.
+    """Values of a database that only grow. If enough of them fall, the database is an older copy, or another one.
 
     :param label: a name for all values: ``generations of resource providers``
     :param witnesses: the values by name; each value that falls is a witness of an older copy
@@ -26,8 +26,8 @@ class Rising:
 class Ids:
     """The highest id and the next id of a table.
 
-    A database gives no id twice. So if ``next`` is an id that a row already had, the database is an older copy. A lower
-    ``next`` alone proves nothing: on Galera, each writer has its own counter.
+    A database gives no id twice. So it is an older copy, or another one, if ``highest`` falls and ``next`` is an id that a row
+    already had. A lower ``next`` alone proves nothing: on Galera, each writer has its own counter.
 
     :param highest: the highest id of a row, which falls when the newest row is purged; 0 without rows
     :param next: the least id that the next row can get
