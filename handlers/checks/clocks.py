@@ -16,7 +16,7 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Check an API's clock; return None if the answer has no date.
+    """Check an API's clock; return None if the answer has no readable date.
 
     :param headers: the headers of an answer that has just arrived
     """

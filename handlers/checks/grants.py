@@ -96,8 +96,9 @@ class Asked(Protocol):
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
     """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
 
-    :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing one is a failure
-    :param most: privileges that would be needed if every handler were in mode ``heal``; a warning names the account's others
+    :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; missing ones are a failure
+    :param most: privileges that would be needed if every handler were in mode ``heal``. If none of ``needs`` is missing, a
+        warning names the account's further privileges
     """
     try:
         account = database.run(account_of)
@@ -157,7 +158,7 @@ def _mysql(connection: Connection) -> Account:
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
     """Return the privileges in SHOW GRANTS: on all databases, on this database, and on each of its tables.
 
-    Privileges on single columns are omitted, because no handler can work with them.
+    Privileges on single columns are omitted, because handlers need whole tables.
     """
     server: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
@@ -180,7 +181,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return a regular expression for the database name of a grant: unescaped ``_`` is any character, ``%`` any text."""
+    """Return a regular expression for the database name of a grant: ``_`` is any character, ``%`` any text, unless escaped."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

@@ -1,4 +1,4 @@
-"""Finds commands in the cron jobs and systemd units of this host."""
+"""Finds commands in this host's cron jobs and ``/etc/systemd/system``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Job:
 
 
 def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
-    """Yield the lines of cron jobs and units that match; skip comments and unreadable files."""
+    """Yield the matching lines of cron jobs and units; skip comments and unreadable files."""
     for glob in (*_CRON, _UNITS):
         for file in sorted(root.glob(glob)):
             yield from _lines(file, pattern)

@@ -1,6 +1,6 @@
 """Tools for the tests of handlers.
 
-``drive``  runs a handler as stackmend does: sweep, inspect and heal until nothing is left
+``drive``  runs a handler as stackmend does: sweep, inspect and heal until nothing healable is left
 ``setup``  makes the shared resources from plain values
 
 :class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement.

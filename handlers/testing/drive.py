@@ -39,10 +39,10 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 
 
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
-    """Inspect and heal until no healable finding is left, with one heal per inspection; return the heals.
+    """Inspect and heal each key until no healable finding is left, with one heal per inspection; return the heals.
 
     :param keys: the keys to inspect; None for the keys of a sweep
-    :raises AssertionError: the handler still finds something after :data:`LIMIT` heals
+    :raises AssertionError: a healable finding is left after :data:`LIMIT` heals
     """
     done: list[Healed] = []
     for key in swept(handler) if keys is None else keys:

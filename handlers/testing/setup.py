@@ -14,9 +14,10 @@ def configured(
 ) -> Resources:
     """Return resources with one handler's options, read from a file in ``folder``, as in production.
 
+    A wrong value raises ``cfg.Error`` on first use.
+
     :param options: values by group and name; other options keep their defaults
     :param bus: only for a handler that reads a queue
-    :raises cfg.Error: a value is wrong
     """
     parser = RawConfigParser()
     parser.read_dict({group: {name: str(value) for name, value in more.items()} for group, more in options.items()})
