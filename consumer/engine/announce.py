@@ -18,4 +18,4 @@ class Announcer:
         """Publish ``stackmend.heal.error``: a heal failed."""
 
     def close(self) -> None:
-        """Stop. Announcements that are still unsent after two seconds are lost."""
+        """Stop; unsent announcements may be lost."""

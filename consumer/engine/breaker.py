@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change. If the objects are too many, the sweep heals nothing."""
+"""Counts the objects that the heals of one sweep could change. If they are too many, none of these heals begins."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from handlers.base import Handler, Key, Refused
 class Breaker:
     """Counts the objects of one sweep's suspects.
 
-    Beyond the limit, the breaker inspects suspects, and counts only objects that a heal could change.
+    Beyond the limit, the breaker inspects the oldest suspects, and counts only their objects that a heal could change.
 
     :param limit: the largest plausible count
-    :param refused: keys that do not count, because no mode heals their known drift
+    :param refused: keys that do not count, because their known drift is not ``healable``
     """
 
     handler: Handler
@@ -50,7 +50,7 @@ class Breaker:
 
 
 def objects_at_risk(handler: Handler, key: Key) -> int:
-    """Inspect a key; return how many objects a heal could change, or ``key.weight`` if the inspection fails or must wait."""
+    """Inspect a key; return how many objects its heals could change: 0 after Refused, ``key.weight`` after another error."""
     try:
         findings = handler.inspect_suspect(key, math.inf)
         healable = handler.healable_problems

@@ -21,11 +21,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """A decision: heal the first of these findings that the gates allow.
+    """A decision: heal the first of these findings that the gates allow; once a gate defers a heal, try no further finding.
 
-    :param findings: the healable findings of the key, in the order to try
+    :param findings: the findings that this mode heals, in the order to try
     :param fingerprint: of all findings
-    :param others: the findings that no mode heals
+    :param others: the findings that this mode does not heal
     """
 
     findings: tuple[Finding, ...]
@@ -51,9 +51,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Clean:
-    """A decision: do nothing, because the inspection found no drift.
+    """A decision: delete the row, because the inspection found no drift.
 
-    :param resumed: whether an interrupted heal left its history entry open; this inspection shows that the heal worked
+    :param resumed: whether an interrupted heal left its history entry open; then the heal counts as done
     """
 
     resumed: bool
@@ -61,7 +61,7 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A decision: inspect the key again later, or park its row; write no history entry."""
+    """A decision: inspect the key again later, or park its row; write no new history entry."""
 
     end: Later | Parked
 
@@ -81,7 +81,7 @@ def decide(
     """Decide what a worker does about an inspection's findings.
 
     :param confirm_after: seconds between two inspections that must give the same findings; 0 if one inspection is proof
-    :param max_attempts: failed heals after which a key with unchanged findings is parked
+    :param max_attempts: failed attempts after which a key with unchanged findings is parked
     """
     if not findings:
         return Clean(resumed=claim.healing_id is not None)
@@ -114,7 +114,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return how to settle the row of a refused heal. Each repeated refusal makes sweeps skip the row for longer."""
+    """Return how to settle the row of a refused heal. Repeated refusals make sweeps skip the row for longer, up to 2 hours."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))

@@ -1,7 +1,7 @@
-"""Lets a handler wait (its back-off) while one of its dependencies is down.
+"""Lets a handler wait (its back-off) while a dependency that all its inspections need is down.
 
-The dispatcher claims no row of the handler until the back-off ends. Then a worker inspects one key as a probe. If the
-dependency answers, all rows go on; if not, a longer back-off begins.
+Until the back-off ends, the dispatcher claims no row of the handler. Then a worker works on one row as a probe. If the
+dependency answers, all rows go on; if not, the next back-off begins, of at most five seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Pause:
 
 
 class DependencyBackoff:
-    """The back-offs of all handlers in this process; another replica may reach the dependency."""
+    """The back-offs of all handlers in this process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -51,7 +51,7 @@ class DependencyBackoff:
     def allowance(self, handler: str, free: int) -> int:
         """Return how many rows of the handler may be claimed now: 0 during a back-off, then 1 as a probe.
 
-        Without a back-off, return ``free``, the number of idle workers.
+        Without a back-off, return ``free``.
         """
         with self._lock:
             pause = self._pauses.get(handler)

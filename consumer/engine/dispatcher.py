@@ -1,9 +1,9 @@
 """Claims due rows for idle worker threads, never more rows than there are idle threads.
 
-A new hint in this process wakes the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
+New events and finished work wake the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
 replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
-neither stopped nor in a back-off. There are two exceptions: interrupted heals, and the sweeps of a task that the breaker
-stopped, because sweeps can resume the task.
+neither stopped nor in a back-off. There are two exceptions: interrupted heals ignore window and stop. Sweeps ignore a stop by
+the breaker, because sweeps can resume the task.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Dispatcher:
             self._changed.notify()
 
     def ages(self) -> dict[Claim, float]:
-        """Return each running claim with the seconds since it began, or since the last step of its heal."""
+        """Return each claim with the seconds since it began, or since the last step of its heal."""
         with self._changed:
             now = time.monotonic()
             return {claim: now - since for claim, since in self._claims.items()}

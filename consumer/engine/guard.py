@@ -1,6 +1,6 @@
 """Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-A restored database disagrees with all other databases, and each difference looks like drift. So once a minute the guard
+A restored database disagrees with the other databases, and each difference looks like drift. So once a minute the guard
 compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all replicas
 until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
 """
@@ -86,7 +86,7 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Compare each database with its stored watermark. If a watermark fell, stop the handlers that rely on the database.
+    """Compare the watermark of each answering database with the stored one. If it fell, stop the handlers that rely on it.
 
     :param sources: functions that read the watermarks
     :param handlers: all installed handlers, even those that other processes run

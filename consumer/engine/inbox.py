@@ -54,7 +54,7 @@ class Inbox:
             self._wake()
 
     def _store(self, batch: Batch) -> int:
-        """Store a batch; if the journal refuses it, store each half by itself. Return the number of work rows written."""
+        """Store a batch; if the journal refuses it, store its parts. Return the number of work rows written."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
             return hinting.enqueue(self._database, hints, dead)
@@ -80,7 +80,7 @@ class Inbox:
             return hinting.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record when the notification formats of a batch arrived, once a minute for each broker and format."""
+        """Record when the notification formats of a batch arrived, at most once a minute for each broker and format."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

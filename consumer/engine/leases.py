@@ -1,6 +1,6 @@
 """Extends the leases of this replica's claims.
 
-A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so another replica can claim the
+A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so any replica can claim the
 row. Meanwhile this thread records no beat (sign of life) of the workers, so ``/healthz`` reports a failure.
 """
 

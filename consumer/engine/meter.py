@@ -17,21 +17,18 @@ class Meter:
         """Count a heal that ended.
 
         :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
-        :param lag: seconds since the notification was sent; None without a notification
+        :param lag: seconds from the notification to the end of a successful heal; None without a notification
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:
         """Count a new finding."""
 
     def beat(self, loop: str) -> None:
-        """Record that a thread's endless loop completed a round: the thread is alive."""
+        """Record that a thread with an endless loop is alive."""
 
 
 def source(hint: str) -> str:
-    """Return ``event``, ``sweep`` or ``operator`` for the source of a hint. A start counts as ``operator``.
-
-    :param hint: the source of the hint: an event type, ``sweep``, ``start``, ``operator`` ...
-    """
+    """Return ``event``, ``sweep`` or ``operator`` for the source of a hint. A start counts as ``operator``."""
     if hint in {"sweep", "operator"}:
         return hint
     return "event" if "." in hint else "operator"

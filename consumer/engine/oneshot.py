@@ -127,7 +127,7 @@ class OneShot:
     :param database: the journal; None if no task heals
     :param patience: seconds for which a key in flight is inspected again
     :param selected: returns whether the command works on a finding
-    :param most: the number of objects that the command may heal
+    :param most: the number of objects that the command may heal; None for no limit
     """
 
     def __init__(
@@ -149,11 +149,11 @@ class OneShot:
         self._progress = progress
 
     def sweep(self, tasks: Sequence[Task]) -> list[Result]:
-        """Sweep every task, in the order of :func:`in_order`, and reconcile the suspects."""
+        """Sweep one task after the other (:func:`in_order`); reconcile the suspects of each before the next sweep."""
         return [result for task in in_order(tasks) for result in self._sweep(task)]
 
     def examine_all(self, tasks: Sequence[Task], keys: Sequence[Key]) -> list[Result]:
-        """Reconcile each key in every task that takes its kind, in the order of :func:`in_order`."""
+        """In one task after the other (:func:`in_order`), reconcile the keys whose kind the task takes."""
         return [
             result
             for task in in_order(tasks)

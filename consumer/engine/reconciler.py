@@ -60,7 +60,7 @@ class Reconciled:
     """The result of reconciling one claim.
 
     :param end: how the row was settled
-    :param findings: the findings of the inspection, or the one that was healed or deferred
+    :param findings: the findings of the inspection, or only the one whose heal was tried or deferred
     :param reason: why nothing was healed, or the error
     """
 
@@ -97,7 +97,7 @@ class Reconciler:
 
         :param store: settles the claim and writes the history
         :param step: called before each step of a long heal
-        :raises LeaseLost, JournalUnavailable: from the store; the claim is not settled
+        :raises LeaseLost, JournalUnavailable: from the store; the claim may not be settled
         """
         trace.begin()
         began = time.monotonic()
@@ -328,7 +328,7 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Return ``end``. If it is a ``Later``, return a copy that keeps the history entry of the claim's interrupted heal open."""
+    """Return ``end``; if it is a ``Later``, let it keep the history entry of the claim's interrupted heal open."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 
@@ -339,7 +339,7 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
 
 
 def _repeats(claim: Claim, end: Disposition) -> bool:
-    """Return whether an earlier attempt at the row already logged the error of this attempt."""
+    """Return whether this refusal is already reported; for another error, whether the row has waited before."""
     return claim.reported == end.fingerprint if isinstance(end, Reported) else claim.waits > 0
 
 

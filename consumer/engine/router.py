@@ -10,7 +10,7 @@ from handlers.base import Event, Handler, Key, Trigger
 
 
 class Unroutable(Exception):
-    """A handler cannot read the key of an event that it wants, because the payload is not as documented."""
+    """A handler finds no valid key in an event that it wants, because the payload is not as documented."""
 
 
 class Router:
@@ -26,9 +26,9 @@ class Router:
         return frozenset(self._wanted)
 
     def route(self, event: Event) -> list[Hint]:
-        """Return one hint for each handler that the event concerns.
+        """Return a hint for each trigger that finds a key in the event.
 
-        :raises Unroutable: a handler cannot read the key in the event
+        :raises Unroutable: a trigger fails, or its key is not valid
         """
         return [
             hint

@@ -1,8 +1,8 @@
 """The daemon: one process with threads. Replicas share the journal.
 
-A start locks an SQLite journal, and ends the leases of dead processes in that journal. Then it makes the timers due and starts
-threads: they compare watermarks, read holds, send webhooks, claim rows, extend leases and delete old records. The bus starts
-last, because the bus acknowledges only messages that the journal has stored.
+A start locks an SQLite journal, and ends the leases of dead processes in that journal. Then threads begin to compare
+watermarks, read holds and send webhooks. The start makes the timers due. Then threads begin to claim rows, extend leases and
+delete old records. The bus starts last.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks new settings. Work that has begun keeps the old settings.
+        """Give the tasks new settings. Begun work keeps the old settings, but a mode without heals ends a long heal.
 
         :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart
@@ -206,7 +206,9 @@ class Service:
             del self._sources[gone]
         if not brokers and not self._said_no_broker:
             self._said_no_broker = True
-            LOG.warning("no broker is configured: only sweeps find drift; set [nova] transport_url or config_file")
+            LOG.warning(
+                "no broker is known: only sweeps find drift; set transport_url or config_file of [nova] or [octavia]"
+            )
 
     def _listen_to(self, brokers: Sequence[Broker]) -> None:
         served = {broker.transport_url for broker in self._listening}
@@ -227,7 +229,7 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
-        """Sweep every handler that has events, because messages of this broker may be lost.
+        """Request a sweep of each handler that has triggers, because messages of this broker may be lost.
 
         :raises JournalUnavailable: the journal does not answer; the caller tries again
         """

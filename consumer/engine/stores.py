@@ -20,7 +20,7 @@ class Store(Protocol):
     """The interface of a store: it settles claims and writes history entries."""
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        """Ask all gates; return an objection, or open the heal's history entry and return the entry's id."""
+        """Ask the gates; return an objection, or the id of the heal's history entry, which is then open."""
 
     def exemption(self, finding: Finding) -> str:
         """Return the reason for a finding's exemption; empty without an exemption."""
@@ -44,7 +44,7 @@ class JournalStore:
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
         """Return whether a long heal may make its next step.
 
-        The mode must still allow heals, and the lease must not have ended. A hold, a pause, the breaker or an outage of the
+        The mode must still allow heals, and the lease must not have ended. A hold, a stopped handler or an outage of the
         journal prevents the step.
         """
         task = self._tasks.get(claim.handler)
@@ -67,7 +67,7 @@ class JournalStore:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """In one transaction, settle the row, write history entries, and delete asks whose drift is healed or gone."""
+        """In one transaction, settle the row, write history entries, and delete asks (no denials) whose drift is gone."""
         settling.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 
@@ -84,7 +84,7 @@ class MemoryStore:
         self._gates = (*all_gates(self._board), *gates)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return False if a hold, a pause or the breaker stops the heal, or if the journal does not answer or is missing."""
+        """Return False if a hold or a stop of the handler prevents the step, or if the journal is silent or missing."""
         if self._database is None:
             return False
         self._board.keep_fresh()

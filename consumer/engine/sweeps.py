@@ -2,8 +2,8 @@
 
 A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the mode allows heals, the
 breaker first counts the suspects. Too many suspects point to a wrong database URL or a restored backup: the breaker stops the
-handler, and the sweep stores no hint. If a dependency does not answer, the sweep ends early. Once a cell answers again,
-another sweep lists only the missing keys, and the breaker counts only these keys.
+handler, and the sweep stores no hint. If a dependency does not answer, the sweep is incomplete. Once the dependency
+answers, another sweep follows. If the handler can, this sweep lists only the missing keys, and the breaker counts only these.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Sweeper:
             LOG.critical("%s: stopped: %s", task.name, reason)
 
     def _may_go_on(self, task: Task) -> bool:
-        """Return whether the handler may heal. If the breaker stopped it, first count this sweep as one with few suspects."""
+        """If the breaker stopped the handler, count this sweep as one with few suspects. Return False if it stays stopped."""
         before = controls.read(self._database).get(task.name)
         if before is None or not before.broken:
             return True
@@ -186,8 +186,7 @@ class Sweeper:
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
     """Return the listing of a whole sweep.
 
-    A sweep is incomplete if a dependency, such as a cell, does not answer. Soon after such a sweep, return only the keys of
-    that dependency, if the handler can list them alone.
+    If this sweep repeats an incomplete one, and the handler can, list only the missing keys of dependencies that answer again.
 
     :raises Unavailable: none of the dependencies that did not answer answers now
     """

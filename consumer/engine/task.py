@@ -20,7 +20,7 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A handler with its settings. Only a reload of the configuration sets its mode to ``off``."""
+    """A handler with its settings. Its mode is ``off`` only after a reload of the configuration."""
 
     handler: Handler
     settings: TaskSettings

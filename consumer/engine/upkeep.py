@@ -1,6 +1,6 @@
 """Deletes old records of the journal, in short transactions.
 
-If a one-shot command died during a heal, upkeep requests an inspection, which closes the heal's history entry.
+If a one-shot command died during a heal, upkeep requests an inspection, so that the heal's history entry is closed.
 """
 
 from __future__ import annotations

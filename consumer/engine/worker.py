@@ -43,14 +43,14 @@ class Worker:
             LOG.warning("%s", lost)
         except JournalUnavailable as outage:
             LOG.warning(
-                "%s %s: the result is not recorded; the key is inspected again: %s", claim.handler, claim.key, outage
+                "%s %s: if the result is not recorded, the key is inspected again: %s", claim.handler, claim.key, outage
             )
         except Exception as error:
             LOG.exception("%s %s: a bug in stackmend", claim.handler, claim.key)
             self._settle_fault(claim, error)
 
     def _settle_fault(self, claim: Claim, error: Exception) -> None:
-        """Settle a row after an unexpected error: try again later, or park it."""
+        """Settle a row after an unexpected error: try again later, or park it, unless it is a timer."""
         settings = self._engine.settings
         # Only the error's type: its text may contain the value that the journal refused.
         end = after_error(claim, RuntimeError(type(error).__name__), settings)

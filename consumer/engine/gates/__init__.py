@@ -1,4 +1,4 @@
-"""The gates: conditions for a heal, one per file. The transaction that opens the heal's history entry checks them all.
+"""The gates: conditions for a heal, one per file. The transaction that opens the heal's history entry asks them.
 
 ``gate`` (the interface), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
 (holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound`` (objects
@@ -20,7 +20,7 @@ from consumer.engine.holds.board import Board
 
 
 def all_gates(board: Board) -> tuple[Gate, ...]:
-    """Return all gates in the order in which they are asked; the first that objects to a heal gives the reason."""
+    """Return the gates of every heal in the order in which they are asked; the first objection decides."""
     return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
 
 

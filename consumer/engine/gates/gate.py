@@ -1,4 +1,4 @@
-"""The interface of a gate, and the function that asks all gates."""
+"""The interface of a gate, and the function that asks gates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Gate(Protocol):
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
     """Ask the gates in order; return the first objection. If none, return :class:`Allowed`, with the approving operator.
 
-    A heal that continues work begun earlier (``finding.begun``) asks no gate: the work must not stop halfway.
+    A ``healable`` finding whose heal began earlier (``begun``) asks no gate: the work must not stop halfway.
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

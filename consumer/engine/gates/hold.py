@@ -13,7 +13,7 @@ _AGAIN = 600.0
 
 
 class OnHold:
-    """Defers a heal while a hold names the finding's key or one of its ``concerns``."""
+    """Defers a heal while a hold names the finding's key, one of its ``concerns``, or everything."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

@@ -10,7 +10,10 @@ _INTERRUPTED = 30.0
 
 
 class OpenWindow:
-    """Defers a heal outside the task's window. The row stays due, so a worker claims it when the window opens."""
+    """Defers a heal outside the task's window. The row stays due, so a worker claims it when the window opens.
+
+    An interrupted heal asks again every 30 seconds.
+    """
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
         if request.task.is_open:

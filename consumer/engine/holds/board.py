@@ -82,7 +82,7 @@ class Board:
         self._read_at = self._monotonic()
 
     def standing(self) -> tuple[Standing, ...]:
-        """Return the present holds. If the last reading is too old, return one hold that stops every heal."""
+        """Return the present holds; without a recent reading, one hold that stops every heal."""
         if not self.sources:
             return ()
         if self._read_at is None:

@@ -14,8 +14,8 @@ _SCOPES = ("host:", "cell:")
 def hold_file(path: Path) -> Iterator[Hold]:
     """Yield the holds of a file; none without the file.
 
-    A line is a scope and a reason: ``host:compute-7 memory test``. A line without a scope stops every heal; so does an empty
-    file.
+    A line is a scope and a reason: ``host:compute-7 memory test``. A line without the scope of a host or cell
+    stops every heal; so does a file that is empty but for comments (``#``).
 
     :raises OSError: the file cannot be read
     """

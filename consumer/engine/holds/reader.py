@@ -1,4 +1,4 @@
-"""Reads the holds every few seconds. When any hold ends, the reader makes due all rows that wait for a hold."""
+"""Reads the holds every ``[engine] hold_seconds``. When a hold ends, and at the start, rows that wait for holds become due."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Reader:
         for one in new:
             LOG.log(logging.INFO if one.readable else logging.WARNING, "heals wait: %s", one)
         for one in lifted:
-            LOG.info("heals go on: lifted: %s", one)
+            LOG.info("a hold is lifted: %s", one)
         # After a start, holds of an earlier process may have been lifted.
         self._due = self._due or bool(lifted)
         if self._due:

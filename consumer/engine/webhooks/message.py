@@ -84,7 +84,7 @@ def _safe(value: Any) -> Any:
 
 
 def plain(value: object) -> str:
-    """Return text that Slack and Mattermost show as it is: without links, mentions and control characters."""
+    """Return text for Slack and Mattermost: no mentions, no ``<...>`` links, no control characters but newlines."""
     text = printable("" if value is None else str(value), keep="\n")
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\N{ZERO WIDTH SPACE}")
 

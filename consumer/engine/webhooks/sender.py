@@ -27,7 +27,7 @@ Post = Callable[[Sink, str, bytes], Attempt]
 
 
 class Sender:
-    """Sends the messages of all sinks. Several processes can send, but only one claims a message.
+    """Sends the messages of all sinks. Several processes can send, but only one at a time claims a message.
 
     :raises WrongTemplate: a template cannot be used
     """

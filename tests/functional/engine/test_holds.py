@@ -95,7 +95,7 @@ def test_a_hold_is_logged_once(held: Machine, hold: Path, caplog: pytest.LogCapt
     assert [line for line in caplog.messages if text in line] == [
         f"heals wait: {text}",
         f"mender thing:a: the heal is deferred: on hold: {text}",
-        f"heals go on: lifted: {text}",
+        f"a hold is lifted: {text}",
     ]
 
 
