@@ -14,8 +14,7 @@ _RECOUNT, _RECOUNT_FULL = 60.0, 2.0
 class Capacity:
     """Limits the rows that wait for an inspection, so that a flood of events stays in the broker.
 
-    It counts these rows once a minute (without room, every two seconds), and adds the rows that this process stored since. The
-    threads of all brokers share one object.
+    It counts these rows once a minute (without room, every two seconds), and adds the rows that this process stored since.
 
     :param most: the largest number of waiting rows; 0 for no limit
     """

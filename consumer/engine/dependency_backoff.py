@@ -1,7 +1,7 @@
 """Lets a handler wait (its back-off) while a dependency that all its inspections need is down.
 
 Until the back-off ends, the dispatcher claims no row of the handler. Then a worker works on one row as a probe. If the
-dependency answers, all rows go on; if not, the next back-off begins, of at most five seconds.
+dependency answers, all rows go on; if not, the next back-off begins.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome,
 
 
 def _untouched(error: Exception) -> Outcome | None:
-    """Return the outcome of a failed heal if its error proves that the heal wrote nothing; otherwise None."""
+    """Return the outcome of a failed heal if its error proves that the heal changed nothing; otherwise None."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT

@@ -56,7 +56,7 @@ _GOODBYE = 2.0
 class Service:
     """One replica of the daemon.
 
-    :param installed: all installed handlers; if a watermark falls, the guard stops those that rely on the database
+    :param installed: all installed handlers, for the guard
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Service:
     def start(self) -> None:
         """Start all threads.
 
-        :raises AlreadyRunning: another process uses the SQLite journal
+        :raises AlreadyRunning: another daemon uses the SQLite journal
         :raises cfg.Error: an option that locates brokers is wrong
         """
         listed(self._broker_lists, self._resources)

@@ -1,9 +1,9 @@
 """The journal: stackmend's own database, with the work table and the history.
 
-The work table has one row for each handler and key. Replicas claim rows by compare-and-set. Replicas share one journal on
-MariaDB, Galera or PostgreSQL; SQLite serves one replica. A row without further work is deleted; the history keeps the record.
+The work table has one row for each handler and key with work. Replicas claim rows by compare-and-set. They share one journal on
+MariaDB, Galera or PostgreSQL; SQLite serves one replica. A row without further work is deleted; the history stays.
 
-The modules ``hinting``, ``claiming`` and ``settling`` write the work table. The module ``work`` defines its rows as Python
-values. ``backlog`` lists the rows for operators. ``outbox`` and ``deliveries`` store the messages for sinks. ``controls``
+The modules ``hinting``, ``claiming`` and ``settling`` write the work table for the engine, and ``backlog`` for operators. The
+module ``work`` defines its rows as Python values. ``outbox`` and ``deliveries`` store the messages for sinks. ``controls``
 stores the state of handlers, and ``acts`` the operators' commands. ``schema`` defines all tables; ``migrations`` upgrades them.
 """

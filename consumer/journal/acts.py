@@ -17,7 +17,7 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Write nothing: the default of a parameter ``also``, which adds a write to a function's transaction."""
+    """Write nothing: the default of a parameter ``also``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class State(StrEnum):
 class Ask:
     """A finding that waits for approval, or the decision about the finding.
 
-    :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial does not expire
+    :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial lasts beyond it
     :param reason: the operator's reason; before the decision, the facts that the operator must examine, if any
     """
 
@@ -57,7 +57,7 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Write nothing: the default of a parameter ``also``, which adds a write to a function's transaction."""
+    """Write nothing: the default of a parameter ``also``."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
@@ -101,7 +101,7 @@ def consume(connection: Connection, line_id: int) -> None:
 
 
 def withdraw(connection: Connection, handler: str, key: Key) -> None:
-    """Delete the asks about a key whose drift is gone, except denied asks."""
+    """Delete the asks about a key whose drift is gone, except denials."""
     connection.execute(delete(ask).where(_of(handler, key), ask.c.state != State.DENIED))
 
 
@@ -126,7 +126,7 @@ _AMONG = 2000
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
     """Return up to ``limit`` asks that wait for a decision, ordered by expiry, and how many asks wait.
 
-    Denied asks stay for months, and the table has no index by state. So the function reads only the newest 2,000 asks.
+    Denied asks stay, and the table has no index by state. So the function reads only the newest 2,000 asks.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()
@@ -149,9 +149,9 @@ def find(database: Database, ids: Collection[int]) -> list[Ask]:
 def approve(
     database: Database, ids: Sequence[int], operator: str, reason: str = "", also: AlsoAsks = nothing
 ) -> list[Ask]:
-    """Approve the asks with these ids that have not expired; request an inspection of their keys. Return the approved asks.
+    """Approve asks whose ``expires_at`` is in the future, even denied asks; request an inspection of their keys.
 
-    A denied ask can be approved.
+    :return: the asks that this call approved
     """
 
     def decide(connection: Connection) -> list[Ask]:

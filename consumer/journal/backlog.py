@@ -191,7 +191,7 @@ def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int
 
 
 def drop(database: Database, ids: Collection[int], also: Also = nothing) -> int:
-    """Delete rows, except those with a running claim; return the number deleted. The next sweep finds remaining drift."""
+    """Delete rows, except those with a running claim; return the number deleted. A later sweep can find the drift."""
 
     def forget(connection: Connection) -> int:
         also(connection)

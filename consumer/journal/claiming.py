@@ -1,6 +1,6 @@
-"""Gives claims on due rows to workers, and extends and ends the claims.
+"""Gives claims on due rows to workers, and extends and releases the claims.
 
-A claim is a SELECT of due rows without a lease, then an UPDATE that repeats this condition. So only one replica gets a row.
+A claim is a SELECT of due rows without a running lease, then an UPDATE with the same condition. So only one replica gets a row.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def claim(
     keys: Collection[Key] = (),
     admit: Callable[[], Admit] = _admit_all,
 ) -> list[Claim]:
-    """Claim up to ``limit`` due rows of these handlers: events and timers before suspects of sweeps.
+    """Claim up to ``limit`` due rows of these handlers: suspects of sweeps and of periodic events last.
 
     If more rows are due, the handlers take turns, in random order. A handler's most urgent rows come first; of equally urgent
     rows, those that have been due longest.
@@ -81,7 +81,7 @@ def claim(
 def claim_interrupted(
     database: Database, owner: str, handlers: Collection[str], limit: int, lease: float
 ) -> list[Claim]:
-    """Claim, for ``lease`` seconds, up to ``limit`` due rows whose heal was interrupted."""
+    """Claim, for ``lease`` seconds, up to ``limit`` due rows of these handlers whose heal was interrupted."""
     if not handlers or limit <= 0:
         return []
 
@@ -183,7 +183,7 @@ def _claim(row: RowMapping, clock: float) -> Claim:
 
 
 def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Extend the leases of claims to ``lease`` seconds from now; skip rows that another replica has claimed since."""
+    """Extend the leases of claims to ``lease`` seconds from now; skip rows whose claim has ended."""
     tokens = sorted({(held.id, held.token) for held in claims})
     if not tokens:
         return
@@ -214,6 +214,6 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Call this only as the journal's sole user: then all owners of leases are dead."""
+    """End every lease. Call this only as the journal's only daemon: then all owners of leases are dead."""
     values = {"owner": None, "token": None, "lease_until": None}
     database.transact(lambda connection: connection.execute(update(work).values(**values)))

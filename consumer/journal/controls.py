@@ -18,8 +18,8 @@ class Control:
     """One handler's state.
 
     :param broken: whether the handler is stopped by the breaker, or because a database fell below its watermark
-    :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None if only an operator
-        resumes the handler
+    :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None unless they can
+        resume the handler
     :param swept_at: start of the last complete sweep
     :param missing: the dependencies that did not answer in the last sweep
     :param only_missing: whether the last sweep omitted only suspects that need a dependency in ``missing``
@@ -67,8 +67,8 @@ def queue_up(connection: Connection, name: str, earliest: float, step: float, la
 
     All times are seconds since the epoch.
 
-    :param step: seconds from the last waiting heal's time to the new time
-    :return: the last waiting heal's time (0.0 if none), and the new time, between ``earliest`` and ``latest``
+    :param step: seconds from the time stored before to the new time
+    :return: the time stored before (0.0 if none), and the new time, between ``earliest`` and ``latest``
     """
     last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
     place = min(max(earliest, last + step), latest)
@@ -120,7 +120,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; set ``calm_sweeps`` to 0. Return False if it was already stopped."""
+    """Stop a handler whose sweep lists too many suspects; return False if it was ``broken`` before. Calm sweeps count anew."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:
@@ -173,7 +173,7 @@ def swept(database: Database, name: str, began: float, found: int, population: i
 def missed(
     database: Database, name: str, began: float, found: int, missing: Collection[str], *, only_missing: bool
 ) -> None:
-    """Record an incomplete sweep in the handler's state; :class:`Control` explains the values."""
+    """Record an incomplete sweep in the handler's state (:class:`Control`)."""
     listed = json.dumps(sorted(missing))
     values = {"missing": listed, "only_missing": only_missing, "missed_at": began, "sweep_found": found}
     database.transact(lambda connection: connection.execute(update(task).where(task.c.name == name).values(values)))

@@ -1,7 +1,7 @@
 """SQLAlchemy engine, clock, transactions and errors of the journal.
 
 On SQLite, a transaction that may write takes the write lock when it begins. Otherwise two transactions that read before they
-write would deadlock.
+write could deadlock.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ class Database:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in its own transaction; return its result. After a deadlock, run it again, for up to 10 seconds.
+        """Run ``action`` in its own transaction; return its result. After a retriable error, run it again, for up to 10 s.
 
         :param action: can run several times, so it must have no effect outside the database
         """

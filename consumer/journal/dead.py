@@ -1,4 +1,7 @@
-"""Dead letters: undecodable messages, limited in number, size and age. :func:`consumer.journal.hinting.enqueue` stores them."""
+"""Dead letters: messages that gave an error instead of hints, limited in number, size and age.
+
+:func:`consumer.journal.hinting.enqueue` stores them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from consumer.journal.schema import dead_event
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An undecodable message, to be stored.
+    """A dead letter, to be stored.
 
     :param body: the first received bytes
     :param size: bytes received
@@ -45,7 +48,7 @@ class DeadLetter:
 class StoredLetter:
     """A stored dead letter.
 
-    :param size: bytes received; if ``body`` is shorter, the rest is lost, and ``stackmend dead replay`` fails
+    :param size: bytes received; if fewer are stored, the rest is lost, and ``stackmend dead replay`` fails
     """
 
     id: int

@@ -106,7 +106,7 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make a handler's *reported* rows due if the last sweep did not list them; return the number of these rows.
+    """Make *reported* rows due, after their pauses, that got no hint since the handler's last sweep began; return their number.
 
     :param before: when the last sweep began
     """
@@ -134,7 +134,7 @@ def make_due(database: Database, error: str) -> int:
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:
-    """Request an inspection of a key because a process died during its heal. The inspection closes the heal's history entry."""
+    """Request an inspection of a key after a process died during its heal, so that the heal's history entry is closed."""
     enqueue(database, [hint])
     free = and_(work.c.handler == hint.handler, work.c.key == str(hint.key), work.c.healing_id.is_(None))
     database.transact(lambda connection: connection.execute(update(work).where(free).values(healing_id=line_id)))

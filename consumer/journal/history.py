@@ -1,7 +1,7 @@
-"""The history: an entry for each finding and each heal.
+"""The history: entries about findings, heals, stops of handlers, and acts of operators.
 
 A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
-If the process dies in between, the next inspection of the key closes the entry.
+If the process dies in between, the next inspection closes the entry, or its heal uses the entry again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from handlers.base import Finding, Healed, Json, Key
 
 
 class Outcome(StrEnum):
-    """The outcome of a finding or a heal, in its history entry.
+    """The outcome in a history entry.
 
-    A heal with ``CONFLICT`` or ``REFUSED`` wrote nothing; with ``FAILED``, it may have written.
+    A heal with ``CONFLICT`` or ``REFUSED`` changed nothing; with ``FAILED``, it may have changed something.
     """
 
     FOUND = "found"
@@ -50,7 +50,7 @@ class Deferred:
     """A gate's answer: the heal may not begin now.
 
     :param after: seconds until the heal asks again
-    :param known: whether the log needs no warning, because other heals already wait for this reason
+    :param known: whether the log needs no warning
     """
 
     reason: str
@@ -90,7 +90,7 @@ Ask = Callable[[Connection, float], Answer]
 class Origin:
     """Why a key was inspected, and by which replica.
 
-    :param hint: the source of the hint: an event type, ``sweep`` or ``operator``
+    :param hint: the source of the hint: an event type, ``sweep``, ``operator`` ...
     :param hinted_at: when the notification was sent
     """
 
@@ -212,7 +212,7 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Ask all gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
+    """Ask the gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
 
     :param line_id: the entry that an earlier attempt at this heal left open, if any; the heal uses the entry again
     :return: the entry's id, or a gate's objection
@@ -359,7 +359,7 @@ def entry_of(row: RowMapping) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """An open history entry of a one-shot command that died during a heal. No row of the work table names the entry."""
+    """An open history entry that no row of the work table names: a one-shot command probably died during the heal."""
 
     line_id: int
     handler: str

@@ -1,7 +1,7 @@
 """Counts the history entries of each hour, for the plots of the status page.
 
 The history can have millions of entries. So no query reads more than one hour, nor more than :data:`MOST` entries of each
-outcome. The index ``history_outcome_idx`` serves these queries.
+outcome.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Hour:
     """The history entries of one hour.
 
     :param entries: the number of entries, by handler and outcome
-    :param lags: seconds from the notification to the end of the heal, for each heal that a notification caused
+    :param lags: seconds from the notification to the end of the heal, for each successful heal that a notification caused
     :param whole: False if one outcome has :data:`MOST` entries or more; further entries are not counted
     """
 

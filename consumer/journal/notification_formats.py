@@ -1,6 +1,6 @@
 """Records when each notification format last arrived from each broker: ``versioned``, or legacy (``unversioned``).
 
-``stackmend check`` needs these times if it cannot read the configuration of the sending services.
+``stackmend check`` warns if only the legacy format arrives.
 """
 
 from __future__ import annotations

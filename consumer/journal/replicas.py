@@ -1,4 +1,4 @@
-"""The processes that share the journal, and the file lock that lets only one process use an SQLite journal."""
+"""The daemons that share the journal, and the file lock that lets only one daemon use an SQLite journal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from consumer.journal.schema import replica
 
 
 class AlreadyRunning(JournalError):
-    """Another process uses this SQLite journal."""
+    """Another daemon uses this SQLite journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A process that shares the journal.
+    """A daemon that shares the journal.
 
     :param revision: the revision of the journal's schema that the process needs; None means 0001
     """
@@ -44,9 +44,9 @@ def new_id() -> str:
 
 @contextmanager
 def sole_user(database: Database) -> Iterator[bool]:
-    """Lock an SQLite journal for this process, and yield True. Yield False for other databases, which serve several replicas.
+    """Lock an SQLite journal for this daemon, and yield True. Yield False for other databases.
 
-    :raises AlreadyRunning: another process has the lock
+    :raises AlreadyRunning: another daemon has the lock
     """
     path = database.engine.url.database
     if database.engine.dialect.name != "sqlite" or not path or path == ":memory:":
@@ -75,7 +75,7 @@ def register(database: Database, name: str, version: str, revision: str) -> None
 
 
 def beat(database: Database, name: str, forget_after: float) -> None:
-    """Record that this process is alive. Remove processes that recorded nothing for ``forget_after`` seconds."""
+    """Record that this daemon is alive. Remove daemons that recorded nothing for ``forget_after`` seconds."""
 
     def write(connection: Connection) -> None:
         clock = now(connection)

@@ -1,7 +1,7 @@
-"""The journal's tables. Times are doubles: seconds since the epoch, by the database's clock.
+"""The journal's tables. Times are doubles: seconds since the epoch, by the database's clock (``hinted_at``: the publisher's).
 
-So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. The tables have no date types, because
-SQL dialects store fractions of a second differently. A change of the tables needs a migration, by the rule in ``migrations``.
+So a lease ends at the same moment for all replicas, even if their hosts' clocks differ. On Galera, the nodes' clocks
+must agree. A change of the tables needs a migration, by the rule in ``migrations``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TABLE: dict[str, Any] = {
 
 
 def _exact(length: int) -> String:
-    """Return a string type that compares byte by byte, because host names that differ only in case name two hosts."""
+    """Return a string type that compares byte by byte, because host names that differ only in case can name two hosts."""
     binary = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(binary, "mysql", "mariadb")
 

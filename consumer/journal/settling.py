@@ -1,6 +1,7 @@
 """Begins the heals of claims, and settles claims.
 
-Every write has the claim's token in its WHERE, so a worker that lost its lease writes nothing (:class:`LeaseLost`).
+Every write to a row has the claim's token in its WHERE. So a worker whose row has another claim writes nothing
+(:class:`LeaseLost`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def settle(
     If a hint arrived since the claim, the row becomes due instead.
 
     :param also: another write in this transaction
-    :raises LeaseLost: another replica has claimed the row; nothing is written
+    :raises LeaseLost: the row has another claim, or was dropped; nothing is written
     """
 
     def write(connection: Connection) -> None:
@@ -82,12 +83,12 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Ask all gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
+    """Ask the gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
 
     If an interrupted heal left its entry open, use that entry again.
 
     :return: the entry's id, or a gate's objection
-    :raises LeaseLost: another replica has claimed the row
+    :raises LeaseLost: as :func:`settle`
     """
 
     def begin(connection: Connection) -> int | history.Deferred | history.Withheld:
@@ -105,7 +106,7 @@ def begin_healing(
 
 
 def refused(database: Database, handler: str) -> frozenset[str]:
-    """Return the handler's keys that were last reported with ``refused``: stackmend must not heal their findings."""
+    """Return the handler's keys that were last reported with ``refused`` (:class:`~.work.Reported`)."""
     mine = and_(work.c.handler == handler, work.c.refused.is_(True))
     rows = database.transact(lambda connection: connection.execute(select(work.c.key).where(mine)).scalars().all())
     return frozenset(rows)

@@ -2,7 +2,7 @@
 
 A hint inserts a row or increments its ``generation``. While a worker works on a row, the row has a lease (``token`` and
 ``lease_until``). If the generation changed before the worker settles the row, a hint arrived meanwhile, and the row stays for
-another inspection. So one inspection can answer several hints, no hint is lost, and only one worker at a time works on a key.
+another inspection. So one inspection can answer several hints, no hint is lost, and only one worker at a time has the row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SWEEP = "sweep"
 
 
 class LeaseLost(JournalError):
-    """A claim's lease ended, and another replica claimed the row. The result of the first claim is not stored."""
+    """A claim's lease ended, and the row was claimed again or dropped. The result of the first claim is not stored."""
 
 
 class State(StrEnum):
@@ -74,9 +74,9 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row that this process works on until its lease ends. Times are seconds since the epoch, by the journal's clock.
+    """A claimed row. Times are seconds since the epoch, by the journal's clock (``hinted_at``: the publisher's).
 
-    :param attempts: failed inspections or heals since the last event
+    :param attempts: failed inspections or heals since the last event or success
     :param waits: times in a row that the work was put off, because of an object in flight, a conflict, an outage, or a handler
         that refused a heal again for the same reason
     :param watched: seconds spent waiting for an object in flight, since the last event or result
@@ -110,7 +110,7 @@ class Claim:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether only sweeps asked for the inspection, and no interrupted heal waits for the result."""
+        """Whether only sweeps, or then periodic events, asked for the inspection, and no interrupted heal waits for it."""
         return self.hint == SWEEP and self.healing_id is None
 
     @property

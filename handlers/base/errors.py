@@ -45,7 +45,7 @@ def _missing(error: Unavailable) -> frozenset[str]:
 
 
 class Conflict(HandlerError):
-    """The cloud changed after the proof, so the heal wrote nothing. stackmend inspects the key again."""
+    """The cloud changed after the proof, so the heal changed nothing. stackmend inspects the key again."""
 
 
 class Refused(HandlerError):

@@ -127,8 +127,8 @@ class Handler(Plugin):
     def heal(self, finding: Finding) -> Healed:
         """Repair a finding, by idempotent writes that succeed only if the evidence still holds.
 
-        :raises Conflict: the evidence no longer holds; the heal wrote nothing
-        :raises InFlight, Refused: as in :meth:`inspect`; the heal wrote nothing
+        :raises Conflict: the evidence no longer holds; the heal changed nothing
+        :raises InFlight, Refused: as in :meth:`inspect`; the heal changed nothing
         :raises Unavailable: a write may have succeeded
         """
 

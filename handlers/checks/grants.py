@@ -125,7 +125,7 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
             f"{account.name} has privileges that no handler needs ({more}). Enough is: {least}",
         )
     else:
-        yield Checked(subject, Verdict.OK, "the account has the privileges that the handlers need, and no others")
+        yield Checked(subject, Verdict.OK, "the account has what the handlers need, and nothing that none needs")
 
 
 def _more(account: Account, wanted: Needs) -> str:

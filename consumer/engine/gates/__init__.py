@@ -3,7 +3,6 @@
 ``gate`` (the interface), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
 (holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound`` (objects
 per run).
-:mod:`consumer.engine.dependency_backoff` acts earlier: it stops inspections while a dependency is down.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from consumer.engine.holds.board import Board
 
 
 def all_gates(board: Board) -> tuple[Gate, ...]:
-    """Return the gates of every heal in the order in which they are asked; the first objection decides."""
+    """Return the gates of every heal in the order of asking; the first objection decides."""
     return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
 
 

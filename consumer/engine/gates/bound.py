@@ -10,7 +10,7 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers each heal with which a command would heal more than ``most`` objects. Threads share the gate.
+    """Defers each heal with which a command would heal more than ``most`` objects.
 
     One drift may need several heals of its key, step by step. These heals count once.
     """

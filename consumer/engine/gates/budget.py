@@ -21,7 +21,7 @@ class Budget:
             return Deferred(text, _HOUR)
         # The gate Stop has locked the handler's row, so replicas count one after the other.
         if history.spent(connection, name, clock, but=request.line_id) + weight > bound:
-            text = f"{name} has used up the {bound} objects of this hour ([engine] heals_per_hour)"
+            text = f"{name} may heal {bound} objects in an hour, and has no room for {weight} ([engine] heals_per_hour)"
             # Each waiting key gets its own time, when the budget has room for it: earlier inspections would be useless.
             free = history.oldest_spent(connection, name, clock) + _HOUR
             last, place = controls.queue_up(connection, name, free, _HOUR * weight / bound, clock + _HOUR)

@@ -45,7 +45,7 @@ class Standing:
 
 
 class Board:
-    """The holds of all sources at the last reading. Threads share it.
+    """The holds of all sources at the last reading.
 
     :param every: seconds between two readings
     """

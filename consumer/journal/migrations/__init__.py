@@ -1,6 +1,7 @@
 """The journal's schema over time, with alembic.
 
-Revisions are numbers that rise. Each migration names the oldest revision whose programs may use the journal after it:
+Revisions are rising numbers. Each migration but the first names the oldest revision whose programs may use the journal after
+it:
 
 - A migration that only adds (nullable columns, tables, indexes) names the same revision as the migration before. Replicas of
   both releases then share the journal, and an operator can go back a release without a change of the schema.

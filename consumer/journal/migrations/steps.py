@@ -1,4 +1,4 @@
-"""The steps of migrations. Each step commits by itself, and does nothing if it was done before.
+"""The steps of migrations. Except on SQLite, each step commits by itself. It does nothing if it was done before.
 
 So a killed upgrade can be repeated from its first step. MariaDB offers no other way: its DDL ends a transaction.
 """
