@@ -1,8 +1,8 @@
 """The interface of all drivers: calls to Nova, Neutron, Glance and Octavia.
 
-Each method makes one call or one listing, and does not wait for the effect of a write. When an object does not exist, a read
-returns None, a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. Every method
-raises only exceptions of :mod:`handlers.octavia.housekeeping`.
+No method waits for the effect of a write. When an object does not exist, a read returns None (:meth:`Driver.console` excepted),
+a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. A failed call raises an
+exception of :mod:`handlers.octavia.housekeeping`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Driver(ABC):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project. Absence from this list proves nothing; :meth:`server` can prove it.
+        """Return every server of Octavia's project. Only :meth:`server` can prove that a server is absent.
 
-        :raises UnavailableException: also when a cell does not answer, because its servers are unknown, not absent
+        :raises UnavailableException: also when a cell that may have such servers does not answer
         """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Driver(ABC):
 
     @abstractmethod
     def stop_server(self, server: str) -> None:
-        """Stop a server; even a server in ERROR becomes SHUTOFF."""
+        """Ask Nova to stop a server, even one in ERROR."""
 
     @abstractmethod
     def shelve_server(self, server: str) -> None:
@@ -110,7 +110,7 @@ class Driver(ABC):
 
     @abstractmethod
     def console(self, server: str, lines: int) -> str:
-        """Return the last lines of a server's console log; empty where the host keeps none."""
+        """Return the last lines of a server's console log; empty without a log."""
 
     # ports
 
@@ -127,7 +127,7 @@ class Driver(ABC):
 
     @abstractmethod
     def ports(self) -> Sequence[Port]:
-        """Return all ports, of any project, whose name begins with ``octavia-lb-``."""
+        """Return Octavia's ports in all projects; their names begin with ``octavia-lb-``."""
 
     @abstractmethod
     def ports_at(self, network: str, address: str) -> Sequence[Port]:
@@ -199,7 +199,7 @@ class Driver(ABC):
 
     @abstractmethod
     def security_group(self, name: str) -> Group | None:
-        """Return the security group of Octavia's project that has this name, with its tags."""
+        """Return the only security group of Octavia's project with this name, and its tags."""
 
     @abstractmethod
     def tag_security_group(self, group: str, tag: str) -> None:

@@ -22,7 +22,7 @@ _OWN: dict[str, type[Driver]] = {"noop": NoopDriver, "openstack": OpenStackDrive
 
 
 def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
-    """Return the options ``[housekeeping]``, with heartbeat options and the longest time of a flow from ``octavia.conf``.
+    """Return the options ``[housekeeping]``, with heartbeats, failover limit and longest flow from ``octavia.conf``.
 
     :raises ConfigError: when a configuration file of Octavia is malformed
     """

@@ -1,9 +1,11 @@
 """The driver of a cloud in memory with a simulated Octavia, for trials and tests.
 
-The driver creates and writes Octavia's tables. So the driver accepts only an SQLite database, which no real Octavia uses.
+The driver creates and writes Octavia's tables. So :meth:`NoopDriver.made` accepts only an SQLite database, which no real
+Octavia uses.
 
-The cloud ends with the process. On the same database, a new process boots each server that a row names, with the server's
-ports. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
+The cloud ends with the process. On the same database, a new process boots each server that a row names, unless the row is
+DELETED, with the server's ports. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora
+becomes silent.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ api.py               calls one API; turns failures into exceptions of ``handlers
 places.py            the regions and endpoints that Octavia uses
 ===================  =================================================================================================
 
-Spares boot with Octavia's credentials (``[service_auth]`` in ``octavia.conf``), so that Octavia's project owns them. All other
-calls use ``[openstack]``, with an administrator's role.
+Spares boot with Octavia's own credentials (``[service_auth]`` or ``[keystone_authtoken]`` in ``octavia.conf``), so that
+Octavia's project owns them. Without ``[octavia] project_id``, the project of these credentials is Octavia's. They also read
+quotas, and list servers while a cell does not answer. If they are missing or belong to another project, ``[openstack]`` serves
+if it belongs to Octavia's project. All other calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations
@@ -40,9 +42,8 @@ SECTIONS = ("service_auth", "keystone_authtoken")
 
 
 class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
-    """:param cloud: the credentials of ``[openstack]``, for all calls except the boot of a server
-    :param octavia: Octavia's own credentials, which boot servers; None when unknown. Then servers boot with the credentials
-        ``cloud``, if these belong to Octavia's project
+    """:param cloud: the credentials of ``[openstack]``
+    :param octavia: Octavia's own credentials; None when unknown
     :param project: id of Octavia's project; empty for the project of ``octavia``
     :param at: regions and endpoints from Octavia's configuration files, by type of service
     """
@@ -122,7 +123,8 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
             if cloud is not None and translated(cloud.project) == self.project():
                 return self._nova(cloud)
         raise UnauthorizedException(
-            "compute", f"nothing can be booted in project {self.project()}: [octavia] config_file gives no credentials"
+            "compute",
+            f"no credentials of [octavia] config_file or [openstack] belong to Octavia's project {self.project()}",
         )
 
     def _nova(self, cloud: Cloud) -> Api:

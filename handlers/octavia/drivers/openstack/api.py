@@ -3,7 +3,7 @@
 A failure becomes one exception of :mod:`handlers.octavia.housekeeping`:
 
 ======================================= ==============================================================================
-the object does not exist (404)         a read returns None, a removal succeeds; otherwise NotFoundError
+the object does not exist (404)         get: None; remove: success; list: UnavailableException; call: NotFoundError
 wrong credentials or role (401, 403)    UnauthorizedException
 no answer, too slow, 5xx, 413, 429      UnavailableException; ``dependency`` is the service
 the object's state refuses (409, 412)   UnavailableException; ``dependency`` is the object, ``server:<id>``

@@ -5,10 +5,10 @@ driver treats UNKNOWN as no answer. For a server without a request spec, Nova an
 ``_get_instance_from_cell``). A listing with a filter or in pages omits the cell's servers
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a 404 or a listing, the driver lists the services. Nova shows the services of the cell's mapped hosts as UNKNOWN
-(``nova/api/openstack/compute/services.py``, ``_get_service_detail``). Only cell0 has no mapped hosts; its servers never ran.
-If a service is UNKNOWN, the driver lists servers without a filter, with Octavia's own credentials. This listing shows the
-cell's servers as UNKNOWN, up to Nova's ``max_limit``.
+So after a 404 for a server or a listing of servers, the driver lists the services. Nova shows the services of the cell's mapped
+hosts as UNKNOWN (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). cell0 has no mapped hosts, but its
+servers never ran. If a service is UNKNOWN, the driver lists servers without a filter, with credentials for Octavia's project.
+This listing shows the cell's servers as UNKNOWN, up to Nova's ``max_limit``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``, ``builder`` those of Octavia."""
+    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``."""
 
     compute: Api
 
@@ -181,7 +181,7 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """:raises UnavailableException: when the answer has no list ``name``, because another service answered"""
+    """:raises UnavailableException: when the answer has no list ``name``"""
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")
     listed: Sequence[Mapping[str, Any]] = body[name]
