@@ -1,8 +1,8 @@
 """Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses. Each step can run again.
 
-Each write into Octavia's database compares the locked row with the row that was read. Before stackmend cuts a server off its
-network, Octavia's API must show that Octavia would accept the failover. Otherwise stackmend ends the heartbeat lease, and
-Octavia's health manager replaces the amphora.
+Each write into Octavia's database compares the locked row with the row that was read. Before stackmend cuts an amphora of a
+load balancer off its network, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat
+lease, so that Octavia's health manager replaces the amphora.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ _MAX_VALUE = 255
 
 
 class Actions:
-    """Carries out the steps of one heal."""
-
     def __init__(self, driver: Driver, settings: HousekeepingSettings) -> None:
         self._driver = driver
         self._settings = settings
@@ -116,10 +114,12 @@ class Actions:
         )
 
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
-        """Write the end of a new lease into the server's metadata. By this end, stackmend later recognises the lease.
+        """Write the end of a new lease into the server's metadata, by which stackmend later recognises the lease.
 
-        :return: the end of the new lease (None without a heartbeat record), and all ends in the metadata, newest first (none
-            where Nova takes no metadata)
+        If :meth:`_planned_lease` returns an announced end, use it instead.
+
+        :return: the lease's end (None without a heartbeat record), and all ends in the metadata, newest first (none without a
+            record, or where Nova takes no metadata)
         """
         server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
         if at is None or server.status not in DESCRIBABLE:
@@ -242,7 +242,7 @@ class Actions:
             LOG.warning("the row of amphora %s is not restored yet: %s", amphora.id, error)
             return
         if taken:
-            LOG.warning("Octavia refused the failover of amphora %s; its health manager can replace it", amphora.id)
+            LOG.warning("the failover of amphora %s was not accepted; its row names the server again", amphora.id)
 
     def _forget(self, s: Deactivated, step: Step) -> Healed:
         self._driver.database.run(partial(changes.forget_server, amphora=s.amphora))

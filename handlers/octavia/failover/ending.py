@@ -1,7 +1,7 @@
-"""The steps after Octavia has replaced an amphora.
+"""The steps after an amphora's row is DELETED: Octavia has replaced the amphora, or it was on no load balancer.
 
-They complete the old amphora's image and marks, and shelve its server if it is in a server group. They also delete the oldest
-preserved amphora from a full pool, and detach DELETED rows from the load balancer.
+They complete the image and marks, and shelve the server if it is in a server group. With the scheme ``cycle``, they delete the
+oldest preserved amphora from a full pool. They also detach DELETED rows from the load balancer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class End:
 
     @property
     def server(self) -> Server | None:
-        """The marked server that the amphora's row no longer names; None without one."""
+        """The marked server that the amphora's row no longer names."""
         return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
 
     @property
@@ -59,7 +59,7 @@ class End:
     def closing(self) -> Step | Wait | None:
         """The step that completes the marks of a preserved server, or removes the marks of a server that is not preserved.
 
-        ``Wait`` when Nova refuses the step now; None when no step is needed.
+        ``Wait`` while Nova works on the server or refuses the step; None when no step is needed, or the image is not done.
         """
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:
@@ -113,7 +113,7 @@ class Imaging:
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """The ids of surplus images, which exist when stackmend lost Nova's answer and asked for an image again."""
+        """The ids of surplus unprotected images: stackmend lost Nova's answer, and asked for an image again."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -122,7 +122,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether the work is done: the image is complete and stackmend keeps the server, or Nova can make no image."""
+        """Whether the image needs no step: it is complete beside a stopped server, or Nova can make none in time."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)

@@ -84,7 +84,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Return the facts about an amphora without a load balancer, if its row is in ERROR or its server is preserved.
+    """Return the facts about an amphora without a load balancer, if its row is in ERROR, or DELETED without ``compute_id``.
 
     :raises Unavailable: when an API does not answer
     """
@@ -136,7 +136,7 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the amphora's row names, or else the server whose mark names the amphora.
+    """Return the server that the amphora's row names, or else (in ERROR or DELETED) the server whose mark names the amphora.
 
     Read this server by its id, because a listing shows no server groups.
     """
@@ -171,7 +171,7 @@ def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row from its load balancer.
 
     When Octavia deletes a load balancer, Octavia deletes servers and ports of attached rows only. So stackmend detaches a row
-    only after the row's server and port are gone, or the row names no server.
+    only if it names no server, or from Octavia 16 on, if its server and port are gone.
     """
     if row.status != "DELETED":
         return False

@@ -1,8 +1,8 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
 **What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
-silence, Octavia's health manager replaces the amphora, and so deletes all traces of the cause. The health manager never
-replaces an amphora that is in ERROR or never sent a heartbeat.
+silence (``heartbeat_timeout``), Octavia's health manager replaces the amphora, and so deletes the server with all traces on it.
+The health manager never replaces an amphora that is in ERROR or never sent a heartbeat.
 
 **Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
 ERROR.
@@ -11,30 +11,30 @@ ERROR.
 amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
 stackmend leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal takes all steps up to
-the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
+**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal can take several steps
+up to the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
 heartbeat lease, which keeps the health manager off. Then it detaches the server's networks, removes the server from the
-amphora's row, and asks Octavia's API for a failover. Last, it detaches the old amphora's DELETED row from the load balancer,
-whose next update would otherwise fail (Octavia 16 to 19). With the method snapshot, stackmend then makes an image of the
-server.
+amphora's row, and asks Octavia's API for a failover. After the failover, it detaches the old amphora's DELETED row from the
+load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last, with the method snapshot, it makes an image of
+the server.
 
 **What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved. If it is in ERROR, stackmend
-replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards. In a
-cloud of three or fewer amphorae, silence proves nothing alone (:mod:`handlers.octavia.failover.heartbeats`). When
-``failover_threshold`` other amphorae failed within ``failover_window``, or two on the same host, stackmend reports the failure
-and replaces nothing. stackmend rebuilds a load balancer in ERROR at most three times a week, and never after a failed deletion
-(:mod:`handlers.octavia.rebuild`).
+replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards or after a
+start of stackmend. In a cloud of three or fewer amphorae, silence proves nothing alone
+(:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` (not 0) other amphorae failed or were replaced within
+``failover_window``, or two on the same host, stackmend reports the failure and begins no recovery. stackmend rebuilds a load
+balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
-**Why a race does no harm.** Each write into Octavia's database compares the row under the health manager's locks. If the health
-manager was faster, stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would
-accept the failover. If Octavia still refuses, stackmend writes the server back into the row, and the health manager replaces
-the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the marks.
+**Why a race does no harm.** Each write into Octavia's database compares the locked row. If the health manager was faster,
+stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If
+Octavia still refuses, stackmend writes the server back into the row. Unless the row was in ERROR, the health manager then
+replaces the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the marks.
 
-**Modes.** The default is ``audit``, because a failover deletes a server. No budget, window, pause or breaker stops a recovery
-once it has begun.
+**Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops a recovery
+before its failover.
 
-**Undo.** The history has the command or statement that reverses each step; a failover has none. ``stackmend amphora preserved``
-releases or deletes a preserved server.
+**Undo.** The history has the command or statement that reverses each step; failovers and deletions have none. ``stackmend
+amphora preserved`` releases or deletes a preserved amphora.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
 ``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).
@@ -236,9 +236,10 @@ class FailedAmphora(OctaviaHandler):
         yield from keys_of("amphora", self._gone([row for row in rows if row.id not in suspects]))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield amphorae without a server in Nova that send no heartbeat, or never sent one.
+        """Yield serving amphorae without a server in Nova that send no heartbeat, or never sent one.
 
-        Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them.
+        Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them. Yield none if
+        database and cloud may not belong together.
         """
         patience = self._settings.heartbeat_timeout
         unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.unheard(patience)}
@@ -315,7 +316,7 @@ def _listener(s: HousekeepingSettings) -> Listener:
 
 
 def _with_one_gone(compared: Pairing) -> Pairing:
-    """Return the counts as if Nova showed one more server. So in a small cloud, one missing server is no mismatch."""
+    """Count one more server as seen, unless Nova shows none: in a small cloud, one missing server is no mismatch."""
     return replace(compared, seen=min(compared.named, compared.seen + 1)) if compared.seen else compared
 
 

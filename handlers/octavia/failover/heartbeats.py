@@ -1,7 +1,7 @@
 """Whether the silence of one amphora can prove a failure now.
 
-Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while most amphorae
-send heartbeats. After a start of stackmend, or once most amphorae send heartbeats again, silence proves nothing for one
+Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while at least half
+of the amphorae send heartbeats. After a start of stackmend, or once half send heartbeats again, silence proves nothing for one
 ``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
 ``octavia/controller/healthmanager/health_manager.py``).
 """
@@ -42,9 +42,9 @@ class Heard:
 
 
 class Listener:
-    """Remembers since when most amphorae send heartbeats. Thread-safe.
+    """Remembers since when at least half of the amphorae send heartbeats. Thread-safe.
 
-    :param patience: seconds for which most amphorae must send heartbeats before silence proves a failure
+    :param patience: seconds for which they must send heartbeats before silence proves a failure
     :param gap: greatest time between two observations, in seconds; after a longer time, ``patience`` begins anew
     """
 
@@ -57,9 +57,9 @@ class Listener:
         self._last = float("-inf")
 
     def observe(self, heard: Heard) -> float:
-        """Remember whether most amphorae send heartbeats now.
+        """Remember whether at least half of the amphorae send heartbeats now.
 
-        :return: seconds until silence can prove a failure; 0 when it can now
+        :return: seconds until silence can prove a failure
         """
         with self._lock:
             now = self._clock()

@@ -42,7 +42,7 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows that its server has failed or is gone; otherwise None."""
+    """Return the amphora's key when an update shows that its server failed, stopped or is gone; otherwise None."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 

@@ -1,8 +1,8 @@
 """Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
 
-A server that Nova shows as stopped or in ERROR may still run. After a restore of Nova's database, Nova may not know a
-server that runs. A recent heartbeat therefore refutes a failure. An amphora without a row in ``amphora_health`` has never sent
-a heartbeat. While the server is ACTIVE, the missing row proves nothing.
+A server that Nova shows as stopped or in ERROR may still run. After a restore of Nova's database, Nova may not know a server
+that runs. So a recent heartbeat contradicts both signs. An amphora without a row in ``amphora_health`` has never sent a
+heartbeat. While the server is ACTIVE, the missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Signs:
 
     @property
     def rest(self) -> float:
-        """Seconds until the last heartbeat no longer contradicts a failure."""
+        """Seconds until the last heartbeat no longer contradicts a failure; at least 1."""
         return max(1.0, self.quiet_after - (self.silent_for or 0.0))
 
     @property

@@ -39,7 +39,7 @@ class Watched:
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:
-        """Return whether the amphora looks failed, or its replacement is not finished.
+        """Return whether no flow works on the amphora, and it looks failed or its recovery is unfinished.
 
         :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
         """
@@ -58,7 +58,7 @@ class Watched:
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return the amphorae that belong to a load balancer and serve, are in ERROR, or are DELETED without a ``compute_id``."""
+    """Return amphorae on load balancers: those that serve, are in ERROR, or are DELETED without a ``compute_id``."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -108,10 +108,9 @@ def now(connection: Connection) -> datetime:
 
 
 def heard(connection: Connection, now: datetime, within: float) -> Heard:
-    """Count the serving amphorae with a heartbeat record, and those with a recent heartbeat.
+    """Count as :func:`heard_of`, but all serving amphorae.
 
     :param now: the time by the database's clock
-    :param within: greatest age of a recent heartbeat, in seconds
     """
     lately = sa.case((_HEALTH.last_update >= now - timedelta(seconds=within), 1), else_=0)
     query = (
@@ -128,7 +127,6 @@ def heard(connection: Connection, now: datetime, within: float) -> Heard:
 class Failing:
     """An amphora that recently failed or was replaced.
 
-    :param server: id of the amphora's server
     :param ahead: whether the only sign is a heartbeat in the future: a heartbeat lease, or the time of a clock that is ahead
     """
 
@@ -137,7 +135,7 @@ class Failing:
 
 
 def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, Failing]:
-    """Return the amphorae that recently failed or were replaced, except amphorae that were deleted with a load balancer.
+    """Return amphorae that are silent, or recently failed or were replaced, except those deleted with a load balancer.
 
     :param stale_after: seconds of silence that count as a failure
     :param window: length of the recent past, in seconds

@@ -83,7 +83,7 @@ class ServerCase:
 
     @property
     def wants_lease(self) -> bool:
-        """Whether the amphora serves, and its heartbeat lease is missing or ends soon."""
+        """Whether a serving amphora's heartbeat record has no lease, or one that ends soon."""
         if isinstance(self.s, Deactivated) or not self.s.serves or self.s.health is None:
             return False
         return not self.s.leased or -self.s.health.silent < _RENEW * self.settings.preservation_lease
@@ -234,7 +234,7 @@ FAILED: tuple[Row[Case], ...] = (
 
 
 def _leave(c: ServerCase) -> Decision:
-    """Return the step that removes the server from the amphora's row, so that Octavia does not delete it."""
+    """Return the step that removes the server from the amphora's row, so that Octavia does not delete the server."""
     if isinstance(c.s, Deactivated):
         return c.step(StepName.FORGET, "set its row to DELETED, without its server", c.server.id)
     return c.step(StepName.LET_GO, "let Octavia forget its server, and replace it", c.server.id)

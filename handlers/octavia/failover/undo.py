@@ -1,4 +1,4 @@
-"""Builds the undo of a step, before stackmend takes the step.
+"""Builds the undo of a step from facts that were read before the step.
 
 The statements run on MariaDB and PostgreSQL.
 """
