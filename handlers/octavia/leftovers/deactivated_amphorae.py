@@ -4,18 +4,19 @@
 
 =========================  ==========================================================================================
 amphora-deactivated        a row on no load balancer, in any state except DELETED and PENDING_DELETE, whose server exists
-amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``)
-amphora-without-server     a row on no load balancer whose server is not in Nova
+amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``); or
+                           a DELETED row whose preservation is not complete
+amphora-without-server     a row on no load balancer that is not DELETED, and has no server in Nova
 amphora-stuck              a row in BOOTING or PENDING_* on a load balancer, but no flow works there; or PENDING_DELETE on none
-server-without-row         a server named ``amphora-<uuid>`` that no row of Octavia names
+server-without-row         a server named ``amphora-<uuid>`` of which Octavia has no row
 zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
 leaked-port                a VRRP or member port of an amphora that is DELETED or has no row
 leaked-vip-port            the VIP port of a load balancer that is DELETED or has no row
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
-leaked-image               an image that stackmend began for preservation, of an amphora that is DELETED or has no row
+leaked-image               an incomplete image of an amphora that is DELETED or has no row
 orphan-health              a heartbeat record of an amphora that is DELETED or has no row; Octavia counts it as a failure
-load-balancer-leftovers    all leftovers of one load balancer, found after Octavia's notification of the deletion
+load-balancer-leftovers    the removable leftovers of one load balancer, found after Octavia's notification of the deletion
 =========================  ==========================================================================================
 
 **Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. When a worker dies, the
@@ -23,18 +24,19 @@ flow ends halfway. When Nova fails while Octavia reverts a creation, only the ro
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
-proves that its objects are leftovers. stackmend reports an object without a row. With ``deactivated_amphorae_without_rows``,
-stackmend removes it, except a server group, and except a server that serves an address of an existing port. Object and row must
-be unchanged for ``deactivated_amphorae_after``, and two inspections must agree. For a DELETED load balancer, half a minute is
-enough: DELETED is the last write of the last flow. stackmend removes nothing while Nova shows less than 90 % of the serving
-amphorae's servers, or more than a few servers have no row. stackmend removes an amphora in PENDING_DELETE only while no request
-waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+proves that its objects are leftovers. stackmend reports an object of the cloud without a row. With
+``deactivated_amphorae_without_rows``, stackmend removes it, except a server group, and except a server that serves an address
+of an existing port. The object must be older than ``deactivated_amphorae_after``, its row unchanged for as long, and two
+inspections must agree. After the deletion of a load balancer, half a minute is enough: its flow writes DELETED after all
+removals. stackmend removes only heartbeat records while Nova shows none or less than 90 % of the servers of amphorae on load
+balancers, or more than a few servers have no row. stackmend removes an amphora in PENDING_DELETE only while no request waits in
+Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While the pool has
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``
-(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete this amphora. If the API fails, and in every
-other state, stackmend itself removes server, ports and row (:mod:`handlers.octavia.removal`). It verifies that deleted servers,
-ports and groups are gone. A port must still have the inspected revision.
+(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete this amphora. In any case, stackmend
+removes the remaining server and ports, and sets the row to DELETED if Octavia did not (:mod:`handlers.octavia.removal`). It
+verifies that deleted servers, ports, groups and images are gone. A port must still have the inspected revision.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
 providers. Amphorae that serve, or are in ERROR on a load balancer: ``failed_amphora`` handles them. A load balancer whose
@@ -101,9 +103,7 @@ OPTIONS: list[cfg.Opt] = [
 
 
 class DeactivatedAmphorae(OctaviaHandler):
-    """:param grace: seconds for which an object must be unchanged
-    :param without_rows: whether stackmend may remove objects that no row names
-    """
+    """:param grace: seconds for which an object must be unchanged"""
 
     name = "deactivated_amphorae"
     title = "Remove amphorae that serve nothing, and the servers, ports and groups that Octavia left behind"

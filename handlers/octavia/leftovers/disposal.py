@@ -23,8 +23,6 @@ GONE = "nothing returns it, and nothing uses it; Octavia creates what it needs a
 
 
 class Disposal:
-    """:param grace: seconds for which an object must be unchanged"""
-
     def __init__(self, driver: Driver, grace: float) -> None:
         self._driver = driver
         self._database = driver.database

@@ -23,10 +23,6 @@ Judged = tuple[Leftover, dict[str, Any], frozenset[str]]
 
 
 class Judge:
-    """:param grace: seconds for which an object must be unchanged
-    :param without_rows: whether stackmend may remove objects that no row names
-    """
-
     def __init__(self, driver: Driver, queue: WorkQueue, grace: float, without_rows: bool) -> None:
         self._driver = driver
         self._queue = queue
@@ -35,7 +31,7 @@ class Judge:
         self._without_rows = without_rows
 
     def judge(self, key: Key) -> Iterable[Judged]:
-        """Return the leftovers that a key names; two when an amphora's row and its heartbeat record are leftovers.
+        """Return the leftovers that a key names; for an amphora, perhaps also its heartbeat record.
 
         :raises InFlight: while Octavia may work on the object
         """
@@ -96,7 +92,7 @@ class Judge:
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
         """Return the leftover; with a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
 
-        The API sets PENDING_DELETE before it sends the request. Only workers set BOOTING, PENDING_CREATE and PENDING_UPDATE.
+        The API sets PENDING_DELETE and sends the request. Only workers set BOOTING, PENDING_CREATE and PENDING_UPDATE.
 
         :raises InFlight: while the request may wait in the queue
         """

@@ -1,19 +1,20 @@
 """Decides whether an object of Octavia is a leftover, and whether stackmend may remove it.
 
-An object is no leftover when any of these holds:
+An object is no leftover when any of these holds (for an amphora's own row, see :func:`row`):
 
-- It is outside Octavia's project (VIP ports excepted), or does not have a name that Octavia gives: ``amphora-<uuid>``,
-  ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>`` and ``lb-<uuid>``.
+- It is outside Octavia's project (VIP ports excepted), or does not have a name that Octavia gives, or stackmend to an image:
+  ``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>`` and
+  ``preserved-amphora-<uuid>``.
 - It is preserved, a spare, or released.
-- The row of its amphora or load balancer is not DELETED. For an amphora's own row, see :func:`row`.
-- The object or its row changed within the grace, a number of seconds: a flow may still use it. Nova shows no time of a server
-  group.
-- Another object uses it.
+- The row of its amphora or load balancer is not DELETED.
+- The object is younger than the grace, or its row changed within it, so a flow may still work. The grace is a number of
+  seconds. Nova shows no age of a server group.
+- Another object uses it, or a flow works on its load balancer.
 
-stackmend only reports a leftover without a row, because another Octavia may own it. An operator can allow the removal, except
-of a server group: another Octavia's group has no member until its first amphora boots. stackmend only reports a VIP port
-outside Octavia's project, which belongs to the load balancer's owner. It removes nothing while Octavia's database and the cloud
-may not belong together (:mod:`handlers.octavia.pairing`).
+stackmend only reports a leftover in the cloud without a row, because another Octavia may own it. An operator can allow the
+removal, except of a server group: another Octavia's group has no member until its first amphora boots. stackmend only reports a
+VIP port outside Octavia's project, which belongs to the load balancer's owner. It removes only heartbeat records while
+Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The facts that every rule needs.
+    """The facts that the rules share.
 
     :param grace: seconds for which an object and its row must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
@@ -75,7 +76,7 @@ class Scope:
     def refusal(self, known: bool) -> str:
         """Return why stackmend must not remove a leftover; empty when removal is allowed.
 
-        :param known: whether a row of Octavia names the leftover
+        :param known: whether the leftover's amphora or load balancer has a row
         """
         if self.mismatch or known or self.without_rows:
             return self.mismatch
@@ -283,7 +284,7 @@ def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: b
     """Return a leftover if this image, which stackmend made of an amphora, is one.
 
     :param row: the row of the amphora that the image's properties name
-    :param preserving: whether a server has this amphora's mark: ``failed_amphora`` then completes the image
+    :param preserving: whether a server has this amphora's mark, so that stackmend still completes the image
     """
     amphora = found.properties.get(AMPHORA, "")
     stays = (

@@ -14,8 +14,6 @@ from handlers.octavia.preserved import pool as preserved
 
 
 class Suspects:
-    """:param grace: seconds for which an object must be unchanged"""
-
     def __init__(self, driver: Driver, grace: float) -> None:
         self._driver = driver
         self._database = driver.database
@@ -60,7 +58,7 @@ class Suspects:
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
         """Return the marked amphorae whose preservation is incomplete.
 
-        If the pool is over its maximum, add the newest amphora, whose heal deletes the oldest.
+        With the scheme ``cycle``, if the pool is over its maximum, add the newest amphora, whose heal deletes the oldest.
         """
         kept, settings = preserved.assemble(servers, (), self._driver.settings.spare_owner), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
