@@ -50,7 +50,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
         return shown
 
     def release(self, identity: str) -> Healed:
-        """Give a preserved amphora to the operator: remove the server's lock and mark, and the image's protection."""
+        """Give a preserved amphora to the operator: remove the server's lock and tag, and the image's protection."""
         one = self._not_in_use(identity)
         undo = []
         if one.image is not None:

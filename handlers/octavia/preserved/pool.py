@@ -3,7 +3,8 @@
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
 Lamport's bakery algorithm orders the amphorae. A replica tags the server, then reads the other marks, then writes the number.
-The number is a time later than all numbers that were read. So replicas together never exceed the maximum, without a lock.
+The number is a time later than all numbers that were read. So replicas together do not exceed the maximum, without a lock. With
+the scheme ``cycle``, they exceed it until the oldest is deleted.
 """
 
 from __future__ import annotations
@@ -83,10 +84,7 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return all amphorae that are preserved or marked for preservation, oldest first.
-
-    :raises AmphoraDriverError: when Nova or Glance does not answer
-    """
+    """Return this stackmend's amphorae that are preserved or marked for preservation, oldest first."""
     return assemble(driver.servers(), driver.images(), driver.settings.spare_owner)
 
 
@@ -100,7 +98,7 @@ def is_ours(marks: Mapping[str, str], owner: str) -> bool:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
-    """Return the amphorae that are preserved or marked, oldest first; a server and an image of one amphora count once."""
+    """Return the preserved or marked amphorae of ``owner``, oldest first; server and image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
@@ -154,10 +152,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora's server, image and Octavia ports; after an error, call again.
-
-    :raises AmphoraDriverError: when a request fails
-    """
+    """Delete a preserved amphora's image, and its server with Octavia's ports; after an error, call again."""
     if one.image is not None:
         try:
             driver.unseal_image(one.image.id)

@@ -1,8 +1,8 @@
 """Nova, Neutron and Glance in memory, as far as amphorae need them.
 
-The cloud refuses the calls that the real services refuse. Nova accepts a stop of a server in ERROR, but no detachment and no
-image. For a server on a dead host, it accepts every call, but carries out only deletions. When it detaches a port that Nova
-created, it deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
+The cloud refuses calls as the real services do. Nova accepts a stop of a server in ERROR, but no detachment and no image. For a
+server on a dead host, it accepts a stop, shelving, detachment or image, but does not finish it. When it detaches a port that
+Nova created, it deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Cloud:
                     self._servers[server.id] = replace(server, status="ACTIVE")
 
     def alter_server(self, identity: str, **changes: object) -> None:
-        """Change a server as a crash or an operator does, without an API call."""
+        """Change a server at once, without the checks of an API call."""
         with self.lock:
             self._servers[identity] = replace(self.present(identity), **changes)  # type: ignore[arg-type]
 

@@ -75,7 +75,7 @@ class Controller:
     _waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Create missing tables, and boot a server for each row that names one."""
+        """Create missing tables, and boot the missing servers that rows name, except DELETED rows."""
 
         def make(connection: Connection) -> None:
             tables.octavia.create_all(connection)

@@ -1,12 +1,9 @@
 """The spare pools, as Nova shows them.
 
 A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
-metadata name the pool and the owner, ``spare_amphora_owner``. With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, a
-placeholder is a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then the caller deletes the
+metadata name its zone, flavor and owner (``spare_amphora_owner``). With the tag :data:`~handlers.octavia.cloud_objects.SPARE`,
+a placeholder is a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then the caller deletes the
 server; if the caller dies, ``spare_pool`` deletes the server. A released placeholder belongs to an operator.
-
-When Octavia has accepted a failover, stackmend deletes a spare, even where hosts have room. No failover waits for the
-deletion.
 """
 
 from __future__ import annotations
@@ -93,7 +90,10 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """The youngest placeholders beyond the pool's size, except those in BUILD: Nova refuses to remove their tags."""
+        """The youngest placeholders beyond the pool's size or the quotas, and all that are ``asleep`` if the size is 0.
+
+        Those that are ``coming`` stay, because Nova refuses to remove the tag of a server in BUILD.
+        """
         over = max(self.excess, len(self.present) - self.wanted, 0)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
         return (*youngest[:over], *(self.asleep if self.wanted == 0 else ()))
@@ -155,10 +155,10 @@ def pools(servers: Sequence[Server], settings: HousekeepingSettings) -> list[Poo
 def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longest_flow: float) -> int:
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
-    An amphora with a row and a server counts once. A row older than ``longest_flow`` does not count, because its worker has
-    died. A row in BOOTING without a server does not count: the row is another provider's device.
+    An amphora with a row and a server counts once. A row unchanged for ``longest_flow`` does not count, because its worker has
+    died. A row in BOOTING does not count if it may be another provider's device.
 
-    :param longest_flow: longest time of a build, in seconds
+    :param longest_flow: seconds for which a build may write no row
     """
     begun = [row for row in rows if row.status in _BUILDING and row.age < longest_flow]
     of_octavia = {row.id for row in begun if row.status != "BOOTING" or not row.is_device}
@@ -172,9 +172,9 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
 
-    Meanwhile stackmend builds no spare: it could take the room for the replacement.
+    Meanwhile stackmend builds no spare: the spare could take the room for the replacement.
 
-    :param longest_flow: longest time of a failover, in seconds
+    :param longest_flow: seconds for which a failover may write no row
     """
     rows = tuple(rows)
     replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
@@ -189,7 +189,7 @@ def failing_over(
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
     """Return the first pool that lacks spares and has no failed spare; None without such a pool.
 
-    All replicas fill the same pool, and so do not exceed the limit of simultaneous builds.
+    Replicas fill only this pool, whose key one of them claims. So they do not exceed the limit of simultaneous builds.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
@@ -198,8 +198,6 @@ def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
     """Return the pools; the last pool with spares gets an excess if the quotas leave Octavia too little room.
 
     A used-up quota fails every build of Octavia, also those of its health manager (``octavia/compute/drivers/nova_driver.py``).
-
-    :raises AmphoraDriverError: when a call to the cloud fails
     """
     last = next((one for one in reversed(found) if one.wanted and (one.ready or one.running)), None)
     room = driver.headroom(last.flavor) if last is not None else None
@@ -209,19 +207,13 @@ def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
 
 
 def quota_for(driver: Driver, pool: Pool) -> int | None:
-    """Return how many spares of a pool the quotas allow, with :data:`RESERVE` servers left; None without a limit.
-
-    :raises AmphoraDriverError: when a call to the cloud fails
-    """
+    """Return how many spares of a pool the quotas allow, with :data:`RESERVE` servers left; None without a limit."""
     room = driver.headroom(pool.flavor)
     return None if room is None else max(0, room - RESERVE)
 
 
 def begin(driver: Driver, number: int) -> list[str]:
-    """Begin to build at most ``number`` missing placeholders of one pool, within all limits; return their ids.
-
-    :raises AmphoraDriverError: when a call to the cloud fails
-    """
+    """Begin to build at most ``number`` missing placeholders of one pool, within all limits; return their ids."""
     servers = driver.servers()
     settings, rows = driver.settings, driver.database.run(queries.amphorae)
     room = settings.maximum_deploying_amphora_count - deploying(servers, rows, settings.longest_flow)
@@ -240,13 +232,13 @@ def _create(driver: Driver, pool: Pool) -> str:
 
 
 def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> list[Server]:
-    """Return the ready spares whose room fits the replacement of an amphora, best first.
+    """Return the ready spares that may make room for the replacement of an amphora, best first.
 
     Call it before the failover request: Octavia asks Nova for a server within a second. An error is only logged: the failover
     may find room without a spare.
 
-    :param attempts: recorded failovers that did not replace the amphora; if any, return no spare: the first failover's spare
-        made room that is still free
+    :param attempts: recorded failovers that did not replace the amphora; if any, return no spare: the room of the first
+        failover's spare is still free
     """
     if attempts >= _ATTEMPTS:
         return []
@@ -263,7 +255,7 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
     Call it after Octavia has accepted the failover, so that a refused request costs no spare.
 
-    :return: the spare's id; None when no spare was claimed
+    :return: the spare's id; None when stackmend deletes none
     """
     for spare in spares:
         try:
@@ -280,10 +272,7 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
 
 def room_text(spare: str | None) -> str:
-    """Return the end of a sentence about a failover; the end names the spare.
-
-    :param spare: the result of :func:`make_room`
-    """
+    """Return the end of a sentence about a failover. The end names the spare of :func:`make_room`."""
     return f"; spare {spare} made room for a failover" if spare else ""
 
 

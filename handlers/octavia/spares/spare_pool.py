@@ -9,7 +9,7 @@ deletes one spare that is not on the surviving amphora's host. Octavia's new amp
 spare even where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in
 ERROR, and the next failover replaces all its amphorae.
 
-**What spares bring.** A failover that would end with NoValidHost succeeds, also with anti-affinity. The new amphora does not
+**What spares bring.** A failover that would end with NoValidHost can succeed, also with anti-affinity. The new amphora does not
 boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can
 take the room, unless an aggregate accepts only the amphora flavor. A spare makes no room for a larger amphora: list the flavors
 of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-IOV device and no volume. After a change of
@@ -17,15 +17,15 @@ of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-I
 
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
-**What is changed.** stackmend builds spares, and stops and deletes only its own. At most ``maximum_deploying_amphora_count``
-servers build at the same time, including Octavia's; a failover does not wait for this limit. No build begins while Octavia
-replaces an amphora or a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the
-limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project must leave room for two amphorae;
-otherwise stackmend deletes spares.
+**What is changed.** stackmend builds spares, and stops and deletes only its own. No build of a spare begins while
+``maximum_deploying_amphora_count`` amphorae and spares are building, while Octavia replaces an amphora or has just failed to,
+or while a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the limit. After a
+failed build, the pool waits ten minutes. The quotas of Octavia's project must leave room for two amphorae; otherwise stackmend
+deletes spares.
 
 **What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). If an amphora in the project
-has no row in this Octavia, stackmend only reports surplus spares. Where the
-quotas are used up, stackmend deletes spares nevertheless.
+has no row in this Octavia, stackmend only reports surplus spares, and spares of pools that are not configured. Where the quotas
+are used up, stackmend deletes surplus spares nevertheless.
 
 **Undo.** Lower ``spare_amphora_pool_size``; stackmend then deletes the surplus.
 """
@@ -135,7 +135,7 @@ class SparePool(OctaviaHandler):
         return replace(finding, plan=writes, concerns=names)
 
     def sweep(self) -> Iterator[Key]:
-        """Log the number of ready spares; yield the pools that look wrong."""
+        """Log the result of :func:`housekeeping.log_pool_size`; yield the pools that look wrong."""
         housekeeping.log_pool_size(self._manager)
         for pool in self._read().pools:
             if pool.missing or any(_wrong(pool)):
