@@ -16,15 +16,10 @@ removal.py                 removes an amphora completely
 flow_times.py              how long a flow works without writing a row
 children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
-queries.py, changes.py     shared SELECTs; all writes
-records.py, tables.py      rows as values; table definitions
-cloud_objects.py           servers, ports, images and groups as values
-names.py                   names of Octavia's objects
-options.py, settings.py    the options ``[octavia]`` and ``[housekeeping]``
+queries.py, changes.py     shared SELECTs; writes
 watermarks.py              old rows that identify a database
 database.py, revisions.py  Octavia's database; its known schemas
 base.py, brokers.py        the handlers' base class; Octavia's broker
-notifications.py           Octavia's notifications of load balancers
 pairing.py                 whether Octavia's database and the cloud belong together
 checks.py, polling.py      ``stackmend check``; a short wait for a result
 =========================  ===========================================================================================

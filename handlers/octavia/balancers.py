@@ -17,11 +17,10 @@ _PRESERVING = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with its amphorae, and with its objects in PENDING_*.
+    """A load balancer with its amphorae, and its listeners, pools and their parts in PENDING_* (``children``).
 
     :param live: amphora rows that are not DELETED
     :param deleted: DELETED amphora rows, except rows that the handler ``failed_amphora`` may still detach
-    :param children: listeners, pools and their parts in PENDING_*
     """
 
     row: records.LoadBalancer
@@ -38,7 +37,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the load balancer's row or an amphora's row changed."""
+        """Seconds since the last change of the load balancer's row or of a row in ``live`` or ``deleted``."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property
@@ -47,12 +46,12 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether no flow works on the load balancer, and the number of amphorae does not fit the topology."""
+        """Whether no flow works on the load balancer, and the number of ``live`` amphorae is not the topology's."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
     def has_stuck_children(self, after: float) -> bool:
-        """Return whether the load balancer is ACTIVE, but has objects in PENDING_*, unchanged for ``after`` seconds."""
+        """Return whether an ACTIVE load balancer, unchanged for SETTLE s, has ``children``, all unchanged for ``after`` s."""
         ages = [child.age for child in self.children]
         return self.row.status == "ACTIVE" and self.quiet >= SETTLE and bool(ages) and min(ages) >= after
 

@@ -1,14 +1,15 @@
-"""All writes into Octavia's database, one function each. Each write succeeds only if the row is still as it was read.
+"""The handlers' writes into Octavia's database. Each write succeeds only if the row is still as it was read.
 
-To exclude deadlocks, the functions lock rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
-``amphora`` (``octavia/controller/healthmanager/health_manager.py``). They also set ``updated_at``, because the schema does not.
+To exclude deadlocks, writes about an amphora on a load balancer lock rows in the order of Octavia's health manager:
+``amphora_health``, ``load_balancer``, ``amphora`` (``octavia/controller/healthmanager/health_manager.py``). The schema does not
+set ``updated_at``; the writes do, except :func:`detach_deleted`.
 
 No write may leave one of these two states in the database:
 
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
-- An amphora in ERROR with an old heartbeat, whose heartbeat record is not ``busy``. The health manager would set the amphora to
-  FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
+- An amphora in ERROR with an old heartbeat, whose heartbeat record is not ``busy``. The health manager could set the amphora to
+  FAILOVER_STOPPED, and the next heartbeat to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -86,10 +87,9 @@ def lease(
 ) -> bool:
     """Write a heartbeat lease into an amphora's heartbeat record; the next real heartbeat overwrites it.
 
-    Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
+    Without a heartbeat, Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
     :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED
-    :param seconds: length of the lease
     :param quiet: required seconds of silence, unless a lease exists
     :param at: the end of the lease; None: ``seconds`` from now
     :param leases: ends of the amphora's earlier leases; empty when unknown
@@ -117,8 +117,8 @@ def end_lease(connection: Connection, amphora: records.Amphora, silent: float, l
 
     :param silent: age of the heartbeat that replaces the lease, in seconds
     :param leases: ends of the amphora's leases; empty when unknown
-    :return: False when no lease existed
-    :raises Conflict: when the row has changed
+    :return: whether a lease was ended
+    :raises Conflict: when the row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     if locked.status not in records.SERVING or locked.last_update is None or locked.last_update <= locked.now:
@@ -184,8 +184,8 @@ def take_back(
 
     :param amphora: the row before :func:`let_go`
     :param silent: age of the old heartbeat, in seconds
-    :param forgotten: the row of the same amphora after :func:`let_go`; None when an earlier heal called :func:`let_go`
-    :return: False, without a write, when Octavia works on the load balancer or a failover has changed the amphora's row
+    :param forgotten: the row after :func:`let_go`; None when an earlier heal called it
+    :return: False, without a write, when Octavia works on the load balancer, or a failover has begun since :func:`let_go`
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
@@ -209,7 +209,7 @@ def take_back(
 
 
 def _is_before_requests(locked: _Locked) -> bool:
-    """Return whether the load balancer is ACTIVE, or was in ERROR before :func:`let_go`.
+    """Return whether the load balancer is ACTIVE, or its row was last written before :func:`let_go` wrote the amphora's row.
 
     A failover that fails sets the load balancer to ERROR.
     """
@@ -231,9 +231,9 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
     The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). A changed amphora row shows
     that a worker got the request.
 
-    :param amphora: the row when Octavia accepted the request, under an ACTIVE load balancer
+    :param amphora: the row when Octavia accepted the request; its load balancer was ACTIVE
     :return: whether the request was lost
-    :raises Conflict: when the row is gone
+    :raises Conflict: when the row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     found = (locked.lb_status, locked.status, locked.compute_id, locked.updated_at)
@@ -248,9 +248,9 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Detach a DELETED amphora's row from a load balancer, whose next update would fail because the row's port is gone.
+    """Detach a DELETED amphora's row from a load balancer, whose next update would fail (Octavia 16 and later).
 
-    :return: False when the row was already detached
+    :return: whether this call detached the row
     :raises InFlight: when Octavia works on the load balancer
     """
     status = connection.execute(
@@ -295,7 +295,7 @@ def forget_server(connection: Connection, amphora: records.Amphora) -> None:
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
     """Set a removed amphora's row to DELETED; delete the amphora's heartbeat record and member port rows.
 
-    :param amphora: the row that was read: ERROR, PENDING_DELETE or READY, on no load balancer
+    :param amphora: the row that was read: not DELETED, on no load balancer
     :raises Conflict: when the row has changed
     """
     _delete(connection, amphora, compute_id=amphora.compute_id)

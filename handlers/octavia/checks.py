@@ -1,4 +1,4 @@
-"""The part of ``stackmend check`` for Octavia: database, APIs, work queue and options."""
+"""The part of ``stackmend check`` for Octavia: database, APIs, clocks, work queue and options."""
 
 from __future__ import annotations
 

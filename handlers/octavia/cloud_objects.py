@@ -1,6 +1,7 @@
-"""Servers, ports, images and groups as values, and the marks that stackmend writes on them.
+"""Servers, ports, images and groups as values, and the tags and metadata that stackmend writes on them.
 
-No database stores the marks, so no record can disagree with the cloud. Ages are by the clock of this host.
+stackmend reads tags and metadata only from the cloud, never from the journal. Ages are seconds since the creation, by the clock
+of this host.
 """
 
 from __future__ import annotations
@@ -40,11 +41,10 @@ SPARE_PREFIX = "octavia-spare-"
 class Server:
     """A server, as Nova shows it to an administrator.
 
-    :param host: None for a server without a host (being built, or shelved and offloaded)
+    :param host: None for a server on no host, such as an offloaded one
     :param host_up: whether the host's compute service answers; None when unknown
     :param image: None for a server that boots from a volume
-    :param groups: ids of the server groups; empty if the server comes from a listing
-    :param age: seconds since the creation
+    :param groups: ids of the server groups; Nova's listings leave them empty
     :param quiet: seconds since Nova last changed the server
     """
 
@@ -71,7 +71,6 @@ class Port:
     """A port, as Neutron shows it to an administrator.
 
     :param revision: the number that a write names; the write fails when Neutron's port has another
-    :param age: seconds since the creation
     """
 
     id: str
@@ -94,7 +93,6 @@ class Image:
     """An image, as Glance shows it.
 
     :param status: ``active`` when the image is complete
-    :param age: seconds since the creation
     """
 
     id: str
@@ -112,8 +110,8 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: tags of a security group that was read by name; otherwise empty
-    :param age: seconds since the creation of a security group; 0 for a server group, whose age Nova does not show
+    :param tags: tags of a security group that was read by name
+    :param age: of a listed security group; 0 for a server group, whose age Nova does not show
     """
 
     id: str

@@ -44,7 +44,6 @@ class OctaviaDatabase:
         return self._database.run(work)
 
     def plan(self, statements: Iterable[Writing]) -> list[str]:
-        """Return SQL statements as the lines of a plan."""
         return self._database.plan(statements).splitlines()
 
     def require_known_schema(self) -> None:

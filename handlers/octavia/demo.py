@@ -1,8 +1,8 @@
 """Octavia's scenes in ``stackmend demo``: three amphorae of the driver ``noop`` fail, and a spare is missing.
 
-The option ``preservation_method = snapshot`` preserves an amphora as an image. But the first amphora boots from a volume, and
-Nova makes no image of a volume: stackmend keeps the server, without a network. The third amphora exceeds the maximum, so
-``preservation_scheme = cycle`` deletes the first.
+``preservation_method = snapshot`` preserves an amphora as an image. But the first amphora boots from a volume: stackmend makes
+no image of it, and keeps the server, without a network. The third amphora exceeds the maximum, so ``preservation_scheme =
+cycle`` deletes the first.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ class OctaviaDemo(Demo):
         self._scenes = (
             self._missing_spare(spare),
             self._failed(
-                "lb-1", "SHUTOFF", "an amphora dies; it boots from a volume, so Nova makes no image", volume=True
+                "lb-1",
+                "SHUTOFF",
+                "an amphora dies; it boots from a volume, so it is preserved as a server",
+                volume=True,
             ),
             self._failed("lb-2", "ERROR", "the server of a second amphora goes into ERROR"),
             self._failed("lb-3", "SHUTOFF", f"a third amphora dies, and {MAXIMUM} are preserved already"),

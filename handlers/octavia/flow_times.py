@@ -72,9 +72,9 @@ _SECTIONS = {
 
 
 def flow_times(files: ServiceFiles) -> FlowTimes:
-    """Read the retry and timeout options from Octavia's configuration files, with Octavia's defaults.
+    """Read the options from Octavia's configuration files.
 
-    :raises ConfigError: when a value is not a number
+    :raises ConfigError: when a value is not a number of 0 or more
     """
     found: dict[str, float] = {}
     for section, names in _SECTIONS.items():
@@ -100,7 +100,6 @@ def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
     """Return the number of seconds after which an unchanged row proves that no flow works on it.
 
     :param given: the operator's value; None for the default
-    :param option: the option's name, for errors
     :raises ConfigError: when a flow can work for longer than ``given``
     """
     if given is None:

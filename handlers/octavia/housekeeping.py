@@ -2,8 +2,8 @@
 
 The handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae`` do the work of the specification's loop.
 
-Every error of an API or of the database becomes exactly one exception of this module. A method that is switched off, or that
-the driver lacks, raises NotImplementedError.
+Every error of an API becomes exactly one exception of this module; an error of the database is
+:class:`~handlers.base.Unavailable`. A method that is switched off, or that the driver lacks, raises NotImplementedError.
 
 Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``.
 """
@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 
 class AmphoraDriverError(Exception):
-    """Root of the errors that a driver raises on purpose."""
+    """Root of this module's errors."""
 
 
 class NotFoundError(AmphoraDriverError):
@@ -28,24 +28,24 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """An API did not answer, answered 5xx, or refused because of the object's state (409). This proves nothing about the
+    """An API did not answer, answered 5xx, or refused because of the object's state (409, 412). This proves nothing about the
     object.
 
-    :param dependency: the service that did not answer (``compute``, ``network``, ``image``, ``load-balancer``), or the object
-        whose state refused the call (``server:<id>``)
+    :param dependency: the service that did not answer (such as ``compute`` or ``octavia-worker``), or the object whose state
+        refused the call (``server:<id>``)
     """
 
 
 class UnauthorizedException(AmphoraDriverError, Unavailable):
-    """The credentials are wrong or lack a role  (401, 403)."""
+    """The credentials are wrong or lack a role, or a quota is used up (401, 403)."""
 
 
 class DeleteFailed(AmphoraDriverError):
-    """An API refused a removal for good, or accepted it without removing the object."""
+    """stackmend or an API refused a removal for good, or the API accepted it without removing the object."""
 
 
 class HousekeepingManager(ABC):
-    """The interface of the Housekeeping Manager specification. Every method may also raise :class:`AmphoraDriverError`."""
+    """The interface of the specification. Every method may also raise :class:`AmphoraDriverError` and Unavailable."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
@@ -53,7 +53,7 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def get_ready_spare_amphora_count(self) -> int:
-        """Return the number of spare amphorae that are ready for use."""
+        """Return the number of spare amphorae that are ready for use, without surplus."""
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
@@ -61,7 +61,8 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora.
+        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora. Last,
+        raise the first error.
 
         :raises NotFoundError: when an amphora does not exist
         :raises DeleteFailed: when an amphora cannot be removed, or still exists
@@ -69,10 +70,7 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return the numbers of ready and of wanted spares; both are 0 when the manager supports no spares.
-
-    :raises AmphoraDriverError: when a call fails
-    """
+    """Log and return the numbers of ready spares (without surplus) and wanted ones; 0 when the manager supports no spares."""
     try:
         wanted = manager.get_spare_amphora_size()
         ready = manager.get_ready_spare_amphora_count()
@@ -83,10 +81,7 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the numbers of ready and of wanted spares, begin to build the missing ones, and return both numbers.
-
-    :raises AmphoraDriverError: when a call fails
-    """
+    """Log the numbers of ready and of wanted spares, begin to build the missing ones, and return both numbers."""
     ready, wanted = log_pool_size(manager)
     if ready < wanted:
         manager.create_amphora(wanted - ready)

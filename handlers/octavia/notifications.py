@@ -1,7 +1,8 @@
 """Finds the load balancer that a notification of Octavia names.
 
-The last task of a successful flow sends ``octavia.loadbalancer.create.end``, ``update.end`` or ``delete.end``. The payload is
-the load balancer as the provider driver sees it, without a status. Octavia sends nothing about amphorae, failovers or failures.
+The last task of a flow that creates, updates or deletes a load balancer sends ``octavia.loadbalancer.create.end``,
+``update.end`` or ``delete.end``. The payload is the load balancer as the provider driver sees it, without a status. Octavia
+sends nothing about amphorae, failovers or failures.
 
 Sources: ``octavia/controller/worker/v2/tasks/notification_tasks.py``,
 ``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/api/drivers/utils.py``

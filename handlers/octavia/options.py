@@ -64,7 +64,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """The options by which Octavia boots amphorae. Networks and security groups are ids."""
+    """The options by which Octavia boots and watches amphorae. Networks and security groups are ids."""
 
     image_tag: str | None
     image_owner: str | None

@@ -1,7 +1,7 @@
-"""Whether Octavia's database and the cloud belong together. If not, stackmend removes nothing.
+"""Whether Octavia's database and the cloud belong together. If not, stackmend removes no leftover except heartbeat records.
 
 Database and cloud disagree after a mistake in the configured region, with a second Octavia in the project, or after a restore
-of a database. Then Nova has few of the servers that the rows name, or many servers have no row.
+of a database. Then Nova lacks many of the servers that the rows name, or many servers have no row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FEW, FEW_PART = 2, 0.05
 class Pairing:
     """Counts of the servers that Octavia's rows name and that Nova shows.
 
-    :param named: servers in the rows of serving amphorae
+    :param named: servers in the rows of amphorae on load balancers
     :param seen: those of ``named`` that Nova shows
     :param strangers: servers with an amphora's name, but without a row
     """

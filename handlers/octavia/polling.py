@@ -15,7 +15,6 @@ def until(done: Callable[[], bool], within: float, every: float = POLL) -> bool:
     """Call ``done``, at least once, until it returns True; return False when it never does.
 
     :param within: seconds after which to stop
-    :param every: seconds between two calls
     """
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_result(operator.not_),

@@ -95,7 +95,7 @@ def _health(row: Any) -> records.Health:
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield lists of at most CHUNK ids, which limits the length of a statement."""
+    """Yield lists of at most CHUNK ids, to keep statements short."""
     ordered = sorted(values)
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -134,7 +134,7 @@ def providers(connection: Connection) -> frozenset[str]:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Return the provisioning status of those load balancers that have a row. Octavia keeps a DELETED row for a week."""
+    """Return the status of those load balancers that have a row. By default, Octavia keeps a DELETED row for a week."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -148,7 +148,7 @@ def amphora(connection: Connection, identity: str) -> records.Amphora | None:
 
 
 def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
-    """Return the amphora whose row names a server; of several, one that is not DELETED."""
+    """Return the amphora whose row names a server; of several, preferably one that is not DELETED."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
     rows = [_amphora(row) for row in connection.execute(query)]
     rows.sort(key=lambda found: (found.status == "DELETED", found.age))

@@ -5,9 +5,10 @@ A deletion by Octavia first removes the server group, then the security group an
 (``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
 failed creation leaves no amphora row.
 
-Before each request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
-replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows
-an accepted request, even if the answer was lost. The attempt then counts until a failover replaces the amphora.
+Before such a request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
+replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows an
+accepted request, even if the answer was lost. The attempt then counts for a week, or longer while the amphora exists. For
+objects in PENDING_*, the tag names one of them instead.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1)
 class Attempt:
     """A failover that stackmend recorded before the request.
 
-    :param amphora: one amphora that the failover should replace
+    :param amphora: one amphora that the failover should replace, or one object in PENDING_*
     :param version: version of the load balancer's row before the request
     """
 
@@ -87,7 +88,7 @@ class Remains:
 
     @property
     def lately(self) -> int:
-        """The number of failovers that Octavia accepted within the last week."""
+        """The number of failovers that Octavia accepted in the week before the last change of the load balancer's row."""
         now = version(self.balancer)
         return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
 
@@ -151,7 +152,7 @@ def require(
 
     :param settled_for: seconds since a flow last worked on the load balancer
     :raises Refused: when a deletion or creation has failed, or earlier failovers did not help
-    :raises InFlight: when the last attempt is too recent
+    :raises InFlight: when the next failover must wait
     :raises Unavailable: when the database, Neutron or Nova does not answer
     """
     remains = read(driver, balancer, amphorae)
@@ -172,10 +173,8 @@ def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBa
 
     Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
-    :param balancer: the row that the proof read
-    :param amphora: one amphora that the failover should replace
+    :param amphora: as in :class:`Attempt`
     :raises Conflict: when the security group is gone
-    :raises Unavailable: when Neutron does not answer
     """
     if group is None:
         return

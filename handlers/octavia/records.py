@@ -1,6 +1,7 @@
 """Rows of Octavia's database as values.
 
-Ages are in seconds, by the database's clock. ``updated_at`` keeps the value that was read, because writes compare it.
+Ages are seconds since the last write of the row, by the database's clock. ``updated_at`` keeps the value that was read, because
+writes compare it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,7 @@ AMPHORAE_OF = {"SINGLE": 1, "ACTIVE_STANDBY": 2}
 
 @dataclass(frozen=True, slots=True)
 class LoadBalancer:
-    """A row of ``load_balancer``.
-
-    :param age: seconds since the row was last written
-    """
+    """A row of ``load_balancer``."""
 
     id: str
     project_id: str | None
@@ -51,7 +49,6 @@ class LoadBalancer:
 class Amphora:
     """A row of ``amphora``.
 
-    :param age: seconds since the row was last written
     :param cert_expiration: the end of the amphora's certificate; Octavia's worker writes it before it boots the server
     """
 
@@ -71,7 +68,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row belongs to an F5 device, not to an amphora (the F5 provider's ``status_manager.py``)."""
+        """Whether the row has nothing of an amphora, and may belong to an F5 device (F5 provider's ``status_manager.py``)."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 
@@ -81,7 +78,7 @@ class Health:
 
     :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
     :param last_update: the time of the last heartbeat, or the end of a heartbeat lease
-    :param busy: whether Octavia's health manager has begun to replace the amphora; Octavia never clears it
+    :param busy: whether Octavia's health manager or stackmend has begun to replace the amphora; Octavia never clears it
     """
 
     amphora_id: str

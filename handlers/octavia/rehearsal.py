@@ -1,7 +1,6 @@
 """Runs the code of a heal without its writes, to show them as the plan.
 
-Only the driver's calls in :data:`READS` and SELECTs without locks reach the cloud and the database. Every other call or
-statement is recorded instead.
+Only reads reach the cloud and the database. Writing statements, and driver calls outside :data:`READS`, are recorded instead.
 """
 
 from __future__ import annotations

@@ -27,12 +27,12 @@ SERVER_DEADLINE = 60.0
 
 
 def remove_amphora(driver: Driver, identity: str) -> None:
-    """Remove an amphora that serves no load balancer: server, ports and row.
+    """Remove server and ports of an amphora that is on no load balancer; its row becomes DELETED.
 
     :raises NotFoundError: when the amphora does not exist
-    :raises DeleteFailed: when the amphora serves a load balancer, is another provider's device or still exists, or Octavia did
-        not create the server
-    :raises UnavailableException: when Octavia may work on the amphora, or an API or the database does not answer
+    :raises DeleteFailed: when the amphora is on a load balancer, may be another provider's device or still exists, or
+        :func:`names.not_removable` has a reason
+    :raises Unavailable: when Octavia may work on the amphora, or an API or the database does not answer
     """
     row = _row(driver, identity)
     if row is None:
@@ -79,7 +79,7 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     """Return the amphora's server; None when Nova has none.
 
-    :raises DeleteFailed: when Octavia did not create the server for this amphora, or it is preserved, a spare or released
+    :raises DeleteFailed: for the reasons of :func:`names.not_removable`
     """
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""

@@ -17,26 +17,27 @@ stuck-children         ACTIVE, but a listener, pool, member, health monitor, L7 
 
 **Why Octavia lets it.** A worker takes a request off the queue before it begins. When the worker dies, the request is lost and
 the state stays. Octavia's health manager reads only heartbeats, so it does not notice a missing amphora. After a failover, the
-old amphora's row stays on the load balancer for a week. A flow that fails can set the load balancer back, but not all its
-objects (:mod:`handlers.octavia.children`).
+old amphora's row stays on the load balancer, by default for a week. A flow that fails can set the load balancer back, but not
+all its objects (:mod:`handlers.octavia.children`).
 
-**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. No row may have
-changed within ``stuck_load_balancers_after``, and no amphora's server may be building. stackmend frees a load balancer only if
+**What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. A load balancer in PENDING_* is stuck if
+its row and amphora rows are unchanged for ``stuck_load_balancers_after``, and no amphora's server is building. A wrong number
+of amphorae counts after two minutes, in ERROR after ``stuck_load_balancers_after``. stackmend frees a load balancer only if
 Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`).
 
-**What is changed.** One step for each inspection. To free a load balancer in PENDING_UPDATE, stackmend writes a time into
-the metadata of the amphorae's servers. Then stackmend sets the row to ERROR with that time, if the row still has the proved
-status and time. By that time, stackmend recognises the load balancer after a crash. Then, or for a wrong number of
-amphorae, stackmend asks Octavia's API for a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a deleted
-amphora's row once the amphora has no server and no port.
+**What is changed.** One step for each inspection. To free a load balancer in PENDING_UPDATE, stackmend writes a time into the
+metadata of the amphorae's servers. Then it sets the row to ERROR with that time, if the row still has the proved status and
+time. The equal times show, even after a crash, that stackmend freed the load balancer. In the next step, and for a wrong number
+of amphorae, stackmend asks Octavia's API for a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a
+deleted amphora's row once the amphora has no server and no port.
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
 PENDING_DELETE: a failover would restore it.
 
-**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. stackmend repeats a failover
-that did not help only after ``stuck_load_balancers_after``, and at most three times a week. It repeats none that left an object
-in PENDING_*.
+**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. In ERROR, stackmend repeats a
+failover that did not help only after ``stuck_load_balancers_after``, and at most three times a week. It repeats none that left
+an object in PENDING_*.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
@@ -137,10 +138,7 @@ _STUCK = {
 
 
 class StuckLoadBalancers(OctaviaHandler):
-    """:param after: seconds without a change after which no flow works on a load balancer
-    :param failover_errors: whether stackmend fails over a load balancer in ERROR that has all amphorae
-    :param failover_children: whether stackmend fails over a load balancer with objects in PENDING_*
-    """
+    """:param after: seconds without a change after which no flow works on a load balancer"""
 
     name = "stuck_load_balancers"
     title = "Free load balancers that are stuck in PENDING_*, and restore their number of amphorae"
@@ -391,8 +389,8 @@ class StuckLoadBalancers(OctaviaHandler):
     def _mark_freed(self, server: Server, at: datetime) -> None:
         """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
 
-        Do nothing if the server is gone, or if Nova refuses the change because the server is in ERROR. In both cases the
-        amphora has failed, and the handler ``failed_amphora`` requests the failover.
+        Do nothing if the server is gone, or if Nova refuses the change in the server's state. Then the amphora has failed, and
+        the handler ``failed_amphora`` requests the failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})

@@ -2,7 +2,7 @@
 
 All exist since Octavia 10 (Yoga), but ``amphora_member_port`` since Octavia 16.
 
-All times are naive UTC. The schema does not set ``updated_at``, so every write sets it.
+All times are naive UTC. The schema does not set ``updated_at``.
 
 Sources: ``octavia/db/models.py``, ``octavia/db/migration``.
 """

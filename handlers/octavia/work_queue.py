@@ -1,7 +1,7 @@
 """Octavia's work queue: whether a request for a load balancer still waits, and whether a worker takes new requests.
 
 The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
-before a worker takes the request, two flows would run. So three facts must hold before a change:
+before a worker takes the request, two flows would run. So three facts must hold before stackmend heals an object in PENDING_*:
 
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
 - The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have another
@@ -9,11 +9,12 @@ before a worker takes the request, two flows would run. So three facts must hold
 - Fewer requests are open than one worker has threads. A worker takes every message off the queue at once, and a message without
   a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
-The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`).
+The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`), if
+``octavia.conf`` has ``[haproxy_amphora]``.
 
-Before stackmend asks Octavia's API for a flow, the broker must answer, and a worker must consume the queue. While the broker
-does not answer, the API waits and locks the load balancer's row (``octavia/api/v2/controllers/amphora.py``,
-``oslo_messaging/rpc/client.py``). That lock stops Octavia's health manager too.
+Before stackmend asks Octavia's API for a flow, a worker must consume the queue; otherwise the request would wait there. The
+broker must answer. Otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
+too (``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``).
 
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.
 """
@@ -78,7 +79,7 @@ class WorkQueue:
         :param requests: number of load balancers and amphorae whose request may still be open
         :param providers: the amphora providers that have a load balancer
         :raises InFlight: when requests wait, or may wait inside a worker
-        :raises Unavailable: when the broker does not answer, or no worker consumes the queue
+        :raises Unavailable: when the broker does not answer, a queue is unknown, or no worker consumes it
         :raises Refused: when the queue proves nothing
         """
         if self.refusal:
