@@ -33,8 +33,8 @@ replaces the amphora. After a crash of stackmend, the lease expires, and the nex
 **Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops a recovery
 before its failover.
 
-**Undo.** The history has the command or statement that reverses each step; failovers and deletions have none. ``stackmend
-amphora preserved`` releases or deletes a preserved amphora.
+**Undo.** The history has the command or statement that reverses each step; failovers and deletions have none.
+``stackmend amphora preserved`` releases or deletes a preserved amphora.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
 ``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).

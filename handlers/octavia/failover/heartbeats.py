@@ -44,7 +44,7 @@ class Heard:
 class Listener:
     """Remembers since when at least half of the amphorae send heartbeats. Thread-safe.
 
-    :param patience: seconds for which they must send heartbeats before silence proves a failure
+    :param patience: seconds for which at least half must send heartbeats before silence proves a failure
     :param gap: greatest time between two observations, in seconds; after a longer time, ``patience`` begins anew
     """
 

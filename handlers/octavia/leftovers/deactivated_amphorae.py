@@ -5,7 +5,7 @@
 =========================  ==========================================================================================
 amphora-deactivated        a row on no load balancer, in any state except DELETED and PENDING_DELETE, whose server exists
 amphora-eligible           such a row in ERROR, whose server stackmend preserves (``maximum_preserved_amphora_count``); or
-                           a DELETED row whose preservation is not complete
+                           a DELETED row whose preservation is incomplete
 amphora-without-server     a row on no load balancer that is not DELETED, and has no server in Nova
 amphora-stuck              a row in BOOTING or PENDING_* on a load balancer, but no flow works there; or PENDING_DELETE on none
 server-without-row         a server named ``amphora-<uuid>`` of which Octavia has no row
@@ -16,7 +16,7 @@ leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or h
 leaked-server-group        ``octavia-lb-<uuid>`` of a load balancer that is DELETED or has no row, without members
 leaked-image               an incomplete image of an amphora that is DELETED or has no row
 orphan-health              a heartbeat record of an amphora that is DELETED or has no row; Octavia counts it as a failure
-load-balancer-leftovers    the removable leftovers of one load balancer, found after Octavia's notification of the deletion
+load-balancer-leftovers    the removable leftovers of one load balancer, found after Octavia's notification
 =========================  ==========================================================================================
 
 **Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. When a worker dies, the
@@ -38,10 +38,10 @@ room, it preserves an amphora in ERROR on no load balancer by the steps of ``fai
 removes the remaining server and ports, and sets the row to DELETED if Octavia did not (:mod:`handlers.octavia.removal`). It
 verifies that deleted servers, ports, groups and images are gone. A port must still have the inspected revision.
 
-**What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows of other
-providers. Amphorae that serve, or are in ERROR on a load balancer: ``failed_amphora`` handles them. A load balancer whose
-deletion or creation failed. With Octavia's option ``[nova] random_amphora_name_length``: an amphora that has a server, and a
-server that Octavia left behind.
+**What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows without
+server, address and certificate: another provider may own them. Amphorae that serve, or are in ERROR on a load balancer:
+``failed_amphora`` handles them. A load balancer whose deletion or creation failed. With Octavia's option
+``[nova] random_amphora_name_length``: an amphora that has a server, and a server that Octavia left behind.
 
 **Undo.** Nothing restores a deleted object of Nova or Neutron. The history has the SQL statement that restores a row.
 """
