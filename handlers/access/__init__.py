@@ -1,4 +1,4 @@
-"""How handlers reach a cloud. This layer knows no handler.
+"""How handlers reach a cloud. This package knows no handler.
 
 cloud           the session; turns a failed call into an error of :mod:`handlers.base`
 cloud_options   the options of ``[openstack]``
@@ -13,5 +13,5 @@ neutron         the client for Neutron's ports
 roles           the Keystone roles that calls need
 rabbit_options  the TLS options of a service's broker
 service_files   reads values from services' configuration files
-request_id      the request id of the current inspection
+request_id      the request id of the current inspection or sweep
 """

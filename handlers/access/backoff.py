@@ -36,10 +36,7 @@ class Backoff:
             return f"{self._reason}; asking again in {self._until - now:.0f} s"
 
     def failed(self, reason: str, seconds: float) -> None:
-        """Begin a back-off if the caller waited :data:`SLOW` seconds or more for the failure.
-
-        :param seconds: how long the caller waited
-        """
+        """Begin a back-off if the caller waited :data:`SLOW` seconds or more for the failure."""
         with self._lock:
             if seconds >= SLOW:
                 self._reason, self._until = reason, self._clock() + PAUSE

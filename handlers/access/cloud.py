@@ -2,13 +2,14 @@
 
 A call raises :class:`~handlers.base.Unavailable` in these cases:
 
-- The service gives no answer in time, answers 5xx, or rejects the credentials (401, 403).
+- The service gives no answer, answers 5xx, or rejects the credentials (401) or the call (403).
 - The catalogue has no endpoint of the service.
 - The catalogue has endpoints in several regions, and no option chooses a region.
 
 The caller gets every other answer, such as 404 and 409.
 
-Failed reads are repeated for about a second. Writes are never repeated, because the first write may have arrived.
+After an error that may pass, reads are repeated for about a second. Writes are repeated only after 401: after other errors, the
+first write may have arrived.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Cloud:
     def from_resources(cls, resources: Resources) -> Self:
         """Make the cloud with the credentials of ``[openstack]`` or, without these, of a service's files.
 
-        :raises ConfigError: credentials are missing or incomplete
+        :raises ConfigError: credentials or certificates are missing or unusable
         """
         ours = resources.conf[cloud_options.GROUP]
         access = _access(resources.conf)
@@ -123,7 +124,7 @@ class Cloud:
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
         """Make the cloud with a service's own credentials; return None if these sections of its files have none.
 
-        :raises ConfigError: the credentials are incomplete
+        :raises ConfigError: the credentials or certificates are unusable
         """
         for section in sections:
             access = _of_service(files, section)
@@ -222,7 +223,7 @@ class Service:
     def json(self, response: requests.Response) -> Mapping[str, Any]:
         """Return the answer's body.
 
-        :raises Unavailable: the body is not a JSON object, for example because a proxy answered
+        :raises Unavailable: the body is not a JSON object
         """
         try:
             body = response.json()

@@ -1,6 +1,6 @@
 """The options of ``[openstack]``: credentials and endpoints of the cloud's APIs.
 
-The first of these that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type``,
+The first of these that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type`` or ``auth_section``,
 :data:`SERVICE_CREDENTIALS`.
 Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """

@@ -28,7 +28,8 @@ class Compute:
         return cls(resources.get(Cloud.from_resources).service("compute"))
 
     def delete_server(self, server: str) -> None:
-        """Request a server's deletion. Nova ignores the request while the server has the task ``deleting`` and its host is up.
+        """Request a server's deletion. If the server has the task ``deleting`` or ``soft-deleting``, and its host is up, Nova
+        ignores the request.
 
         :raises Conflict: the server is gone
         :raises Refused: Nova rejects the request

@@ -1,8 +1,9 @@
 """The database of a service, and the database's errors.
 
-Failures become :class:`~handlers.base.Unavailable` with the driver's reason, never with credentials. A missing table or column
-is a failure too, because the URL may be wrong. After a deadlock or lock timeout, :meth:`Database.run` repeats its function for
-at most ten seconds, so the function must be idempotent. All times are naive UTC.
+Failures of the database become :class:`~handlers.base.Unavailable` with the driver's reason, without the password. A missing
+table or column is a failure too, because the URL may be wrong. After a deadlock or lock timeout, or if a Galera node is not
+ready, :meth:`Database.run` repeats its function for about ten seconds. So the function must be idempotent. All times are naive
+UTC.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ _MARGIN = "stackmend_clock_margin"
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
     """Return the seconds since the latest of ``times``; infinity without a time.
 
-    If clocks may differ, the result is the least possible age, at least 0.
+    The difference of clocks, as far as known, is subtracted; the result is at least 0.
 
     :param now: the time by the database's clock
     """
@@ -128,7 +129,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return a time at least ``seconds`` before ``now``, even if clocks differ: the limit of a search by age.
+    """Return the time that is ``seconds`` and the known difference of clocks before ``now``: the limit of a search by age.
 
     :param now: the time by the database's clock
     """
@@ -159,9 +160,9 @@ class Database:
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
 
-        :raises Unavailable: the database does not answer, or answers with an error. After a timeout, all calls fail at once for
-            some seconds
-        :raises sqlalchemy.exc.IntegrityError: a write violated a key; the database rolled the transaction back
+        :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, calls fail at
+            once for some seconds
+        :raises sqlalchemy.exc.IntegrityError: a write violated a constraint; the database rolled the transaction back
         """
         if refusal := self._backoff.refusal():
             raise Unavailable(self.name, refusal)
@@ -277,7 +278,7 @@ def _sqlstate(error: exc.DBAPIError) -> object:
 
 
 def _is_deadlock(error: BaseException) -> bool:
-    """Return whether the database rolled the transaction back, and an immediate retry can succeed."""
+    """Return whether an immediate retry of the transaction can succeed: it lost a lock, or its Galera node is not ready."""
     if not isinstance(error, exc.DBAPIError):
         return False
     errno = _errno(error)

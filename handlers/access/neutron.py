@@ -1,9 +1,9 @@
 """The client for Neutron's ports.
 
-Every write is compare-and-set: with ``If-Match: revision_number=N``, the write fails if the port changed since the read.
+Every write to a port is compare-and-set: with ``If-Match: revision_number=N``, it fails if the port changed since the read.
 
-Only administrators see other projects' ports and bindings. A port whose binding Neutron hides causes
-:class:`~handlers.base.Unavailable`.
+Neutron may hide other projects' ports, and bindings, from users without an administrator's role. A port whose binding Neutron
+hides causes :class:`~handlers.base.Unavailable`.
 
 A binding has no revision, and Neutron ignores ``If-Match`` for bindings. So :meth:`Network.delete_binding` reads the port
 before and after the request.

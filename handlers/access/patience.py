@@ -29,9 +29,9 @@ _SETTERS: dict[str, _Set] = {"mysql+pymysql": _set_pymysql, "postgresql+psycopg"
 
 
 def apply(engine: Engine, short: float, long: float) -> None:
-    """Let an engine's connections wait ``long`` seconds for a statement, ``short`` seconds for handshake and ping.
+    """Let an engine's connections wait ``long`` seconds for a statement, ``short`` for SQLAlchemy's first queries and a ping.
 
-    A driver other than PyMySQL and psycopg keeps its own timeouts.
+    A driver other than PyMySQL and psycopg 3 keeps its own timeouts.
     """
     set_patience = _SETTERS.get(f"{engine.dialect.name}+{engine.dialect.driver}")
     if set_patience is None:

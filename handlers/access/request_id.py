@@ -1,4 +1,4 @@
-"""The request id of the current inspection, which ``consumer`` stores for each thread in oslo.context."""
+"""The request id of the current inspection or sweep, which ``consumer`` stores for each thread in oslo.context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEADER = "X-Openstack-Request-Id"
 
 
 def headers() -> dict[str, str]:
-    """Return the HTTP header with the inspection's request id; empty outside an inspection."""
+    """Return the HTTP header with this thread's request id; empty without one."""
     context = get_current()
     return {HEADER: str(context.request_id)} if context else {}
 

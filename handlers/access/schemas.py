@@ -1,6 +1,6 @@
 """Whether stackmend knows a database's schema, and which tables and columns the schema lacks.
 
-A later release may add a column that every write must set, so stackmend never writes to an unknown schema.
+A later release may add a column that every write must set, so stackmend does not write to an unknown schema.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ FORMER_NAMES: Mapping[tuple[str, str], tuple[tuple[str, str], ...]] = {
 
 
 class ConfigError(cfg.Error):
-    """An option is missing or wrong. The message names the option and a right value, and holds no secret."""
+    """An option is missing or wrong. The message holds no secret."""
 
 
 class ServiceFiles:
@@ -58,7 +58,7 @@ class ServiceFiles:
         return ", ".join(self.files) or f"no file (set {self.option})"
 
     def get(self, group: str, name: str) -> str | None:
-        """Return the value of an option, under its present or a former name; None if no file sets the option.
+        """Return the value of an option, under its present or a former name; None if no file gives a value.
 
         :raises ConfigError: the value refers to an option that the files do not set
         """
@@ -109,7 +109,6 @@ def database_url(given: str | None, read: Callable[[], ServiceFiles], option: st
     """Return the URL of a service's database, from stackmend's option or from the service's files.
 
     :param read: reads the files; called only if ``given`` is empty
-    :param option: the option's name: ``[nova] api_database_connection``
     :raises ConfigError: neither option nor files have a URL
     """
     if given:
