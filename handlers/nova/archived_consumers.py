@@ -1,7 +1,7 @@
 """Finds which consumers of Placement are archived instances, or migrations of archived instances.
 
-Each question scans the shadow tables of every cell, some seconds per million rows. So a sweep asks for all its unknown
-consumers at once. The answer "yes" stays true, and "no" holds for :data:`UNKNOWN_FOR` seconds.
+Unless the answer is remembered, each question scans the shadow tables of every cell, some seconds per million rows. So a sweep
+asks for all its unknown consumers at once.
 """
 
 from __future__ import annotations

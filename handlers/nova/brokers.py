@@ -1,4 +1,4 @@
-"""The brokers on which Nova publishes notifications: one of the API, and one for each cell.
+"""The brokers on which Nova publishes notifications: the API's and the cells'.
 
 stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's files
 apply to all brokers.

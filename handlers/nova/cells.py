@@ -2,8 +2,8 @@
 
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
 ``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
-``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a field
-has no value, Nova uses the raw template, but this module raises :class:`TemplateError`.
+``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a
+template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cell:
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Return a cell's URL. If the URL is a template, fill the template with parts of the base URL.
+    """Return a cell's URL; fill a template with parts of the base URL.
 
     :raises TemplateError: the template needs a base URL or a part that is missing
     """

@@ -123,7 +123,7 @@ def _files(resources: Resources) -> Iterator[Checked]:
         yield Checked(f"{files}: format", Verdict.FAILURE, text)
     elif style == "unversioned":
         yield from notifications(resources.bus, files, "oslo_messaging_notifications", "topics", "notifications")
-        text = "this format has no events of hosts and aggregates: write there [notifications] notification_format = versioned"
+        text = "this format has no events of hosts: write there [notifications] notification_format = versioned"
         yield Checked(f"{files}: format", Verdict.WARNING, text)
     else:
         yield from notifications(

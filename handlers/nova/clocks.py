@@ -1,11 +1,11 @@
 """Measures how far the clocks of Nova's services are from a cell database's clock.
 
-Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, each service
-increments ``report_count`` every ten seconds (``[DEFAULT] report_interval``). It sets ``updated_at`` by its own or a
+Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, a service
+increments ``report_count`` every ten seconds by default (``[DEFAULT] report_interval``). It sets ``updated_at`` by its own or a
 conductor's clock. If a row changes between two readings, ``updated_at`` and the times of both readings give a lower bound of
 the difference.
 
-Handlers subtract the difference from every age. Beyond :data:`LARGEST`, they refuse heals.
+Handlers subtract the difference from ages. Beyond :data:`LARGEST`, they refuse heals.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the rows of services, except deleted ones; return None without any."""
+    """Read the services that are not deleted and have reported; return None without any."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -90,10 +90,10 @@ class Clocks:
         self._lock = threading.Lock()
 
     def observe(self, database: Database) -> Reading | None:
-        """Return a reading of a cell's table ``services``; None if the database does not answer or lists no service.
+        """Return a reading of a cell's table ``services``; None if the database does not answer or no service has reported.
 
-        If the last reading is recent, return the last reading. Otherwise, read the table, and remember the clock difference
-        that both readings show.
+        Return the last reading if it is younger than two seconds. Otherwise, read the table. If the last reading is younger
+        than twelve seconds, remember the clock difference that both show.
         """
         now = time.monotonic()
         with self._lock:

@@ -46,9 +46,9 @@ def of_instance(instance: Instance) -> frozenset[str]:
 class OfProviders:
     """Finds the concerns of providers: the compute nodes, live, deleted or archived, to which they belong, and their cells.
 
-    It reads them all on first use. Thread-safe.
+    The first use reads all expected providers. Thread-safe.
 
-    :param expected: the providers to read together
+    :param expected: the providers of later calls
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, expected: Iterable[str]) -> None:

@@ -82,7 +82,7 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal if a database has an unknown schema, or a clock too far from those of Nova's services.
+        """Refuse a heal if a schema is unknown, or a cell's clock too far from those of Nova's services.
 
         :param cells: the cells that the heal relies on besides nova_api; by default all
         """
@@ -148,7 +148,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: if a field of its template has no value
+        :raises Unavailable: if its template cannot be filled
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")

@@ -1,7 +1,7 @@
 """Compares host names as Nova's databases do.
 
 MySQL and MariaDB ignore letter case and trailing spaces: ``Node-1`` and ``node-1`` are one host. PostgreSQL and SQLite compare
-every character. All Python code compares names through :class:`HostNames`, to agree with Nova's queries.
+every character. Proofs compare names of different rows through :class:`HostNames`, to agree with Nova's queries.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeN
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
     """Check, before a heal relies on Placement, that this Placement belongs to this Nova.
 
-    Without a configured region, keystoneauth may choose another region's Placement, which knows none of Nova's compute nodes.
+    With a wrong region or endpoint, another Placement answers, which knows none of Nova's compute nodes.
 
     :raises Refused: if no compute node's uuid is a provider
     :raises Unavailable: also if a cell does not answer and no compute node is known
@@ -64,8 +64,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 class OwnPlacement:
     """Remembers for :data:`OWN_FOR` seconds that Placement belongs to this Nova. Thread-safe.
 
-    The service catalog and the configuration decide which Placement answers, not the object that a heal changes. So the next
-    heals need not ask again, as they do not read the schemas again.
+    The service catalog and the configuration decide which Placement answers, not the object that a heal changes.
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:

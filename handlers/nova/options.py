@@ -79,7 +79,7 @@ def files(conf: cfg.ConfigOpts) -> ServiceFiles:
 def api_database_url(conf: cfg.ConfigOpts) -> str:
     """Return the URL of ``nova_api``.
 
-    :raises ConfigError: when neither the option nor Nova's files contain the URL
+    :raises ConfigError: neither the option nor Nova's files have it
     """
     given = conf[GROUP].api_database_connection
     return service_files.database_url(

@@ -43,7 +43,7 @@ class Allocation:
 
     :param providers: amounts by provider and resource class
     :param generation: the consumer's generation, which every write changes; None without resources
-    :param consumer_type: ``unknown`` for Nova's consumers; None from a Placement older than 1.38
+    :param consumer_type: ``unknown`` for Nova's consumers; None without resources, or from a Placement older than 1.38
     """
 
     consumer: str

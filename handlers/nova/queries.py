@@ -111,7 +111,7 @@ def instance_mappings(connection: Connection, instances: Collection[str]) -> lis
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the instances that have a build request: nova-conductor has not finished their build."""
+    """Return those of these instances that have a build request."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}
@@ -124,7 +124,7 @@ def scheduling(connection: Connection, instance: str) -> tuple[bool, records.Ins
 
 
 def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set[str], list[records.InstanceMapping]]:
-    """Return the instances that have a build request, and all mappings. One statement reads both at one moment."""
+    """Return those of these instances that have a build request, and the mappings. One statement reads both for up to 500."""
     requests, c = tables.build_requests.c, tables.instance_mappings.c
     requested: set[str] = set()
     mappings: list[records.InstanceMapping] = []
@@ -143,7 +143,7 @@ def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the instances that Nova still schedules: they have a build request, or a mapping without a cell."""
+    """Return the instances that Nova may still schedule: they have a build request, or a mapping without a cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -343,7 +343,7 @@ def _migration(connection: Connection, row: Values) -> records.Migration:
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Find ended or deleted migrations whose instance is on their source node and has no task.
+    """Find ended or deleted migrations whose live instance is on their source node and has no task.
 
     :return: ``{node: {migration: instance}}``, by uuids; a node may be deleted
     """
@@ -385,7 +385,7 @@ class ArchivedRow(NamedTuple):
 
 
 def archived_instances(connection: Connection, consumers: Collection[str]) -> list[ArchivedRow]:
-    """Return the archived instances among these consumers.
+    """Return the archived instances among these consumers, without hidden copies.
 
     The query scans all of ``shadow_instances``, which has no index of uuids.
     """

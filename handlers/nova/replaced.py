@@ -30,8 +30,6 @@ def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path =
     """Yield a warning if nova-scheduler, or nova-manage in a cron job or systemd unit, does the work of a handler that heals.
 
     Always warn of ``nova-manage placement audit --delete``.
-
-    :param root: the host's root folder
     """
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     yield from _scheduler(files, healing)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """Chooses the ids that each sweep reads; successive sweeps cover all. Thread-safe."""
+    """Chooses the ids that each sweep reads; successive sweeps of one process cover all. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -24,7 +24,7 @@ NODE_GONE = (
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The verdict to leave the object alone, for example because it is not Nova's."""
+    """The verdict to leave the object alone."""
 
     reason: str
 

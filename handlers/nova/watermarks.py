@@ -38,7 +38,7 @@ _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
 def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
     """Yield the watermarks of the databases that answer.
 
-    :raises Unavailable: if nova_api does not list the cells
+    :raises Unavailable: if nova_api does not answer, or lists no cell
     """
     options.register(resources.conf)
     if not (resources.conf[options.GROUP].config_file or resources.conf[options.GROUP].api_database_connection):
@@ -91,7 +91,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
     """Return the highest id and the next id of a table; None if the database does not give the next id.
 
-    :param homes: the table, and its shadow table
+    :param homes: the table, and its shadow table if it has one
     """
     highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
     next_id = _next_id(connection, name)
