@@ -4,8 +4,8 @@ It needs the extra ``stackmend[demo]`` (openstack-placement).
 
 cloud       the class NovaSimulation: the operations of the next four files
 hosts, servers, moves, aggregates  Nova's operations
-changes     changes that no operation of Nova makes
-world       databases, Placement and notifications
+changes     single writes, without notifications
+world       databases, Placement, Neutron and notifications
 store       reads and writes rows
 report      Nova's client of Placement
 placement   the Placement service

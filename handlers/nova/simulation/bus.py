@@ -26,7 +26,7 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """:param publisher: ``nova-compute:<host>``
+    """:param publisher: such as ``nova-compute:<host>``
     :param data: the payload's fields to replace in the captured notification
     :param sent_at: naive UTC
     """

@@ -1,4 +1,4 @@
-"""Changes of the simulated cloud that no operation of Nova makes."""
+"""Single writes to the simulated cloud, without further steps or notifications."""
 
 from __future__ import annotations
 

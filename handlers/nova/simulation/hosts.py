@@ -34,7 +34,7 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Start nova-compute, second step: write the node's row, provider, inventory, trait, and the first heartbeat
+        """Start nova-compute, second step: write the node's row, provider, inventory, trait, and a heartbeat
         (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree).
         """
         service, cell = self._service(host)
@@ -87,7 +87,6 @@ class Hosts(World):
         """Delete nova-compute's service, with providers, compute nodes and host mapping, then publish ``service.delete``
         (nova.api.openstack.compute.services.ServiceController.delete).
 
-        :param leak_mapping: the mapping stays
         :param leak_providers: the providers stay, as when Placement is down
         """
         service, cell = self._service(host)

@@ -27,11 +27,9 @@ class JsonServer(ABC):
 
     @property
     def url(self) -> str:
-        """The endpoint."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
-        """Close the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -61,6 +59,6 @@ def _handler(server: JsonServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815 - the names that the library looks for
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log no request."""
 
     return Handler

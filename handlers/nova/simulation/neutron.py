@@ -1,7 +1,6 @@
 """A simulated Neutron on loopback: ports with their bindings.
 
-It answers the requests of :mod:`handlers.access.neutron` as the real one does: listings with filters, fields and pages,
-revisions, ``If-Match``, and bindings of ports.
+It answers the requests of :mod:`handlers.access.neutron` like the real one.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ class Neutron(JsonServer):
         return 200, {"port": self._shown(self.ports[port], [])}
 
     def _matches(self, port: Mapping[str, Any], name: str, values: list[str]) -> bool:
-        """A filter by host finds every binding (``_ml2_port_result_filter_hook``)."""
+        """Return whether a port matches; a filter by host also finds inactive bindings (``_ml2_port_result_filter_hook``)."""
         return port[name] in values or (name == "binding:host_id" and not port[_INACTIVE].keys().isdisjoint(values))
 
     def _bindings(self, method: str, port: str, hosts: list[str], body: Any) -> Answer:

@@ -2,7 +2,7 @@
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). Placement keeps
 database connection, policy and traits in its modules, so a process can run only one server at a time. A stop closes the port,
-as in an outage, and restores the modules.
+as in an outage.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class PlacementServer:
         self._only_one.release()
 
     def request(self, method: str, path: str, body: Any = None, version: str = "1.36") -> Reply:
-        """Send a request to Placement. 1.36 is Nova's newest microversion.
+        """Send a request to Placement.
 
         :raises ConnectionError: while the server is stopped
         """

@@ -20,8 +20,6 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A compute node. Its row and its provider have the same uuid."""
-
     uuid: str
     name: str
     host: str

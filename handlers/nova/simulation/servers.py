@@ -90,8 +90,6 @@ class Servers(Changes):
     def delete(self, uuid: str, leak_allocation: bool = False) -> None:
         """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
-
-        :param leak_allocation: the allocation stays
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings

@@ -25,7 +25,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """The state of a simulated cloud: databases, Placement and notifications. Subclasses add Nova's operations.
+    """The state of a simulated cloud: databases, Placement, Neutron and notifications. Subclasses add Nova's operations.
 
     :param cells: names of the cells, without cell0
     """
