@@ -31,7 +31,7 @@ class Membership:
     """A compute node's provider, and the aggregates that it must join, or those that it must leave.
 
     :param before: all aggregates of the provider now
-    :param generation: the provider's generation, for the plan only, because every allocation changes it
+    :param generation: the provider's generation, for the plan; no evidence, because every allocation changes it
     """
 
     provider: str
@@ -84,9 +84,7 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
     """Return why a heal must not change a membership; empty if it may.
 
-    :param may_remove: whether the operator permits removals
     :param nodes_of_uuid: number of compute nodes in all cells with the provider's uuid
-    :param nodes_of_host: number of compute nodes of the host
     """
     if nodes_of_uuid > 1:
         return (

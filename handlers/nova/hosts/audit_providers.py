@@ -12,7 +12,7 @@ allocations. All compute nodes with that provider's uuid. If one cell does not a
 
 **What is changed.** Nothing, in any mode: the right command depends on the host's guests. The finding has the commands.
 
-**What is not changed.** A name that no provider has, and a node younger than a minute, are no drift.
+**What is not changed.** A name without a provider is no drift. A node younger than a minute is not judged.
 
 Sources: ``nova/scheduler/client/report.py`` (_create_resource_provider), ``nova/virt/node.py``, ``nova/compute/manager.py``
 (_ensure_existing_node_identity), ``placement/handlers/resource_provider.py``.
@@ -42,10 +42,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one compute node.
-
-    :param owners: other hosts that have a compute node with the provider's uuid
-    """
+    """The proof about one compute node."""
 
     host: str
     node: str

@@ -11,9 +11,9 @@ provider with allocations. A mapping that another process inserts meanwhile stay
 archived ones. In nova_api, the host's mapping. In Placement, the provider's tree and allocations, and providers with the nodes'
 names. If one cell does not answer, the handler decides nothing.
 
-**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. If the host came back meanwhile, the row is
-inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while the provider has
-allocations or children.
+**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. If the host came back meanwhile, or a cell does
+not answer, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while
+the provider has allocations or children.
 
 **What is not changed.** stackmend only reports a leftover if no deleted row explains it, if something uses it, or if its host
 may have come back.

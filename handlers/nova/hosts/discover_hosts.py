@@ -3,7 +3,7 @@
 **What drifts.** A host runs nova-compute and has no row in ``host_mappings``. The scheduler may choose the host, but the
 conductor finds no cell for it and buries the instance in cell0, in ERROR.
 
-**Why Nova lets it.** Nova maps hosts only by ``nova-manage cell_v2 discover_hosts``, or periodically if ``[scheduler]
+**Why Nova lets it.** Nova maps hosts by ``nova-manage cell_v2 discover_hosts``, or periodically if ``[scheduler]
 discover_hosts_in_cells_interval`` is set.
 
 **What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and its

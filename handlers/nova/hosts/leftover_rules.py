@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the host's rows in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers that have the name of a deleted node, but a uuid that no node ever had
+    :param successors: providers that have the name of a deleted node, but a uuid that no row of a node has
     """
 
     host: str
@@ -78,8 +78,7 @@ class MappedHost:
 class LeftProvider:
     """A resource provider and the rows of its former hosts in every cell.
 
-    :param tree: uuids in the provider's tree
-    :param consumers: consumers with allocations in that tree
+    :param consumers: consumers with allocations in the provider's tree
     :param alive: whether a live compute node has the provider's uuid
     :param namesake: whether a live compute node has the provider's name
     :param marked: whether the provider has the trait ``COMPUTE_NODE``

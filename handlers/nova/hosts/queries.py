@@ -55,7 +55,7 @@ def present(connection: Connection) -> tuple[set[str], set[str]]:
 
 
 def mapping_age(connection: Connection, host: str) -> float:
-    """Return the seconds since a host was mapped; infinity if the time is unknown."""
+    """Return the seconds since a host was mapped; infinity if unknown."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
     return float("inf") if row is None else seconds_since(connection, row.now, row.created_at)

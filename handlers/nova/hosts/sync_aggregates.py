@@ -3,8 +3,8 @@
 **What drifts.** A host is in an aggregate of Nova, but its providers are not in that aggregate in Placement. Requests for the
 aggregate's availability zone or tenant then do not reach the host. Or the host left, but its provider is still a member.
 
-**Why Nova lets it.** Nova writes its database first and Placement second, and only logs a failure of the second write. A new
-provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
+**Why Nova lets it.** To add a host, Nova writes its database first and Placement second, and only logs a failure of the second
+write. A new provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; each aggregate's members in
 Placement. Where Nova and Placement disagree about a provider, also all aggregates of the provider.
@@ -15,8 +15,8 @@ and keeps all others.
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
 provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. The handler also reports a
 host without a compute node, and a node without a provider. The handler reports an aggregate of Placement that Nova does not
-have, if the aggregate has compute nodes and no sharing provider. To find such aggregates, each sweep reads the next hundred
-nodes.
+have, if the aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next
+hundred nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
@@ -293,7 +293,7 @@ class SyncAggregates(PlacementHandler):
         return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return aggregates unknown to Nova that have compute nodes and no sharing provider."""
+        """Return some aggregates unknown to Nova that have compute nodes and no sharing provider."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())
