@@ -42,7 +42,7 @@ class Evidence:
 
 
 def changing(api: Database, key: Key, facts: Facts, verdict: Change) -> Finding:
-    """Return the finding for the verdict to change a mapping or delete its build request."""
+    """Return the finding for a :class:`Change`."""
     if facts.mapping is None:
         raise Conflict(f"{key} has no mapping")
     undo = partial(
@@ -119,7 +119,7 @@ def all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> F
 
 
 def without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return ``verdict``. If no allocation was read, remove its advice to delete rows, because the guest may run."""
+    """Return ``verdict``. If no allocation was read, replace its advice to delete rows, because the guest may run."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (

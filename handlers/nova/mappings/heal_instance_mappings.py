@@ -1,7 +1,7 @@
 """Repair the mappings of instances.
 
 **What drifts.** A mapping names no cell, though a cell has the instance, so nova-api does not find the instance. A mapped
-instance still has a build request, so server lists show it as being built. Rows of a deleted instance count against quotas.
+instance still has a build request, so server lists show it as being built. Rows of a deleted instance may count against quotas.
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
 **Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. No command of
@@ -12,7 +12,7 @@ archived rows. If one cell does not answer, the handler decides nothing.
 
 **What is changed.** Rows of ``nova_api``:
 
-- ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of an instance whose row is deleted. It clears
+- ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of a deleted or soft-deleted instance. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
 - ``DELETE FROM build_requests`` for an instance in the cell of its mapping. The instance must have a host and be a minute old,
   or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
@@ -26,7 +26,7 @@ instances in several cells or in the wrong one, stuck builds and rows without a 
 **Why a race does no harm.** While Nova works on an instance, its row is young or has a task state or no host: the handler
 waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
 
-**Undo.** SQL statements that restore all columns.
+**Undo.** SQL statements that restore the rows.
 
 Sources: ``nova/compute/api.py`` (_provision_instances, _update_queued_for_deletion), ``nova/conductor/manager.py``
 (schedule_and_build_instances, _bury_in_cell0, _map_instance_to_cell, _delete_build_request),

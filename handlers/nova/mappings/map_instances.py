@@ -18,7 +18,7 @@ in this range, ``cell:<uuid>`` for all. A finding has up to five hundred instanc
 same applies to live instances with neither request specification nor allocation. The handler waits for young instances, young
 build requests and cross-cell resizes.
 
-**Why a race does no harm.** The unique key refuses a second mapping. A batch is inserted whole or not at all.
+**Why a race does no harm.** The unique key refuses a second mapping. One statement maps a batch's instances, or none of them.
 
 **Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``.
 

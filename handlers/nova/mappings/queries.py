@@ -1,7 +1,7 @@
 """SQL about instance mappings.
 
-The condition of a write has the old values. If no row has them, or the undo would not restore all columns, the write raises
-:class:`~handlers.base.Conflict`, and its transaction rolls back.
+Updates and deletions of mappings have the old values in their conditions. If no row has them, or the undo would not restore the
+rows, :func:`change_mapping` raises :class:`~handlers.base.Conflict`, and :func:`forget` leaves the instance out.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Insert the mappings that do not exist yet; return their instances.
 
-    :raises IntegrityError: another process mapped one of the instances, so none was inserted
+    :raises IntegrityError: another process mapped an instance, or the cell is gone; none was inserted
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [row for row in rows if row["instance_uuid"] not in there]
@@ -235,11 +235,11 @@ def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[s
 
 
 def forget(connection: Connection, rows: Collection[MappingRow], undo: str) -> dict[str, list[str]]:
-    """Delete mappings, each by its own statement, and the instances' other rows in nova_api.
+    """Delete mappings, and the instances' other rows in nova_api.
 
     Leave out an instance whose rows changed since they were read, or that has a build request.
 
-    :return: by instance that was deleted: the statements that restore its rows
+    :return: the statements that restore the rows, by instance
     """
     restoring = undo_of_forget(connection, [before.instance for before in rows])
     gone: dict[str, list[str]] = {}

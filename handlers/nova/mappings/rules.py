@@ -116,8 +116,9 @@ class Facts:
 
     :param request_age: age of the build request in seconds, if any
     :param allocated: whether the instance has an allocation; None if not read
-    :param archived: whether the mapping's cell has archived the instance; read only if :func:`asks_archive` is true
-    :param cell_alive: whether the mapping's cell has any live instance
+    :param archived: whether the mapping's cell has archived the instance, or any cell if the mapping names none; read only if
+        :func:`asks_archive` is true
+    :param cell_alive: whether every cell that archived the instance has a live instance; false without such a cell
     :param specified: whether the instance has a request specification
     """
 
@@ -154,7 +155,7 @@ Verdict = Keep | Wait | Report | Change | Forget
 
 @dataclass(frozen=True, slots=True)
 class Nowhere:
-    """A mapped instance that no cell has.
+    """An instance that has a mapping, but no row in any cell.
 
     :param age: seconds since the mapping or the build request last changed
     """
@@ -349,9 +350,9 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return whether to read an instance's allocation when a key names a range of mappings.
+    """Return whether to read an instance's allocation when many mappings of a range look wrong.
 
-    ``queued_for_delete`` must be true. Old clouds have many mappings with false or NULL; a request for each would burden
+    Then ``queued_for_delete`` must be true. Old clouds have many mappings with false or NULL; a request for each would burden
     Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
