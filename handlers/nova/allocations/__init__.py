@@ -9,6 +9,6 @@
 - ``entitlement``: the resources of a flavor and an image
 - ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and their providers
 - ``nested``: which nested and sharing providers a sweep reads
-- ``placement_cache``: recent answers of Placement
+- ``placement_cache``, ``shared_looks``: recent answers of Placement, and facts for several inspections
 - ``queries``: the SQL
 """

@@ -3,17 +3,17 @@
 **What drifts.** A consumer (an instance or a migration) has resources of a compute node, but no right to them. The scheduler
 counts them as used, and Nova cannot delete the node.
 
-**Why Nova lets it.** Nova changes its database, then releases the allocation, and does not repeat a failed release.
-nova-compute never releases the allocation of an archived instance. It releases that of an evacuated instance only when the
-former host starts again.
+**Why Nova lets it.** Nova changes its database, then releases the allocation. nova-compute repeats a failed release only for
+a deleted instance, until its row is archived. It releases the allocation of an evacuated instance only when the former host
+starts again.
 
 **What is read.** First the allocation, then build request and mapping, then instance and migrations in every cell. If no cell
 has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer, the
 handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
-loses only resources of a compute node that it left. An ended migration must prove the move, and Neutron must bind the
-instance's ports to its host.
+loses only resources of a compute node that it left; in cell0, it loses all. An ended migration must prove the move, and Neutron
+must bind the instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
@@ -23,7 +23,7 @@ instance's ports to its host.
   happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
 - Two inspections, five seconds apart, must agree, because a replicated database may lag. Suspects of a sweep share their facts.
-  Right before the write, the handler reads those of the consumer alone again.
+  Right before the write, the handler reads the facts of the consumer alone again.
 - Nova gets 10 s after a deletion and 60 s after another change to release the resources itself.
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
@@ -186,8 +186,7 @@ class AuditAllocations(PlacementHandler):
     def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
         """Return the findings of a shared look, if there is one.
 
-        Only a finding may rest on it, which a second inspection and the heal must confirm. Every other verdict needs a look of
-        its own.
+        A second inspection and the heal must confirm these findings. Every other verdict needs a look of its own.
         """
         taken = self._looks.take(key.id, oldest)
         if taken is None:

@@ -3,28 +3,29 @@
 **What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
 destination. After a failed or reverted move, the migration may keep the source's resources, which the instance should have.
 
-**Why Nova lets it.** Nova returns the resources late in the roll-back. If Placement is down then, Nova only logs the failure.
+**Why Nova lets it.** Nova returns the resources in the roll-back. If Placement is down then, Nova only logs the failure.
 
 **What is read.** First the instance's allocation, then build request, mapping and rows in every cell. Then the allocations of
-the last five ended migrations, flavor and image. The instance's ports come last. If one cell or Neutron does not answer, the
-handler decides nothing.
+those of the last five migrations that ended, flavor and image. The instance's ports come last. If one cell or Neutron does not
+answer, the handler decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
 migration, even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at rest
-on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all its ports to that host.
+on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds its ports to that host.
 The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a generation
 changes, and the request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 
 **What is not changed.** After a successful move, ``audit_allocations`` takes the migration's resources. stackmend only reports:
 
 - a live migration in ``error``: it does not prove where the guest runs
+- a deleted migration that did not end
 - amounts that differ from the flavor
 - resources of the instance that no migration explains
 - several migrations with resources
 
-**Undo.** The history has the exact ``openstack resource provider allocation set`` of both consumers.
+**Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete`` for both consumers.
 
 Sources: ``nova/scheduler/client/report.py`` (move_allocations), ``nova/conductor/tasks/migrate.py``
 (revert_allocation_for_migration), ``nova/conductor/tasks/live_migrate.py``, ``nova/compute/manager.py`` (_revert_allocation).
@@ -64,7 +65,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The allocations of an ended migration and of its instance, which gets the migration's resources."""
+    """The allocations of a migration and of its instance, with the verdict."""
 
     migration: Allocation
     instance: Allocation

@@ -58,7 +58,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class MissingEvidence:
-    """The evidence of ``allocations-missing``: several instances of one cell have no allocation.
+    """The evidence of ``allocations-missing``: instances of one cell have no allocation.
 
     :param instances: the JSON of a :class:`Missing` for each instance, by uuid
     """
@@ -100,7 +100,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return findings that each cover several instances, and the instances that no such finding covers."""
+    """Return findings that each cover several instances, and the other instances; without these for a key of amounts."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -128,7 +128,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
     """Return an instance's part of a finding about several instances.
 
-    Return None if the instance has any drift but a missing allocation, or ports that request resources.
+    Return None unless the only drift is a missing allocation, and no port requests resources.
     """
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:

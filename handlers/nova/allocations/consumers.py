@@ -92,7 +92,7 @@ class Facts:
 
     @property
     def is_mapped_elsewhere(self) -> bool:
-        """Whether the mapping names a cell without a row of the instance, and has no ``queued_for_delete``."""
+        """Whether the mapping names no cell with a row of the instance, and ``queued_for_delete`` is false."""
         mapping = self.mapping
         return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
 
@@ -151,9 +151,9 @@ class TakeIfWitnessed:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The verdict to move an ended migration's resources to its instance.
+    """The verdict that an ended or deleted migration has resources, and its instance none of its own node.
 
-    :param refusal: why stackmend only reports them; empty if it may move them
+    :param refusal: why stackmend only reports this; empty if it may move the resources to the instance
     """
 
     problem: Problem

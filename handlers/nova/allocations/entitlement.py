@@ -10,8 +10,8 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
   ``dedicated`` or ``mixed``, ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Amounts of zero are left out.
 
-The result is :class:`Unbuildable` if flavor and image contradict each other, or if a provider other than the node's root
-provider may give a resource.
+The result is :class:`Unbuildable` if the flavor is unreadable or asks for nothing, if flavor and image contradict each other,
+or if a provider other than the node's root provider may give a resource.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Unbuildable:
 
 
 class _Contradiction(Exception):
-    """Flavor and image contradict each other, so Nova's API refuses the pair."""
+    """Flavor and image contradict themselves or each other, so Nova's API refuses them."""
 
 
 def parse(text: str | None) -> Flavor | Unbuildable:
@@ -134,7 +134,8 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
     """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    VCPU may stand for PCPU: Nova's scheduler allocates VCPU on a host without PCPU.
+    Ignore other classes than the wanted ones and :data:`PLAIN`. VCPU may stand for PCPU: Nova's scheduler allocates VCPU on a
+    host without PCPU.
 
     :param held: the allocated resources by provider
     """

@@ -1,6 +1,7 @@
 """Reads the facts about consumers of Placement: first their allocations, then the databases, last the ports.
 
-A :class:`Look` reads allocations and rows of several consumers together: one statement for nova_api, and one for each cell.
+For a :class:`Look` at several consumers, one statement reads nova_api, and one each cell. Then the same for the instances of
+migrations.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What Placement and the databases held about some consumers, and about the instances of those that are migrations.
+    """The allocations and rows of some consumers, and of the instances of those that are migrations.
 
     :param began: monotonic time before the first read
     """
@@ -101,7 +102,9 @@ class Judge:
         return Look(began, allocations, seen, concerns.OfProviders(self._databases, self._placement, held))
 
     def judge(self, look: Look, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer of a look. For an instance, also yield those on its last ended migrations."""
+        """Yield the verdict on a consumer of a look. For an instance, also yield those on its last migrations that
+        ended or are deleted.
+        """
         for facts in self._all_facts(look, consumer):
             yield Judged(facts.allocation, self._decide(facts), facts)
 
@@ -144,7 +147,7 @@ class Judge:
         """Return the allocations of consumers, and the rows about them in nova_api and in every cell.
 
         Placement is read first, so an allocation that is made later changes the generation. nova_api is read before the cells,
-        so an instance that moves between two cells is found in at least one cell.
+        so an instance whose build goes on meanwhile is found in nova_api or in a cell.
         """
         uuids = {consumer: consumer.lower() for consumer in consumers}
         if len(set(uuids.values())) < len(uuids):

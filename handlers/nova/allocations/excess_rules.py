@@ -1,7 +1,8 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-A verdict takes a resource only if the facts prove that the consumer has no right to the resource. ``audit_migrations`` acts
-on :class:`Move`. ``audit_allocations`` acts on all other verdicts.
+A verdict takes a resource only if the facts prove that the consumer has no right to it; :class:`TakeIfWitnessed` also needs an
+operator. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`. ``audit_allocations`` uses all verdicts but
+:class:`Move`.
 """
 
 from __future__ import annotations
@@ -37,11 +38,9 @@ def needs_bindings(verdict: Verdict) -> bool:
 
 
 def unless_unattested(verdict: Verdict, here: Place, bound: frozenset[str]) -> Verdict:
-    """Return the verdict unchanged if it needs no port bindings, or if Neutron binds all ports to the instance's host.
+    """Return the verdict unchanged if it needs no port bindings, or if Neutron binds the ports to the instance's host.
 
     Otherwise, return a verdict that stackmend only reports.
-
-    :param bound: the hosts to which Neutron binds the ports
     """
     if not needs_bindings(verdict) or moves.is_attested(here, bound):
         return verdict

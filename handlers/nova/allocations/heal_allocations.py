@@ -4,20 +4,20 @@
 instance's node, or quotas count wrongly.
 
 **Why Nova lets it.** Nova does not repeat a failed roll-back. Placement may come from an older backup. nova-compute never
-compares instances with allocations.
+restores a lost allocation.
 
 **What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, the handler
 decides nothing.
 
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
-- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind all ports of the
-  instance to its host: a cell from before the instance was shelved names its former host. Resources for ports come from the
-  providers that the ports name, or from the only possible providers. ``allocations-missing``: one write gives up to fifty
-  such instances their allocations.
-- ``wrong-provider``: the same amounts replace the resources of other compute nodes. An ended migration must have led from those
-  nodes to the instance's node, and no younger migration may contradict this move. Neutron must bind the ports as above. Shared
-  storage stays and is not given twice.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind the
+  instance's ports to its host: a cell from before the instance was shelved names its former host. Resources for ports come from
+  the providers that the ports name, or from the only possible providers. ``allocations-missing``: one write for up to fifty
+  such instances whose ports request nothing.
+- ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. An ended migration,
+  completed or rolled back, must have brought the instance from those nodes to its node, and no younger migration may contradict
+  this move. Neutron must bind the ports as above. Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
 If the ports' ``binding:profile`` lacks providers, the handler first writes them there, at the revision of the evidence. If
@@ -25,12 +25,13 @@ Placement then refuses the allocation, the handler restores the ports. After an 
 heal.
 
 **Why a race does no harm.** The instance is at rest, unchanged for a minute, and in exactly one cell. Its mapping names that
-cell, without ``queued_for_delete``.
+cell, without ``queued_for_delete`` unless soft-deleted.
 
 - If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
   allocation shows in the databases, which we read later.
-- Nova may delete the instance and release its allocation just before our write. So the handler reads the row again after the
-  write. The handler takes the allocation back if the instance is gone, is leaving or cannot be read.
+- Nova may delete the instance and release its allocation just before our write. So after the write of a first
+  allocation, the handler reads the row again. The handler takes the allocation back if the instance is gone, is leaving or
+  cannot be read.
 - Placement refuses to overfill a node.
 
 **What is not changed.** stackmend only reports:
@@ -45,11 +46,10 @@ cell, without ``queued_for_delete``.
 The sweep compares sums by owner, so it misses two owners with equal amounts of each other's resources. It also misses a lack of
 DISK_GB or a custom class on a node where no instance has any. An inspection finds both.
 
-**Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``.
+**Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``, and ``openstack port unset``.
 
 Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` (ResourceRequest), ``nova/virt/hardware.py``,
-``nova/compute/api.py`` (_local_delete, which releases before it deletes), ``nova/compute/manager.py``
-(_shelve_offload_instance, which unbinds the ports first),
+``nova/compute/api.py`` (_local_delete), ``nova/compute/manager.py`` (_shelve_offload_instance),
 ``placement/objects/allocation.py`` (replace_all).
 """
 
@@ -290,7 +290,7 @@ class HealAllocations(NovaHandler):
     def _heal_batch(self, finding: Finding) -> Healed:
         """Heal the instances of a finding that have not changed.
 
-        Only the databases are read again (:meth:`.Reader.again`).
+        :meth:`.Reader.again` reads their facts again.
         """
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
@@ -337,7 +337,7 @@ class HealAllocations(NovaHandler):
             raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
 
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of instances that meanwhile left their node; return these instances.
+        """Take back the allocations of instances that have left or are leaving their node; return these instances.
 
         :raises Unavailable: if the rows cannot be read; all allocations are then taken back
         """

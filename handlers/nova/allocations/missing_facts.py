@@ -1,4 +1,4 @@
-"""Reads the facts about instances for ``heal_allocations``: first their allocations, then the databases.
+"""Reads the facts about instances for ``heal_allocations``: first their allocations, then the databases, last the ports.
 
 If Nova's scheduler allocates before the first read, the databases already show the build or move. If it allocates later, the
 consumer's generation changes, and our write fails.
@@ -58,10 +58,10 @@ class Reader:
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
         """Read the databases and the ports' bindings again, right before a heal gives instances the resources ``gives``.
 
-        Inventories, requests of ports and the instances' allocations are not read again. An inspection has just read them, and
+        Inventories, requests of ports and the instances' allocations are not read again. An inspection has read them, and
         Placement refuses the write if an allocation exists.
 
-        :raises Unavailable: nova_api, a cell or Neutron does not answer
+        :raises Unavailable: Placement, nova_api, a cell or Neutron does not answer
         """
         found, _ = self._entitled(self._known([Allocation(one) for one in gives]))
         ports = self._ports(list(gives))

@@ -1,6 +1,7 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-A heal requires that the instance is unchanged for a minute, and that its mapping names its cell, without ``queued_for_delete``.
+A heal requires that the instance is unchanged for a minute, and that its mapping names its cell, without ``queued_for_delete``
+unless it is soft-deleted.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class Facts:
     :param migrations: the instance's migrations, youngest first, including deleted ones
     :param homes: the live compute nodes with the instance's host and node; normally one
     :param roots: the root provider of each provider of the allocation
-    :param nodes: host and node of each root that is a compute node, deleted or not
+    :param nodes: host and node of each root that is a compute node, deleted or not; empty if only ``homes`` give resources
     :param offers: capacity by class, for each provider of the node; empty if not read, or unknown to Placement
-    :param owed: whether a rolled-back migration has resources of the instance's node
+    :param owed: whether a migration has resources of the instance's node that belong to the instance (:func:`.moves.is_owed`)
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     :param bound: the hosts to which Neutron binds the ports; empty if not read
     """
@@ -115,7 +116,7 @@ class Give:
     """A drift that a heal can correct: the heal gives the instance exactly the resources in ``providers``.
 
     :param providers: amounts by provider and resource class
-    :param allocations: the value ``allocation`` for each port's ``binding:profile``, by port id
+    :param allocations: the values ``allocation`` to write into ports' ``binding:profile``, by port id
     """
 
     problem: Problem

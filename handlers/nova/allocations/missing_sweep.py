@@ -1,7 +1,7 @@
 """Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
 
-A key can stand for several instances, which the sweep remembers until the heal begins. An outdated list does no harm: each
-inspection reads the databases, and Placement refuses the write if an allocation exists.
+A key can stand for several instances, which the sweep remembers for two minutes, at most until the heal begins. An outdated
+list does no harm: each inspection reads the databases, and Placement refuses the write if an allocation exists.
 """
 
 from __future__ import annotations

@@ -36,9 +36,10 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether Neutron binds the instance's ports to its host. A cell from an older backup may name a former host.
+    """Return whether all bound ports of an instance, at least one, are bound to its host.
 
-    Ironic binds ports to a node instead of a host (``nova/virt/ironic/driver.py``, network_binding_host_id).
+    A cell from an older backup may name a former host. Ironic binds ports to a node instead of a host
+    (``nova/virt/ironic/driver.py``, network_binding_host_id).
 
     :param bound: the hosts to which Neutron binds the ports
     """
@@ -46,7 +47,7 @@ def is_attested(here: Place, bound: frozenset[str]) -> bool:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration is a live migration in ``error``: it does not prove on which host the guest runs."""
+    """Return whether a migration is a live migration in ``error``."""
     return move.kind == "live-migration" and move.status == "error"
 
 
@@ -67,20 +68,25 @@ def has_left(move: Migration) -> Place | None:
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the hosts and nodes that the instance has provably left; none if its last migration did not end on ``here``."""
+    """Return the hosts and nodes that the instance has provably left; none unless its last ended migration
+    ended on ``here`` or stayed on one node.
+    """
     if not _agrees(migrations, here):
         return frozenset()
     return frozenset(place for move in migrations if (place := has_left(move)) is not None) - {here}
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration led from ``other`` to ``here``, and the last migration ended on ``here`` too."""
+    """Return whether a migration, completed or rolled back, led from ``other`` to ``here``.
+
+    The last ended migration must have ended on ``here`` or stayed on one node.
+    """
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the resources of ``move`` belong to its instance: ``move`` was rolled back to ``here``, and no migration
-    succeeded since.
+    """Return whether the resources of ``move`` belong to its instance: ``move`` was rolled back to ``here``, or
+    deleted before its end, and no migration succeeded since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)

@@ -16,7 +16,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Chooses nested and sharing providers; successive sweeps read all. Thread-safe."""
+    """Chooses providers so that successive sweeps read all. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

@@ -1,4 +1,4 @@
-"""Caches answers of Placement for some seconds, so that several readers cause one request.
+"""Caches answers of Placement for up to two minutes, so that several readers cause one request.
 
 A cached answer cannot mislead a write, because Placement refuses the write when an allocation exists.
 """
@@ -28,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """Caches answers of Placement. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

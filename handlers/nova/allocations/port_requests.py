@@ -39,7 +39,7 @@ def is_port_class(name: str) -> bool:
 class Group:
     """The resources that one provider has to give to a port.
 
-    :param name: Neutron's id of the group, or the port's id if the port has only one group
+    :param name: Neutron's id of the group, or the port's id for a group without an id
     """
 
     name: str

@@ -24,7 +24,6 @@ Owner = tuple[str | None, str | None]
 class Description:
     """The values that determine an instance's entitlement.
 
-    :param image_properties: values by the property's name in Glance
     :param network_info: ``instance_info_caches.network_info``; None without a cache
     """
 
@@ -74,7 +73,7 @@ class Resident:
     """A live instance on a host.
 
     :param host: the host of its compute node; on Ironic, the instance's row may name a former host
-    :param at_rest: whether the instance is at rest, and neither hidden nor offloaded
+    :param at_rest: whether the row shows the instance at rest, and neither hidden nor offloaded
     """
 
     uuid: str
@@ -164,7 +163,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 def homeless(connection: Connection) -> set[str]:
     """Return the instances at rest that have no live compute node.
 
-    Host and node of the instance must match those of the compute node. On Ironic, only the node must match.
+    Host and node must match as in :func:`homes`.
     """
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)

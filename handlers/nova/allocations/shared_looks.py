@@ -2,10 +2,9 @@
 
 A sweep lists suspects, and workers soon inspect them one by one. The first of these inspections reads the facts about the next
 suspects too, and their inspections use these facts within :data:`FRESH` seconds. A suspect's second inspection shares a look
-in the same way. That look begins at least ``confirm_after`` seconds after the first one began, as two inspections without
-sharing do.
+in the same way. That look begins at least ``confirm_after`` seconds after the first one began.
 
-No write relies on a shared look: right before it, the heal looks at its consumer alone.
+No write relies on a shared look: right before the write, the heal looks at its consumer alone.
 """
 
 from __future__ import annotations
@@ -56,10 +55,7 @@ class Taken:
 
 
 class SharedLooks:
-    """Thread-safe.
-
-    :param read: looks at several consumers
-    """
+    """Thread-safe."""
 
     def __init__(self, read: Callable[[Sequence[str]], Look], clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
@@ -84,10 +80,11 @@ class SharedLooks:
             self._expect(consumer, _Expected(due, again=True))
 
     def take(self, consumer: str, oldest: float) -> Taken | None:
-        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. Use each look once.
+        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. A consumer gets
+        each look once.
 
-        :param oldest: age in seconds of the oldest look that is late enough to confirm findings of another look. A look that
-            :meth:`expect_again` asked for is always late enough. Another replica may have made the first inspection.
+        :param oldest: seconds; an older look began too early to confirm the findings of the first inspection, perhaps made by
+            another replica. A look after :meth:`expect_again` is never too early.
         """
         now = self._clock()
         with self._lock:
@@ -118,7 +115,7 @@ class SharedLooks:
                 raise
 
     def _chunk(self, consumer: str, now: float) -> list[str]:
-        """Return an expected consumer, which is due because its inspection runs, and others that are due."""
+        """Return an expected consumer, due because its inspection runs, and others that are due; none if it is not expected."""
         self._forget(now)
         if consumer not in self._expected:
             return []
