@@ -1,14 +1,14 @@
 """Moves rows that were deleted long ago into Nova's shadow tables.
 
-**What drifts.** Nova never removes a row of a cell: it marks the row as deleted. Tables only grow, and queries slow down.
+**What drifts.** Nova rarely removes a row of a cell: it marks the row as deleted. Tables grow, and queries slow down.
 
 **Why Nova lets it.** Archiving is a command, ``nova-manage db archive_deleted_rows``. An instance with a row in
 ``share_mapping`` cannot be moved and stops every run. The command also archives instances that hold resources in Placement,
 which Nova then never releases.
 
-**What is read.** The schema of each cell, cell0 too. The rows that were deleted ``[audit] archive_deleted_rows_after_days``
-ago, by the cell's clock. The consumers of every provider in Placement. If Placement does not answer, or lists no compute node
-of Nova, no row moves.
+**What is read.** The schema of each cell, cell0 too. The rows that were deleted at least ``[audit]
+archive_deleted_rows_after_days`` ago, by the cell's clock. The consumers of every provider in Placement. If Placement does not
+answer, or lists no compute node of Nova, no row moves.
 
 **What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. A transaction
 moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the roots, checks that they are still old,
@@ -20,7 +20,7 @@ the mapping names this cell, and all other cells answer that they have no live r
 Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
-comes first. Trees that cannot be moved are reported (``row-unarchivable``). ``task_log`` stays, unless
+comes first. A row to which a table without a shadow table refers is reported (``row-unarchivable``). ``task_log`` stays, unless
 ``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** A crash before the write to nova_api leaves an orphaned mapping, which heal_instance_mappings

@@ -4,20 +4,20 @@
 index.
 
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a table's rows in one transaction, which Galera
-can refuse; without a date, it deletes all rows.
+can refuse; with ``--all``, it deletes all rows.
 
 **What is read.** All shadow tables of each cell, cell0 too; the clock of the cell's database.
 
 **What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. The date of a row is that
-of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first column
-in the table of ``deleted_at``, ``updated_at``, ``created_at``. A deleted instance's row ``clean_attempts`` in
-``instance_system_metadata`` has no date: the purge deletes this row with the instance.
+of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first that
+the table has of ``deleted_at``, ``updated_at``, ``created_at``. A row of an instance without a date, such as ``clean_attempts``
+in ``instance_system_metadata``, is deleted with the instance.
 
 Budget and breaker count no rows; ``purge_rows_per_cycle`` and the window limit a purge.
 
 **What is not changed.** All other rows without a date, and tables whose key is not a single column.
 
-**Why a race does no harm.** Nova never reads these rows.
+**Why a race does no harm.** No service of Nova reads these rows.
 
 **Off** by default: a purged row is gone. The allocation of a purged consumer is never released automatically.
 

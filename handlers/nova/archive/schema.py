@@ -78,10 +78,9 @@ class Schema:
     def read(cls, database: Database) -> Schema:
         """Read the schema of a cell's database.
 
-        The connection is closed afterwards, because SQLAlchemy leaves state on a connection that reads a schema.
-
         :raises Unavailable: the database does not answer or is no cell's
         """
+        # SQLAlchemy leaves state on a connection that reads a schema, so that connection is closed.
         own = Database(database.name, database.url)
         metadata = sa.MetaData()
         try:
@@ -134,9 +133,9 @@ class Schema:
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for rows whose trees can be archived now.
+        """Return the condition for the roots of trees to archive.
 
-        The rows were deleted before ``before``. The condition excludes rows that refer to a deleted row, and rows to which a
+        These rows are :func:`old`. The condition excludes rows that refer to a deleted row, and rows to which a
         table without a shadow table refers.
         """
         if table.name == TASK_LOG:
@@ -162,7 +161,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column, cast to the target's type: in PostgreSQL, shadow tables have ENUM types of their own."""
+    """Return a column, cast if the target has another ENUM type: in PostgreSQL, shadow tables have their own."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)
@@ -170,7 +169,7 @@ def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[A
 
 
 def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
-    """Return the condition for rows deleted before a moment. A row without a date is never old."""
+    """Return the condition for rows deleted, or in ``task_log`` changed, before a moment. A row without a date is never old."""
     if table.name == TASK_LOG:  # its rows are never deleted
         return table.c.updated_at < before
     return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

@@ -56,7 +56,7 @@ def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
 
 
 def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterator[sa.Delete]:
-    """Yield the statements that a plan shows for a purge. They have subqueries where the heal uses lists of values."""
+    """Yield the statements that a plan shows for a purge."""
     instances = schema.tables[SHADOW + INSTANCES]
     old = sa.select(instances.c.uuid).where(instances.c.deleted_at < before)
     for shadow, lacking in undated(schema):

@@ -1,7 +1,7 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A row in a table without a shadow table blocks the tree. Conditions are lists of values: for a DELETE with a subquery, MySQL and
-MariaDB would scan the whole table.
+A row in a table without a shadow table blocks the tree to which it refers. The heal's conditions are lists of values: for a
+DELETE with a subquery, MySQL and MariaDB would scan the whole table.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of one run: for each root table, statements that restore one row, with a placeholder for its id."""
+    """Return the undo of one run: for each root table, statements that restore one tree, with a placeholder for its root."""
     parts = [f"-- in the database of {cell}"]
     for root in roots:
         if root.name == INSTANCES:
