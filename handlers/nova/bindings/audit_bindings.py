@@ -13,7 +13,7 @@ instance's migrations.
 port's revision is compared right before. If the port has no active binding afterwards, the deleted one is created again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
-binding that no ended live migration explains, and every binding after a live migration in ``error``, is only reported. An
+binding that no ended live migration explains, and every inactive binding after a migration in ``error``, is only reported. An
 active binding to a host other than Nova's is also only reported, because either record may be right.
 
 **Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
@@ -60,7 +60,6 @@ _HINTS = (
 class Evidence:
     """The proof about one binding of a port.
 
-    :param active: the host of the port's active binding
     :param migration: the instance's youngest migration
     """
 

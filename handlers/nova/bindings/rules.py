@@ -1,6 +1,7 @@
 """Decide about the bindings of an instance's port, without I/O.
 
-A live migration that ended in ``error`` does not prove where the guest runs, so no binding is deleted after it.
+A live migration that ended in ``error`` does not prove where the guest runs, so no binding is deleted while it is the youngest
+migration.
 """
 
 from __future__ import annotations
@@ -71,7 +72,6 @@ class Facts:
 class Bound:
     """One binding of a port, active or not.
 
-    :param host: the host of this binding
     :param active: the host of the port's active binding
     """
 
@@ -102,7 +102,7 @@ def _elsewhere(bound: Bound) -> Report:
             "the youngest migration led there too. Look for the guest on both hypervisors. If it runs only there, run"
         )
     else:
-        reason = "no migration led there. Find out where the guest runs before you change anything"
+        reason = "the youngest migration did not end there. Find out where the guest runs before you change anything"
     return Report(Problem.ELSEWHERE, f"Nova names {bound.facts.host} as host of the instance", reason)
 
 

@@ -4,7 +4,7 @@
 and the metadata service show wrong addresses, and a reboot plugs wrong interfaces.
 
 **Why Nova lets it.** Neutron reports a change with an event, which a stopped service or a broker can lose. Since Nova 2025.1,
-no periodic task compares the cache with Neutron (``heal_instance_info_cache_interval = -1``).
+no periodic task compares the cache with Neutron by default (``heal_instance_info_cache_interval = -1``).
 
 **What is read.** The instance's ports; then build request and mapping, and in every cell the instance's row and its cache. If
 one cell does not answer, the handler decides nothing.
@@ -15,6 +15,7 @@ the right entry.
 
 **What is not changed.** The event repairs neither an empty cache nor an entry for a port that no longer names the instance. A
 new entry would break the instance's next start if Neutron could not bind the port or the port's ``vnic_type`` changed.
+stackmend only reports all four.
 
 **Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, not what stackmend read. Two
 inspections must agree, because Nova writes the cache last when it attaches a port.
@@ -67,7 +68,6 @@ _HINTS = (
 class Evidence:
     """The proof about one port of an instance.
 
-    :param cached: the port's entry in the network cache, if any
     :param shown: the port's values in Neutron; None if the port does not name the instance
     """
 

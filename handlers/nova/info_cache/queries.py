@@ -17,7 +17,7 @@ def cache(connection: Connection, instance: str) -> str | None:
 
 
 def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
-    """Return a page of network caches by instance uuid, and the page's last instance id; None for the last page.
+    """Return a page of network caches by instance uuid, and the page's last instance id; None instead on the last page.
 
     The instances have a host, and neither a task nor an open build.
     """

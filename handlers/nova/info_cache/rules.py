@@ -54,7 +54,6 @@ class Facts:
 class Case:
     """One port of an instance.
 
-    :param cached: the port's entry in the network cache
     :param shown: the port's values in Neutron; None if the port does not name the instance
     :param bound: the host of the port's binding
     :param empty: whether the cache has no entry

@@ -1,15 +1,16 @@
 """Report instances whose task or build never ends; in mode ``heal`` repeat lost deletions.
 
-**What drifts.** An instance is being deleted, built or changed, and no service works on it any more. Its owner cannot use it,
-and Nova ignores another request to delete it.
+**What drifts.** An instance is being deleted, built or changed, and no service works on it any more. Its owner cannot use it.
+While it has the task ``deleting``, Nova ignores another request to delete it.
 
 **Why Nova lets it.** nova-api writes the task and then sends a message. If RabbitMQ loses the message, the task stays.
 nova-compute resumes only some tasks when it starts.
 
 **What is read.** Build request and mapping; in every cell the instance's row and the service of its host.
 
-**What is changed.** Only for the task ``deleting``: ``UPDATE instances SET task_state = NULL``, if the row is unchanged, then
-``DELETE /servers/{id}``. If nova-api does not accept the request, the task is set again.
+**What is changed.** Only for the task ``deleting``, if nova-compute is up and the mapping has ``queued_for_delete``: ``UPDATE
+instances SET task_state = NULL``, if the row is unchanged, then ``DELETE /servers/{id}``. If nova-api does not accept the
+request, the task is set again.
 
 **What is not changed.** All other tasks: while nothing proves that the task has ended, clearing it can make Nova stop a healthy
 guest. The finding has the command or statement for an operator. While the host's nova-compute is down, only the task

@@ -76,7 +76,6 @@ class Case:
 
     :param rows: number of the instance's live rows in all cells
     :param home: whether the mapping names the cell of the row
-    :param queued: ``queued_for_delete`` of the mapping
     :param host_up: whether nova-compute on the row's host is up; None without such a service
     :param after: seconds without a change after which Nova cannot be at work
     """

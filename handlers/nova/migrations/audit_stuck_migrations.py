@@ -1,7 +1,8 @@
 """End migrations that no service of Nova carries on.
 
-**What drifts.** A migration is not in a final status, and its instance is deleted, or has moved again since. Nova counts the
-migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves resources.
+**What drifts.** A migration is not in a final status, but its instance is deleted, has moved again since, or has no task. Nova
+counts the migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves
+resources.
 
 **Why Nova lets it.** Several services write a migration's row, and the last one writes the final status. If that service stops
 or is installed anew, the status stays. Nova repairs only unconfirmed resizes, and only with ``resize_confirm_window``.
@@ -64,10 +65,7 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one migration.
-
-    :param successor: the younger migration that succeeded, if any
-    """
+    """The proof about one migration."""
 
     cell: str
     number: int

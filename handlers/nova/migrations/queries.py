@@ -1,4 +1,4 @@
-"""SQL about migrations that have not ended.
+"""SQL about migrations that have not ended; :func:`moves_of` returns ended ones too.
 
 The queries ignore deleted rows and rows without a status. Nova's ``migration_get_in_progress_by_host_and_node``
 (``nova/db/main/api.py``) does the same.

@@ -108,10 +108,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port.
-
-    :param known: whether a record proves the instance's deletion
-    """
+    """The proof about one port."""
 
     port: str
     revision: int | None

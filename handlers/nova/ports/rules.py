@@ -126,7 +126,7 @@ def fate(case: Case) -> tuple[Fate, str]:
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
     """Return whether Nova made a port; None if unknown.
 
-    An empty network cache proves that Nova has deleted its own ports, so Nova did not make this one.
+    If the instance once ran, an empty network cache proves that Nova has deleted its own ports, so it did not make this one.
     """
     if remains is None:
         return None
