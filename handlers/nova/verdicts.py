@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from handlers.base import Finding, InFlight
 
-#: seconds after a deletion: nova-compute releases the allocation directly after the row, and forces it, so that our write
-#: does not disturb the release
+#: seconds after a deletion: nova-compute releases the allocation directly before or after the row, and forces it, so that our
+#: write does not disturb the release
 DELETED_SETTLE = 10.0
 #: seconds after any other change: Nova sends ``resize_confirm.end`` and ``live_migration_post.end`` before the release, and
 #: puts the instance into ERROR when the release meets a changed generation

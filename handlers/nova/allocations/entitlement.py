@@ -10,8 +10,8 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
   ``dedicated`` or ``mixed``, ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Amounts of zero are left out.
 
-The result is :class:`Unbuildable` if the flavor is unreadable or asks for nothing, if flavor and image contradict each other,
-or if a provider other than the node's root provider may give a resource.
+The result is :class:`Unbuildable` if the flavor is unreadable, asks for nothing, or contradicts itself or the image. The same
+applies if a provider other than the node's root provider may give a resource.
 """
 
 from __future__ import annotations

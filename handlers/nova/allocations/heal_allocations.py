@@ -16,7 +16,7 @@ decides nothing.
   the providers that the ports name, or from the only possible providers. ``allocations-missing``: one write for up to fifty
   such instances whose ports request nothing.
 - ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. An ended migration,
-  completed or rolled back, must have brought the instance from those nodes to its node, and no younger migration may contradict
+  completed or rolled back, must have brought the instance from those nodes to its node. No younger migration may contradict
   this move. Neutron must bind the ports as above. Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the instance's project and user.
 
