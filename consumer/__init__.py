@@ -1,4 +1,4 @@
-"""All of stackmend except the handlers. This package knows Nova and Octavia only through ``handlers.base``.
+"""The daemon and the command line. Entry points name the handlers, so this package does not import them.
 
 bus        turns messages of RabbitMQ into events
 journal    stackmend's database: work to do, and history

@@ -1,6 +1,6 @@
-"""The only module that imports oslo.messaging. First, it selects the threading backend of oslo.service instead of eventlet.
+"""The only module of ``consumer`` that imports oslo.messaging. First, it selects oslo.service's threads instead of eventlet.
 
-The import takes a fifth of a second, so commands without a broker avoid this module.
+The import takes a fifth of a second, so commands that need no broker avoid this module.
 """
 
 import os

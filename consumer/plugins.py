@@ -38,7 +38,7 @@ def _all(group: str) -> list[tuple[str, Any]]:
 def handlers() -> list[type[Handler]]:
     """Return every handler class.
 
-    :raises BrokenPlugin: a class cannot be loaded or has the wrong name
+    :raises BrokenPlugin: a class cannot be loaded, is no handler, or has the wrong name
     """
     classes: list[type[Handler]] = []
     for name, loaded in _all(HANDLERS):

@@ -10,7 +10,7 @@ _PASSWORD = re.compile(r"""((?:://|,)[^:/@\s,"'\\]*:)[^@\s]{0,300}@(?:[^@,/\s]{0
 
 
 def redacted(text: str) -> str:
-    """Return text with ``***`` in place of the password of every URL."""
+    """Return text with ``***`` in place of URL passwords of up to 300 characters."""
     return _PASSWORD.sub(r"\1***@", text)
 
 
@@ -23,9 +23,9 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with control characters escaped, so that the text cannot control a terminal.
+    """Return text with unprintable characters escaped, so that the text cannot control a terminal.
 
-    :param keep: control characters to leave unescaped
+    :param keep: characters to leave unescaped
     """
     if text.isprintable():
         return text
@@ -45,7 +45,7 @@ def seconds(value: float | None) -> float | None:
 
 
 def span(value: float | None) -> str:
-    """Return a duration as text: ``14 s``, ``3 min``, ``2 h``, ``5 d``."""
+    """Return a duration as text: ``14 s``, ``3 min``, ``2 h``, ``5 d``; None as empty text."""
     if value is None:
         return ""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):

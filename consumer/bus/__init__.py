@@ -1,1 +1,1 @@
-"""Reads notifications from RabbitMQ and decodes them to events. The entry point is :class:`consumer.bus.source.Source`."""
+"""Reads notifications from RabbitMQ and decodes them to events. Begin with :class:`consumer.bus.source.Source`."""

@@ -1,4 +1,4 @@
-"""Decompresses a message up to a size limit, because 3 kB can expand to gigabytes."""
+"""Decompresses messages up to a size limit, because 3 kB can expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decompress(body: bytes, name: object, most: int) -> bytes:
 
     :param name: the message's header ``compression``
     :param most: size of the largest result, in bytes
-    :raises Undecodable: the compression is unknown, or the body is damaged or too large
+    :raises Undecodable: the compression is unknown, the body is damaged, or the result is too large
     """
     make = _KNOWN.get(name) if isinstance(name, str) else None
     if make is None:

@@ -1,9 +1,10 @@
 """Opens a kombu connection from a transport URL of oslo.messaging.
 
 ``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
-``impl_rabbit.Connection.__init__`` (URL, login, TLS) and ``_drivers.common.ConfigOptsProxy`` (query).
+``impl_rabbit.Connection.__init__`` (URL, login), ``_drivers.common.ConfigOptsProxy`` (query). For TLS, see
+:mod:`~consumer.bus.tls`.
 
-No error of this module contains a password. Libraries quote text that they cannot parse, so this module replaces their errors.
+Errors must not contain passwords. Libraries quote text that they cannot parse, so this module replaces their errors.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Endpoint:
     """One host of a broker.
 
     :param name: host and port
-    :param arguments: for ``kombu.Connection``; they contain the password
+    :param arguments: for ``kombu.Connection``; they can contain the password
     """
 
     name: str
@@ -68,7 +69,7 @@ class Endpoint:
 class Plan:
     """How to connect to a broker, and how to retry. Times are in seconds.
 
-    :param retry_first: wait after all hosts failed once
+    :param retry_first: wait after the first failure
     :param retry_step: increase of each further wait
     :param retry_most: longest wait
     """
@@ -111,7 +112,7 @@ class Link:
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for one request, because the broker closes a channel after an error."""
+        """Open a channel for a ``with`` block, because the broker closes a channel after an error."""
         channel = self.channel()
         try:
             yield channel
@@ -135,7 +136,7 @@ class Link:
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close the connection with a handshake, so that nothing sent before is lost."""
+        """Close the connection after a handshake, so that the broker first reads all that was sent. Ignore errors."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
@@ -150,7 +151,7 @@ class Link:
 
 
 def redacted(url: str) -> str:
-    """Return a transport URL, even a malformed one, with ``***`` in place of every password."""
+    """Return a transport URL with ``***`` in place of passwords, even in most malformed URLs."""
     # Without a password after the last "@", every attempt to match succeeds, so the time is linear.
     logins, at, rest = url.rpartition("@")
     return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", logins + at) + rest
@@ -161,12 +162,15 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 
     :param options: the publishers' ``[oslo_messaging_rabbit]``; stackmend's configuration and the URL's query override them
     :raises NoBroker: the URL is ``none:///``
-    :raises UnusableURL: the URL is malformed, or for another kind of broker
+    :raises UnusableURL: the URL is malformed or for another kind of broker, or an option is wrong
     """
     conf = settings.conf if settings.conf is not None else _defaults()
     parsed = _parsed(conf, url)
     if parsed.transport == "none":
-        raise NoBroker("the transport URL is none:///, which means no broker")
+        raise NoBroker(
+            "the transport URL is none:///, which means no broker; for notifications, write "
+            "rabbit://user:password@host:5672/virtual_host"
+        )
     if parsed.transport in _IN_MEMORY:
         return Plan((Endpoint("memory", MappingProxyType({"hostname": "memory://", "transport_options": _POLLING})),))
     if parsed.transport not in _RABBITMQ:
@@ -201,7 +205,6 @@ def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
 
 @contextmanager
 def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[Link]:
-    """Open a connection to a broker for a ``with`` block."""
     link = connect(plan(url, settings, options).endpoints, settings)
     try:
         yield link
@@ -210,7 +213,7 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
 
 
 def _end(url: str) -> str:
-    """Return the part of a transport URL after the last ``@``: even in a malformed URL, it contains no password."""
+    """Return the part of a transport URL after the last ``@``. It contains no password, unless an ``@`` is missing."""
     return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
 
 
@@ -220,7 +223,7 @@ def is_absent(error: ChannelError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's text, shortened and without passwords."""
+    """Return an error's text, shortened and with URL passwords masked."""
     text = str(error) or type(error).__name__
     return " ".join(redacted(text).split())[:600]
 

@@ -52,7 +52,7 @@ class Sieve:
     def event(self, body: bytes, broker: str) -> Event | None:
         """Decode a message; return None for a notification of an unwanted type.
 
-        :raises Undecodable: ``body`` is not a valid notification
+        :raises Undecodable: ``body`` is not a valid notification, or is too large
         """
         head = _HEAD.match(body)
         if head is not None and head[1] not in self._raw and body.endswith(_TAIL) and len(body) <= self._max_body:

@@ -1,7 +1,7 @@
 """Converts Nova's two notification formats to one.
 
-Nova sends the *versioned* notification (``instance.delete.end``, versioned objects) and the *legacy* one
-(``compute.instance.delete.end``, a flat dictionary). Later code sees only the versioned name and plain data.
+Nova sends *versioned* notifications (``instance.delete.end``, versioned objects), *legacy* ones
+(``compute.instance.delete.end``, a flat dictionary), or both. Handlers see only the versioned name and plain data.
 
 Sources: legacy names from ``nova.rpc.LegacyValidatingNotifier.allowed_legacy_notification_event_types``; legacy payloads
 from ``nova.notifications.base.info_from_instance``, ``nova.compute.utils`` and ``nova.scheduler.utils``; versioned names and
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Undecodable(ValueError):
-    """A message cannot be decoded. Its dead letter shows this error's text as the reason."""
+    """A message cannot be decoded. The error's text is for operators."""
 
 
 #: Legacy instance action -> versioned, where more than the prefix differs. The phase does not change.
@@ -125,14 +125,14 @@ def raw_names(wanted: frozenset[str]) -> frozenset[str]:
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return ``versioned`` or ``unversioned`` (the names in nova.conf) for an event of Nova; empty for other services."""
+    """Return ``versioned`` or ``unversioned`` (nova.conf's names); empty for other services and a few legacy events."""
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
     return "unversioned" if _is_legacy(name) else ""
 
 
 def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the payload as plain nested data. A legacy payload gets the field names of the versioned format.
+    """Return the payload as plain nested data. A legacy payload gets some field names of the versioned format.
 
     :param name: the event type as received
     :raises Undecodable: the payload is malformed, or its major version is unknown
@@ -148,7 +148,7 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Raise Undecodable if the payload's outermost object has an unknown major version."""
+    """Raise Undecodable if the payload's outermost object lacks a name or has no known major version."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):

@@ -1,11 +1,11 @@
 """Consumes the queues of one broker over one connection.
 
 stackmend never creates a queue or exchange of Nova or Octavia. If stackmend chose different arguments, RabbitMQ would refuse
-the declarations of Nova and Octavia with 406. A passive declaration shows whether a queue exists. No message is lost while a
-queue is missing: oslo.messaging's publisher creates the queue with the first message
+the declarations of Nova and Octavia with 406. A passive declaration shows whether a queue exists. No message is lost before a
+queue first exists: oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-With ``[bus] queue_mode = bind``, stackmend creates one queue of its own.
+With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets only later messages.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def queue_arguments(version: str) -> dict[str, Any]:
 class Intake:
     """Receives messages from one connection into the list ``arrived``; ``size`` is the total size of their bodies in bytes.
 
-    The list ``gaps`` has a sentence for each time that messages were perhaps missed. The constructor and every method can
-    raise the errors in :data:`consumer.bus.connection.LOST`.
+    The list ``gaps`` has a sentence for each time that messages were perhaps missed. All uses of the connection can raise the
+    errors in :data:`consumer.bus.connection.LOST`.
 
     :param logged: (queue or exchange, reply code) of each logged problem; successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
@@ -119,7 +119,7 @@ class Intake:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The configured queues that stackmend does not read, because they do not exist or access is denied."""
+        """The configured queues that stackmend does not read now, for example because they do not exist."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:
@@ -131,7 +131,7 @@ class Intake:
         return taken
 
     def ack(self, messages: Sequence[Arrived]) -> None:
-        """Acknowledge these messages and all that arrived before them."""
+        """Acknowledge these messages, which must be the oldest unacknowledged ones."""
         if self.link.acks_multiple:
             self._channel.basic_ack(messages[-1].tag, multiple=True)
         else:
@@ -139,7 +139,7 @@ class Intake:
                 self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
-        """Send due heartbeats, look for missing queues and exchanges, count the backlog. Call this at least once a second."""
+        """Send heartbeats, look for missing queues and exchanges, count the backlog, each if due. Call this every second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
@@ -150,7 +150,7 @@ class Intake:
             self._count(now)
 
     def discover(self) -> None:
-        """Start to consume each queue that exists by now; bind stackmend's own queue to each exchange that exists by now."""
+        """Consume each queue that exists by now. With ``queue_mode = bind``, create and bind stackmend's own queue."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -168,7 +168,7 @@ class Intake:
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists. With ``[bus] queue_mode = bind``, first create stackmend's own queue if missing."""
+        """Return whether a queue exists; False also after an error. With ``queue_mode = bind``, first create it if missing."""
         try:
             try:
                 self._declare(queue, passive=True)

@@ -1,15 +1,17 @@
-"""Reads one broker in batches until the process stops.
+"""Reads one broker in batches until it is stopped.
 
-A :class:`Source` is one thread with one connection. It collects a batch of messages, stores the batch in the journal, and
-then acknowledges the batch. The broker sends unacknowledged messages again; to store a message twice is harmless.
+A :class:`Source` has one thread and one connection. It collects a batch of messages, stores the batch in the journal, and
+then acknowledges the batch. After a loss of the connection, the broker sends unacknowledged messages again; to store a message
+twice is harmless.
 
-- **Journal unavailable** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
+- **Batch not stored** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
   After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ waits only 30 minutes for acknowledgements.
 - **Broker unreachable**: the source tries every host, without end and with growing pauses.
-- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep once messages can arrive again.
+- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests sweeps, the last once messages can
+  arrive again.
 - **A message cannot be decoded**: it becomes a dead letter.
 - **Unexpected error while reading**: the source reconnects, and takes one message at a time. The broker then repeats only the
-  message that causes the error. After many repetitions, a quorum queue drops only this message.
+  message that causes the error. A queue with a delivery limit finally drops this message; stackmend's own queue has no limit.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages to store in one transaction and to acknowledge together.
+    """Messages to store and acknowledge together.
 
     :param messages: the number of messages, unwanted ones included
     """
@@ -219,10 +221,10 @@ class Source:
         return Batch(name, tuple(wanted), tuple(dead), len(messages))
 
     def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
-        """Decode a message again, after decompression if it is compressed (``[oslo_messaging_rabbit] kombu_compression``).
+        """If a message is compressed (``[oslo_messaging_rabbit] kombu_compression``), decompress and decode it.
 
         :param error: why the body cannot be decoded as received
-        :return: the body, the event (None if unwanted), and why the message cannot be decoded (empty if it can)
+        :return: the body, the event (None if unwanted or undecodable), and why the message is undecodable (empty if it is not)
         """
         body = message.body
         if message.size > self._settings.max_body_bytes:

@@ -1,7 +1,8 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
-TLS works as in oslo.messaging, but with ``ssl_ca_file`` the broker's certificate must name the host. Without ``ssl_ca_file``,
-stackmend accepts any certificate that an authority known to the system issued.
+TLS works as in oslo.messaging. But with ``ssl_ca_file``, each broker's certificate must name its host, even if the URL has
+several hosts. Without ``ssl_ca_file``, stackmend accepts any certificate of an authority known to the system. With
+``ssl_version`` alone, it accepts any certificate.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters; False without TLS.
+    """Return py-amqp's TLS parameters, or True for its defaults; False without TLS.
 
     :raises UnusableURL: this Python does not support ``ssl_version``
     """
@@ -45,7 +46,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return the options to check after a TLS failure, as text; empty after any other failure.
+    """Return the options to check if TLS may have caused a failure, as text; otherwise empty.
 
     :param given: the result of :func:`parameters`
     """

@@ -1,12 +1,13 @@
-"""Inspects a broker without consuming; publishes messages for the demonstration and tests."""
+"""Inspects a broker without consuming. Also publishes messages, for the demonstration and tests."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from kombu.exceptions import ChannelError
 
@@ -28,7 +29,7 @@ class Kind(StrEnum):
 class Found:
     """An exchange or a queue on the broker.
 
-    :param advice: how to solve its problem; empty without a problem
+    :param advice: its problem and the remedy; empty without a problem
     :param allowed: whether stackmend's user may inspect the exchange, or read the queue
     """
 
@@ -84,18 +85,19 @@ def publish(broker: Broker, exchange: str, routing_key: str, body: bytes, settin
 
 def _things(link: Link, broker: Broker, settings: BusSettings) -> Iterator[Found]:
     for exchange in broker.exchanges:
-        yield _exchange(link, exchange)
+        yield _exchange(link, broker, exchange, settings)
     for queue in settings.queues:
         yield _queue(link, broker, queue, settings)
 
 
-def _exchange(link: Link, name: str) -> Found:
+def _exchange(link: Link, broker: Broker, name: str, settings: BusSettings) -> Found:
     try:
         with link.brief_channel() as channel:
             channel.exchange_declare(exchange=name, type="topic", passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found(Kind.EXCHANGE, name, exists=True, allowed=False, advice=f"Access denied: {reason(error)}.")
+            advice = f"Access denied: {reason(error)}. Run {_rabbitmqctl(broker, settings, 'list_permissions')}"
+            return Found(Kind.EXCHANGE, name, exists=True, allowed=False, advice=advice)
         advice = (
             "No service has published to it: set [oslo_messaging_notifications] driver = messagingv2 in its services."
         )
@@ -109,7 +111,9 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
             declared = channel.queue_declare(queue=name, passive=True)
     except ChannelError as error:
         if not is_absent(error):
-            return Found(Kind.QUEUE, name, exists=True, allowed=False, advice=f"Cannot read it: {reason(error)}.")
+            owners = _rabbitmqctl(broker, settings, "list_queues", "name", "owner_pid")
+            advice = f"Cannot read it: {reason(error)}. Find its owner with {owners}"
+            return Found(Kind.QUEUE, name, exists=True, allowed=False, advice=advice)
         return Found(Kind.QUEUE, name, exists=False, advice=_absent(name, settings))
     messages, consumers = declared.message_count, declared.consumer_count
     if forbidden := _forbidden(link, broker, name, settings):
@@ -121,7 +125,7 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return why stackmend's user may not read a queue; empty if the user may."""
+    """Return why stackmend's user may not read a queue; empty if the broker does not forbid it."""
     if not link.acks_multiple:  # the broker in memory has no users
         return ""
     # Every user may declare passively, so try to consume with an invalid argument. RabbitMQ always refuses: first for a missing
@@ -136,19 +140,25 @@ def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) ->
 
 
 def _permission(broker: Broker, queue: str, settings: BusSettings) -> str:
-    arguments = plan(broker.transport_url, settings, broker.options).endpoints[0].arguments
     if settings.queue_mode is QueueMode.BIND:
         own = f"^{re.escape(queue)}$"
         rights = (own, own, "|".join((own, *(f"^{re.escape(exchange)}$" for exchange in broker.exchanges))))
     else:
         rights = ("^$", "^$", f"^({'|'.join(re.escape(name) for name in settings.queues)})$")
-    words = ["rabbitmqctl", "set_permissions", "-p", arguments["virtual_host"], arguments["userid"], *rights]
-    return shlex.join(words)
+    return _rabbitmqctl(broker, settings, "set_permissions", _arguments(broker, settings)["userid"], *rights)
+
+
+def _rabbitmqctl(broker: Broker, settings: BusSettings, command: str, *words: str) -> str:
+    return shlex.join(["rabbitmqctl", command, "-p", _arguments(broker, settings)["virtual_host"], *words])
+
+
+def _arguments(broker: Broker, settings: BusSettings) -> Mapping[str, Any]:
+    return plan(broker.transport_url, settings, broker.options).endpoints[0].arguments
 
 
 def _absent(queue: str, settings: BusSettings) -> str:
     if settings.queue_mode is QueueMode.BIND:
-        return "stackmend creates it at its start."
+        return "It appears once the daemon runs: stackmend run"
     topic = queue.rpartition(".")[0]
     return (
         "The first notification creates it. nova.conf: [notifications] notification_format = versioned, "

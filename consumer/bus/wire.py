@@ -1,9 +1,9 @@
 """A variant of py-amqp's connection that makes fewer system calls, and that survives unreadable messages.
 
-One system call reads many frames. py-amqp makes about 25 calls for a message, half the cost of receiving.
+One system call reads many frames. py-amqp makes about 25 calls for a message, which are half the cost of receiving.
 
-In py-amqp, a routing key or property that is not UTF-8 ends the connection, and RabbitMQ sends the message again for ever.
-Here the message records why its properties are unreadable.
+In py-amqp, a routing key or property that is not UTF-8 ends the connection. RabbitMQ then sends the message again.
+Here the message records why its properties are unreadable, and invalid bytes of a routing key are replaced.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
 
 class _Channel(pyamqp.Channel):
     def dispatch_method(self, method_sig: tuple[int, int], payload: bytes, content: Any) -> None:
-        """Deliver a message, even if the name of its exchange or its routing key is not UTF-8."""
+        """Work like py-amqp, but deliver a message even if its routing key or its exchange's name is not UTF-8."""
         if method_sig != spec.Basic.Deliver or self.is_closing:
             super().dispatch_method(method_sig, payload, content)
             return
