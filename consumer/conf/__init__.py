@@ -1,4 +1,4 @@
-"""The options, one module per option group. ``register`` adds the group's options; ``settings`` returns the values."""
+"""The options; most modules have one option group. ``register`` adds its options; ``settings`` returns their values."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 class WrongConfiguration(Exception):
-    """An option is wrong or missing. The message names the option, its file and a solution."""
+    """A file or an option is wrong or missing, or a handler's name is unknown."""
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration that has all options registered, but has read no file."""
+    """Return a configuration that has read no file. It knows the options of stackmend and the handlers, but not of sinks."""
     conf = _new_machine()
     _register_handlers(conf, handlers)
     return conf
@@ -60,7 +60,7 @@ def _register_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) 
 def load(
     handlers: Iterable[type[Handler]], config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()
 ) -> cfg.ConfigOpts:
-    """Read the configuration from these files and folders, or from the default files, and from ``OS_<GROUP>__<OPTION>``.
+    """Read the configuration from files and folders (by default oslo.config's) and from the environment.
 
     :raises WrongConfiguration: a file is missing or an option is wrong
     """
@@ -70,7 +70,7 @@ def load(
 
 
 def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> cfg.ConfigOpts:
-    """Read the configuration without the options of handlers, so that commands for the journal import no handler."""
+    """Read the configuration without the options of handlers, so that commands that need no handler import none."""
     conf = _new_machine()
     for name in config_files:
         if not os.access(name, os.R_OK):
@@ -113,7 +113,10 @@ def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
 
 
 def misspelt(conf: cfg.ConfigOpts, chosen: Callable[[str], bool] = lambda _group: True) -> list[str]:
-    """Return a sentence for each unknown option in the configuration files."""
+    """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group.
+
+    Files in ``--config-dir`` are not checked.
+    """
     sentences = []
     for path in conf.config_file or []:
         sections: dict[str, dict[str, list[str]]] = {}
@@ -136,7 +139,9 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def _no_effect(what: str, path: str, near: str) -> str:
-    return f"{what} in {path} has no effect, because it is unknown" + (f"; did you mean {near}?" if near else "")
+    return f"{what} in {path} has no effect, because it is unknown; " + (
+        f"did you mean {near}?" if near else "delete it"
+    )
 
 
 def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
@@ -145,7 +150,7 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 
 
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the configuration files that every user of the host can read."""
+    """Return the configuration files, except those in ``--config-dir``, that every user of the host can read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
 
 

@@ -1,6 +1,6 @@
 """``[bus]``: which notifications to read, and in which batches.
 
-``transport_url`` and ``[oslo_messaging_rabbit]`` configure access to a broker, as in every OpenStack service.
+Other groups configure access to a broker: ``transport_url`` of its service, and ``[oslo_messaging_rabbit]``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
 class UnusableURL(ValueError):
-    """A transport URL is malformed or not for RabbitMQ. The message contains no secrets."""
+    """A transport URL is malformed, not for RabbitMQ, or has wrong options. The message omits all before its last ``@``."""
 
 
 class QueueMode(StrEnum):
@@ -47,8 +47,8 @@ With ``topic``, the publishers get one more topic, which only stackmend reads. I
 waits for queues that do not exist yet, and needs only the right to read them.
 
 With ``bind``, stackmend creates the queue ``queue_name`` and binds it to ``bind_topics``. Use it if you cannot change the
-configuration of the publishers. The queue gets only later notifications. It needs the rights to configure the queue and to
-read the exchanges. If you return to ``topic``, delete the queue, or it grows without end.
+configuration of the publishers. The queue gets only later notifications. stackmend then needs the rights to configure, write
+and read the queue, and to read the exchanges. If you return to ``topic``, delete the queue, or it grows without end.
 
 stackmend never reads the shared queues (``notifications.info``, ``versioned_notifications.info``): that would take
 messages from their other consumers.
@@ -109,8 +109,8 @@ as many ahead, so that the next batch arrives while one is stored. A batch also 
         min=0.0,
         max=5.0,
         help=_prose("""
-The least time between two batches, in seconds. Messages that arrive within it share a batch. The first message after a
-silence does not wait; under load, a message waits at most this long.
+The least time between two batches, in seconds, unless a batch is full. Messages that arrive within it share a batch. The
+first message after a silence does not wait; under load, a message waits at most this long.
 """),
     ),
     cfg.IntOpt(

@@ -55,7 +55,10 @@ OPTS = [
     ),
     cfg.IntOpt("max_attempts", default=8, min=1, help="Failed attempts after which an object is parked."),
     cfg.FloatOpt(
-        "backoff_seconds", default=2, min=0.01, help="Seconds to wait after the first failure; doubles each time."
+        "backoff_seconds",
+        default=2,
+        min=0.01,
+        help="The wait after the first failure is random, at most twice this number of seconds; the maximum doubles each time.",
     ),
     cfg.FloatOpt("backoff_max_seconds", default=900, min=1, help="The longest wait after a failure, in seconds."),
     cfg.FloatOpt(
@@ -76,7 +79,7 @@ OPTS = [
         "breaker_count",
         default=100,
         min=0,
-        help="A sweep in heal mode stops its handler if more objects have drift than this number, and more than "
+        help="A sweep in mode ask or heal stops its handler if more objects have drift than this number, and more than "
         "breaker_percent of all objects. A wrong database URL causes that. Known drift that may not be healed does not count. "
         "Two sweeps in a row that find less start the handler again; so does 'stackmend handler resume'.",
     ),
@@ -114,8 +117,6 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Values of options in ``[engine]``."""
-
     workers: int = 8
     lease_seconds: float = 20.0
     claim_seconds: float = 3600.0

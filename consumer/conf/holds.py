@@ -10,8 +10,8 @@ OPTS = [
     cfg.StrOpt(
         "hold_file",
         help="While this file exists, heals wait. A line such as 'host:compute-7 memory test' or 'cell:cell1 upgrade' holds "
-        "the heals of that host or cell. Any other line is a reason to hold all heals; so is an empty file. Each replica reads "
-        "the file of its own host. For example /run/stackmend/hold.",
+        "the heals of that host or cell. A line that begins with # is a comment. Any other line holds all heals; so does an "
+        "empty file. Each replica reads the file of its own host. For example /run/stackmend/hold.",
     ),
     cfg.StrOpt(
         "hold_hosts_file",
@@ -36,8 +36,6 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class HoldSettings:
-    """The values of the options for holds."""
-
     hold_file: str | None = None
     hold_hosts_file: str | None = None
     hold_url: str | None = None

@@ -43,7 +43,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class JournalSettings:
-    """The values of ``[journal]``. ``repr`` omits the URL, which contains a password."""
+    """The values of ``[journal]``. ``repr`` omits the URL, which can contain a password."""
 
     connection: str = field(repr=False)
     history_days: int = 90

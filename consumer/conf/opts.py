@@ -1,4 +1,4 @@
-"""All options for oslo.config's generator and validator (entry point ``oslo.config.opts``)."""
+"""stackmend's options for oslo.config's generator and validator (entry point ``oslo.config.opts``)."""
 
 from __future__ import annotations
 

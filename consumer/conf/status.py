@@ -12,7 +12,7 @@ OPTS = [
     cfg.PortOpt(
         "port",
         default=0,
-        help="Port of /metrics (Prometheus), /healthz (all threads run) and /readyz (journal and brokers answer), for "
+        help="Port of /metrics (Prometheus), /healthz (the main threads run) and /readyz (journal and brokers answer), for "
         "example 9795; 0 disables them.",
     ),
     cfg.HostAddressOpt(
@@ -31,7 +31,7 @@ OPTS = [
 
 
 class CannotListen(Exception):
-    """The address in ``[status]`` is in use, or is not an address of this host."""
+    """stackmend cannot listen on the address in ``[status]``; for example, it is in use."""
 
 
 @dataclass(frozen=True, slots=True)

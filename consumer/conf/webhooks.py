@@ -100,7 +100,7 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def register_sinks(conf: cfg.ConfigOpts) -> None:
-    """Register the option group of each sink, once the files are read.
+    """Register the option group of each sink. Call this after the files were read.
 
     :raises ValueError: a sink's name is wrong
     """

@@ -1,7 +1,4 @@
-"""The hours and days in which a task may run, in the wall-clock time of a zone.
-
-So daylight saving does not shift the hours.
-"""
+"""The hours and days in which a task may run, by ``[engine] timezone``. Daylight saving does not shift them."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ class Window:
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first open minute at or after ``at`` (aware), within eight days."""
+        """Return the first open minute at or after ``at`` (aware); without one in eight days, the end of these days."""
         # Steps in UTC, so that skipped and repeated hours are no special case.
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):

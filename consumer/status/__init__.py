@@ -1,1 +1,1 @@
-"""Shows the status over HTTP, read-only: metrics, health, a page. :mod:`consumer.status.serving` uses the other modules."""
+"""Shows the status over HTTP, read-only: metrics, health, a page. Begin with :mod:`consumer.status.serving`."""

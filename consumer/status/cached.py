@@ -12,7 +12,7 @@ AGE, SHARE = 5.0, 10.0
 
 
 class Cached(Generic[T]):
-    """Calls ``make`` and caches the result for some seconds, so that many HTTP clients read the journal once."""
+    """Calls ``make`` and caches the result for a while, so that requests of many HTTP clients read the journal once."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make

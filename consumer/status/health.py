@@ -1,7 +1,7 @@
-"""The health of the process: ``/healthz`` (its threads run), ``/readyz`` (the journal and the brokers answer).
+"""The health of the process: ``/healthz`` (its main threads run), ``/readyz`` (the journal and the brokers answer).
 
-The endless loop of each thread records a beat every round. If a beat is missing for too long, ``/healthz`` fails, and a
-supervisor restarts the process.
+Each round of the loops that read brokers, claim rows, extend leases and delete old records is a beat. If beats stop, or a
+worker hangs, ``/healthz`` fails, and a supervisor can restart the process.
 """
 
 from __future__ import annotations

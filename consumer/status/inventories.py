@@ -1,8 +1,3 @@
-"""Lists the objects that handlers keep in the cloud, such as preserved amphorae.
-
-A separate thread calls the APIs, so that the status page calls none.
-"""
-
 from __future__ import annotations
 
 import logging
@@ -26,7 +21,7 @@ class Listing:
     """The objects of an inventory, as last read.
 
     :param read_at: seconds of the monotonic clock; None if no reading succeeded
-    :param problem: why the last reading failed; then ``items`` come from an earlier reading
+    :param problem: why the last reading failed; then ``items`` come from an earlier reading, if any
     """
 
     title: str
@@ -41,7 +36,7 @@ class Listing:
 
 
 class Inventories:
-    """Reads all inventories once a minute, in a thread, and keeps their objects."""
+    """Reads all inventories once a minute, in a thread, so that the status page calls no API."""
 
     def __init__(
         self, make: Callable[[], Sequence[Inventory]], monotonic: Callable[[], float] = time.monotonic
@@ -61,7 +56,6 @@ class Inventories:
             self._thread.join(1)
 
     def known(self) -> tuple[Listing, ...]:
-        """Return the objects of all inventories, as last read."""
         return tuple(self._known.values())
 
     def refresh(self) -> None:

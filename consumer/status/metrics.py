@@ -1,7 +1,7 @@
-"""Metrics for Prometheus: counters of this process, and gauges read from the journal.
+"""Metrics for Prometheus: counters and gauges of this process, and gauges read from the journal.
 
-Gauges of the journal are the same on every replica. Labels never name objects of the cloud, so the number of time series is
-bounded.
+Replicas with the same configuration show the same gauges of the journal. Labels never name instances or amphorae, so the
+number of time series is bounded.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class HoldCollector(Collector):
 
 
 class BusCollector(Collector):
-    """Gauges and counters of all brokers that are known at the time of a scrape."""
+    """Gauges and counters of the brokers that are known at the time of a scrape, and stackmend's version."""
 
     def __init__(self, sources: Callable[[], Sequence[Source]]) -> None:
         self._sources = sources

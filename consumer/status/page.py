@@ -97,7 +97,7 @@ def _plots(journal: JournalRows) -> list[tuple[str, plots.Plot]]:
 
 
 def cell(value: object) -> object:
-    """Return a value of the template as one line of text, without secrets and control characters, of bounded length.
+    """Return a value of the template as one line of bounded length; mask recognised passwords, escape control characters.
 
     Jinja calls this function for every value, and escapes the result. HTML of our own templates is returned unchanged.
     """

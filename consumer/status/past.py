@@ -11,14 +11,14 @@ _GRACE = 120.0
 
 
 class Past:
-    """Reads the history of the last 24 hours; reads each past hour only once. Only one thread may use it at a time."""
+    """Counts the history entries of 24 hours; reads an hour with final numbers once. Only one thread may use it at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._over: dict[float, Hour] = {}
 
     def read(self) -> tuple[Hour, ...]:
-        """Return the last 24 hours of the history, the oldest first.
+        """Return the present hour and the 23 hours before, oldest first.
 
         :raises JournalError: the journal does not answer
         """

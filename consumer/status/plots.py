@@ -18,7 +18,7 @@ _LEAST = 1.5
 
 
 class Kind(StrEnum):
-    """The kinds of history entries that a plot separates; ``style.html`` has a colour for each."""
+    """The kinds of bars in a plot; ``style.html`` has a colour for each."""
 
     HEALED = "healed"
     REPORTED = "reported"
@@ -64,7 +64,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The numbers of history entries of 24 hours. ``whole`` is False if there were more than could be counted."""
+    """The numbers of history entries of some hours. ``whole`` is False if some were perhaps not counted."""
 
     healed: int
     reported: int
@@ -86,14 +86,13 @@ def sums(hours: Sequence[Hour], handler: str | None = None) -> Sums:
 
 
 def findings(hours: Sequence[Hour], handler: str) -> Plot:
-    """Plot one handler's heals and findings for each hour."""
     values = [{kind: float(hour.count(OUTCOMES[kind], handler)) for kind in OUTCOMES} for hour in hours]
     texts = [_in_words(hour, f"{sums([hour], handler)}") for hour in hours]
     return _plot(f"{handler}, last 24 hours: {sums(hours, handler)}", values, texts, lambda value: f"{value:.0f}")
 
 
 def heals(hours: Sequence[Hour]) -> Plot:
-    """Plot the finished and the failed heals of all handlers for each hour."""
+    """Plot the entries of all handlers for each hour: healed, and failed, parked or in conflict."""
     kinds = (Kind.HEALED, Kind.FAILED)
     values = [{kind: float(hour.count(OUTCOMES[kind])) for kind in kinds} for hour in hours]
     total = sums(hours)
@@ -109,7 +108,6 @@ def median_lag(hours: Sequence[Hour]) -> Plot:
 
 
 def longest_lag(hours: Sequence[Hour]) -> Plot:
-    """Plot the longest time from a notification to the end of its heal, for each hour."""
     return _lags("Longest lag", hours, lambda hour: hour.longest_lag)
 
 

@@ -61,7 +61,7 @@ class Wait:
 class BrokerRow:
     """A broker, as its listener last saw it. Ages are in seconds.
 
-    :param problem: why stackmend does not read from the broker; empty if it does
+    :param problem: why stackmend does not read from the broker, or cannot store messages; otherwise empty
     :param backlog: messages in our queues that the broker has not sent yet; None if not counted yet
     """
 
@@ -82,7 +82,7 @@ class JournalRows:
     """All tables of the status page that come from the journal.
 
     :param read_at: when they were read, by the database's clock
-    :param asked: the number of asks that wait, including those that ``asks`` leaves out
+    :param asked: how many of the newest 2,000 asks wait, including those that ``asks`` leaves out
     """
 
     read_at: float
@@ -104,7 +104,7 @@ class JournalRows:
 
 
 def of_journal(database: Database, tasks: Mapping[str, Task], hours: tuple[Hour, ...]) -> JournalRows:
-    """Read the tables from the journal. The number of rows that this reads does not depend on the journal's size.
+    """Read the tables from the journal. The number of history entries and work rows read does not depend on its size.
 
     :raises JournalError: the journal does not answer
     """
@@ -168,7 +168,6 @@ def _waits(connection: Connection, task: Task, control: Control | None, clock: f
 
 
 def of_holds(board: Board) -> list[Wait]:
-    """Return the present holds, as last read, as reasons why heals wait."""
     return [Wait(one.hold.scope, one.hold.reason, one.source, serious=not one.readable) for one in board.standing()]
 
 

@@ -1,4 +1,4 @@
-"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the status page at ``/``.
+"""The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the status page at ``/`` and ``/live``.
 
 It accepts only GET and HEAD; no request changes anything. There is no password, so the default address is the loopback.
 """
@@ -38,8 +38,6 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an HTTP request. ``headers`` are extra headers."""
-
     status: str
     kind: str
     body: str
@@ -100,7 +98,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Listen. Unlike ``HTTPServer``, do not look up the host's name in DNS."""
+        """Bind the address. Unlike ``HTTPServer``, do not look up the host's name in DNS."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()

@@ -196,7 +196,7 @@ def test_commands_for_the_journal_work_while_a_handler_is_broken(shell: Shell, m
             "[adit]\nmender_mode = heal\n",
             "[adit] in {conf} has no effect, because it is unknown; did you mean [audit]?",
         ),
-        ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect, because it is unknown"),
+        ("[engine]\nzzz = 1\n", "[engine] zzz in {conf} has no effect, because it is unknown; delete it"),
     ],
 )
 def test_the_error_names_an_unknown_option(shell: Shell, text: str, said: str) -> None:
