@@ -1,1 +1,1 @@
-"""The command line, built on cliff. ``main`` lists the commands. Most files hold the commands with one first word."""
+"""The command line, built on cliff. ``main`` lists the commands. Most files hold commands with the same first word."""

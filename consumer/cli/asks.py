@@ -1,5 +1,3 @@
-"""``work asks``, ``approve``, ``deny``: the findings that wait for approval in mode ``ask``."""
-
 from __future__ import annotations
 
 import argparse
@@ -79,7 +77,7 @@ class Decide(Command):
         return parser
 
     def chosen(self, parsed_args: argparse.Namespace) -> list[Ask]:
-        """Return the asks that the command names by ids or filters.
+        """Return the asks with the given ids, or the waiting asks that match all filters.
 
         :raises CommandError: ids and filters are both given or both missing, or an id is unknown
         """
@@ -115,8 +113,8 @@ class Approve(Decide):
     stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. An expired ask cannot
     be approved (exit code 1).
 
-    Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names what to
-    examine. Approve these asks by ID; the filters omit them.
+    Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names the facts
+    to examine. Approve these asks by ID; the filters omit them.
     """
 
     example = (

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 
 class JsonCell(FormattableColumn[Any]):
-    """A dictionary or list: one line of text in a table, a structure in JSON."""
+    """A dictionary or list: one line of text in a table, a structure in JSON and YAML."""
 
     def human_readable(self) -> str:
         return printable(json.dumps(self._value, sort_keys=True, ensure_ascii=False)) if self._value else ""
 
 
 class SpanCell(FormattableColumn[Any]):
-    """A duration: hours or days in a table, seconds in JSON."""
+    """A duration: text such as ``2 h`` in a table, otherwise seconds."""
 
     def human_readable(self) -> str:
         return span(self._value)
 
 
 def cell(value: Any) -> Any:
-    """Convert a value to the cell of a table, without control characters."""
+    """Convert a value to the cell of a table; escape control characters except line breaks."""
     if isinstance(value, Mapping | list | tuple):
         return JsonCell(value)
     if isinstance(value, str):

@@ -1,7 +1,6 @@
-"""``check``: whether the deployment gives stackmend all that it needs.
+"""The exit codes of ``check`` are those of ``<service>-status upgrade check``.
 
-The exit codes are those of ``<service>-status upgrade check``. Entry points (``stackmend.checks``) add the checks of Nova and
-Octavia.
+Entry points (``stackmend.checks``) add the checks of Nova and Octavia.
 """
 
 from __future__ import annotations
@@ -45,11 +44,12 @@ _CODES = {Verdict.OK: 0, Verdict.WARNING: 1, Verdict.FAILURE: 2}
 
 
 class CheckCommand(Lister):
-    """Check the deployment: files, journal, brokers, databases, APIs, rights. Changes nothing.
+    """Check the deployment: files, journal, brokers, databases, APIs, rights.
 
-    Each warning or failure names the line to write or the command to run. Run this before the first start, and after each
-    upgrade of stackmend, Nova or Octavia. In the table, checks with the same result and details share a row; the worst rows
-    are last. The other formats have one row for each check.
+    Changes nothing, but creates or upgrades an SQLite journal. A warning or failure names its remedy, if stackmend knows one:
+    the line to write or the command to run. Run this before the first start, and after each upgrade of stackmend, Nova or
+    Octavia. In the table, checks with the same result and details share a row; the worst rows are last. The other formats have
+    one row for each check.
 
     Exit codes: 0 no problem, 1 warnings, 2 failures.
     """
@@ -172,7 +172,7 @@ def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
     """Compare the clocks of the journal's Galera nodes. Unequal clocks shift the ends of leases."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
-        text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
+        text = f"the clock of {silent[0].node} is unknown: {silent[0].error}. Let this machine connect to that node"
         return Checked(subject, Verdict.WARNING, text)
     known = {one.node: one.ahead for one in clocks if one.ahead is not None}
     slow, fast = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
@@ -229,10 +229,11 @@ def _holds(session: Session) -> Iterator[Checked]:
         mine = [one for one in standing if one.source == source.name]
         subject = f"holds: {source.name}"
         if any(not one.readable for one in mine):
-            yield Checked(subject, Verdict.FAILURE, f"{mine[0].hold.reason}. Until it can be read, all heals wait")
+            yield Checked(subject, Verdict.FAILURE, f"{mine[0].hold.reason}. All heals wait: correct {source.name}")
         elif mine:
             few = ", ".join(f"{one.hold.scope} ({one.hold.reason})" for one in mine[:3])
-            yield Checked(subject, Verdict.WARNING, f"{plural(len(mine), 'hold')}, for example {few}")
+            text = f"{plural(len(mine), 'hold')}, for example {few}. Run stackmend hold list"
+            yield Checked(subject, Verdict.WARNING, text)
         else:
             yield Checked(subject, Verdict.OK, "no heal is on hold")
 
@@ -309,7 +310,7 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
     """Check one exchange or queue.
 
-    :param ready: whether any queue of stackmend exists; then a missing queue is normal, because some appear late
+    :param ready: whether any queue of stackmend exists; then others may appear later
     :param ours: the number of daemons on this journal, each with one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"
@@ -328,7 +329,10 @@ def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Ch
         )
         return Checked(subject, Verdict.WARNING, text)
     text = f"{plural(thing.messages, 'message waits', 'messages wait')}, {plural(thing.consumers, 'consumer')}"
-    return Checked(subject, Verdict.WARNING if thing.messages > _BACKLOG else Verdict.OK, text)
+    if thing.messages <= _BACKLOG:
+        return Checked(subject, Verdict.OK, text)
+    advice = "if the number does not fall, run stackmend work list and read the daemon's log"
+    return Checked(subject, Verdict.WARNING, f"{text}: {advice}")
 
 
 def _plugged(session: Session) -> Iterator[Checked]:

@@ -1,5 +1,3 @@
-"""``db upgrade`` and ``db version``: the journal's schema."""
-
 from __future__ import annotations
 
 import argparse
@@ -19,8 +17,8 @@ from handlers.base import Key
 class DbUpgrade(Command):
     """Upgrade the journal's schema. An interrupted upgrade continues when you repeat the command.
 
-    Daemons may run meanwhile. If a running daemon is too old for the new schema, the command refuses the upgrade. A program
-    that opens an SQLite journal upgrades that journal.
+    Daemons may run meanwhile. If a running daemon is too old for the new schema, the command refuses the upgrade. Commands
+    outside 'db' upgrade an SQLite journal when they open it.
 
     Exit codes of --check: 0 no upgrade is due, 1 this program is too old for the journal, 2 an upgrade is due.
     """

@@ -1,5 +1,3 @@
-"""``dead list``, ``show``, ``replay``, ``drop``: commands for dead letters."""
-
 from __future__ import annotations
 
 import argparse
@@ -29,7 +27,7 @@ class DeadList(Lister):
     """List the dead letters (undecodable messages), oldest first.
 
     Typical causes: messages of another program, a format that this release does not know, a damaged body. stackmend deletes
-    dead letters after [journal] dead_days.
+    old dead letters: see [journal] dead_days, dead_keep and dead_bytes.
     """
 
     titles = ("ID", "Time", "Broker", "Exchange", "Routing key", "Size", "Reason")
@@ -45,7 +43,7 @@ class DeadList(Lister):
 
 
 class DeadShow(ShowOne):
-    """Show one dead letter with its body. Recognised passwords are masked."""
+    """Show one dead letter with the stored part of its body. Recognised passwords are masked."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -70,9 +68,9 @@ class DeadShow(ShowOne):
 
 
 class DeadReplay(Lister):
-    """Decode dead letters again with this release and configuration, and inspect the objects that they name.
+    """Decode dead letters again with this release. The daemon then inspects the objects that they name.
 
-    This deletes the letters that it can decode, and needs no right to publish. Exit code 2 if any letter stays.
+    The command deletes the letters whose keys it can read, or that no handler wants. Exit code 2 if any letter stays.
     """
 
     example = "example:\n  %(prog)s dead replay --all"

@@ -1,5 +1,3 @@
-"""``demo``: a small cloud drifts, and stackmend heals it."""
-
 from __future__ import annotations
 
 import argparse
@@ -32,13 +30,13 @@ _PLAIN_WIDTH = 150
 
 
 class Demonstration(Command):
-    """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack.
+    """Show stackmend at work on a small cloud of its own. Needs no configuration, no root, and no OpenStack cloud.
 
     One process runs the cloud and the daemon, with files in a temporary folder. The cloud has Nova's databases with two cells,
     the real Placement service, and Octavia's database. Amphorae and message broker are in memory.
 
     The cloud drifts. The daemon notices each drift by a notification or a sweep, proves the drift and heals it. The command
-    takes half a minute. Exit code 0 if all drift is healed, otherwise 2.
+    takes about half a minute. Exit codes: 0 all drift is healed, 2 drift remains, 1 the demonstration failed.
     """
 
     example = "example:\n  %(prog)s demo -f json"
@@ -105,7 +103,7 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
     """Return a dictionary for each heal, earliest end first, then one for each unhealed scene (a drift of the demo).
 
-    ``lag_s`` is the seconds from the notification to the heal's end; without a notification, from the drift.
+    ``lag_s`` is the seconds from a scene's notification, or without one from its drift, to the heal's end.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]
@@ -130,8 +128,6 @@ def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
 
 
 class Narrator:
-    """Prints the demonstration; on a terminal, with colours and a spinner."""
-
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = 0

@@ -1,5 +1,3 @@
-"""``exempt add``, ``list``, ``remove``: objects that no heal changes."""
-
 from __future__ import annotations
 
 import argparse
@@ -22,7 +20,8 @@ _WIDE = {"host": "host:compute-7", "project": "project:<id>", "cell": "cell:cell
 class ExemptAdd(Command):
     """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
 
-    A new exemption replaces an earlier one of the same scope. A heal that has begun goes on.
+    The command names handlers that can still heal, because their findings do not name the scope. A new exemption replaces an
+    earlier one of the same scope. A heal that has begun goes on.
     """
 
     example = (
@@ -80,7 +79,7 @@ class ExemptList(Lister):
 
 
 class ExemptRemove(Command):
-    """Remove exemptions. The next sweep heals the drift that remains."""
+    """Remove exemptions. The next sweep finds the drift that remains."""
 
     example = "example:\n  %(prog)s exempt remove 3"
 

@@ -1,5 +1,3 @@
-"""``handler list``, ``pause``, ``resume``: commands for handlers."""
-
 from __future__ import annotations
 
 import argparse
@@ -22,7 +20,7 @@ _SILENT = 60.0
 
 
 class HandlerList(Lister):
-    """List the handlers by service: mode, timing, state, last sweep, heals left in this hour."""
+    """List the handlers of configured services: mode, timing, state, last sweep, heals left in this hour."""
 
     titles = (
         "Service", "Name", "Mode", "Interval", "Window", "State", "Last sweep", "Found", "Of", "Heals left",
@@ -68,7 +66,7 @@ def _silence(engine: Any) -> float:
 
 
 def state(mode: Mode, control: Control, running: str = "running") -> str:
-    """Return a handler's state in words: paused or stopped (with the reason), or off; otherwise the text ``running``."""
+    """Return a handler's state in words: paused or stopped (with the reason), or off; otherwise the argument ``running``."""
     if control.paused:
         return f"paused: {control.reason}" if control.reason else "paused"
     if control.broken:
@@ -79,7 +77,7 @@ def state(mode: Mode, control: Control, running: str = "running") -> str:
 class HandlerPause(Command):
     """Stop handlers on every replica, within seconds, until 'handler resume'.
 
-    Running heals finish. The daemon still receives notifications, so it misses no event.
+    Running heals finish their current step. The daemon still stores events, so it misses none.
     """
 
     example = "example:\n  %(prog)s handler pause audit_allocations --reason 'restoring placement'"
@@ -113,10 +111,10 @@ class HandlerPause(Command):
 
 
 class HandlerResume(Command):
-    """Let handlers run again after a pause, or after the breaker stopped them. Each handler sweeps at once.
+    """Let handlers run again after a pause, or after the breaker or an older copy of a database stopped them.
 
-    If a database has become an older copy since the last check, the command resumes no handler and gives the reason. Run the
-    command again to accept that database.
+    Handlers sweep at once, unless their mode is off or their window closed. If a database has become an older copy since the
+    last check, the command resumes no handler and gives the reason. Run the command again to accept that database.
     """
 
     example = "example:\n  %(prog)s handler resume audit_allocations"

@@ -1,5 +1,3 @@
-"""``history`` and ``history show``: findings and heals."""
-
 from __future__ import annotations
 
 import argparse

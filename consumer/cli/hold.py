@@ -1,5 +1,3 @@
-"""``hold list``: the reasons outside stackmend why heals wait."""
-
 from __future__ import annotations
 
 import argparse

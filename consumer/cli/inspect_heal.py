@@ -1,5 +1,3 @@
-"""``inspect`` and ``heal``: commands for one key of one handler."""
-
 from __future__ import annotations
 
 import argparse
@@ -56,7 +54,7 @@ class Inspect(OneKey):
 
     Needs no journal. If the handler requires two inspections, the command waits for the second.
 
-    Exit codes: 0 no drift, 2 drift, 1 the inspection failed.
+    Exit codes: 0 no drift is proved, 2 drift, 1 the inspection failed.
     """
 
     example = "example:\n  %(prog)s inspect discover_hosts host:compute-7"
@@ -70,10 +68,10 @@ class Inspect(OneKey):
 class Heal(OneKey):
     """Inspect one object and heal its proved drift, whatever the handler's mode and window.
 
-    The command changes nothing if the object is exempt or on hold, or if the handler is paused or stopped. The history records
-    each change.
+    The command begins no heal if the object is exempt or on hold, or if the handler is paused, stopped or without budget. The
+    history records each heal.
 
-    Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed.
+    Exit codes: 0 no drift left, 2 drift remains, 1 the inspection failed. Exempt drift and objects in flight give 0.
     """
 
     example = "example:\n  %(prog)s heal audit_allocations consumer:4f5c0e0a-3c53-4d67-a7d5-2b1c8a6f0e11"

@@ -1,6 +1,6 @@
-"""``<inventory> list``, ``show``, ``release``, ``delete``: commands for objects that handlers keep for an operator.
+"""Commands for objects that handlers keep for an operator, such as ``amphora preserved list``.
 
-The entry points ``stackmend.inventories`` name the inventories; ``amphora preserved list`` is one such command.
+The entry points ``stackmend.inventories`` name the inventories.
 """
 
 from __future__ import annotations

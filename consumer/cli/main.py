@@ -84,7 +84,7 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return ``module:Class`` of every command, by the command's words.
+    """Return ``module:Class`` of each command that is not cliff's, by the command's words.
 
     :param group: the option group of ``nova-audit``, which has no commands for inventories; None for ``stackmend``
     """
@@ -147,7 +147,7 @@ class Program(App):
             raise SystemExit(self.run_subcommand(["help"]))
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Run a command. Every error becomes one line on stderr and an exit code."""
+        """Run a command; turn errors into a line on stderr and an exit code."""
         try:
             return self._run(argv)
         except HelpExit:

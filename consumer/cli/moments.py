@@ -1,5 +1,3 @@
-"""Reads times from the command line: a time span before or after now, or a date."""
-
 from __future__ import annotations
 
 import re

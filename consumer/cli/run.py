@@ -1,5 +1,3 @@
-"""``run``: runs the daemon."""
-
 from __future__ import annotations
 
 import argparse
@@ -36,9 +34,10 @@ STOP_WITHIN = 9.5
 class Run(Command):
     """Run the daemon: read notifications, sweep, heal.
 
-    The daemon runs in the foreground until SIGTERM or SIGINT, then lets running heals finish for up to 10 seconds. A second
-    signal ends the daemon at once; the next start finishes interrupted heals. SIGHUP reads the configuration again. New modes,
-    intervals, windows and budgets of running handlers take effect at once; a log line names all other changes.
+    The daemon runs in the foreground until SIGTERM or SIGINT, then lets running heals finish for [engine] stop_seconds, but
+    ends within 10 seconds. A second SIGTERM or SIGINT ends it at once; the next start finishes interrupted heals. SIGHUP reads
+    the configuration again. New modes, windows and budgets of running handlers take effect at once, new intervals after the
+    next sweep; a log line names all other changes.
     """
 
     example = (
@@ -99,7 +98,7 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Read the configuration again; apply the changes that need no restart, and log the others."""
+        """Read the configuration again; apply the changes that need no restart, and log all."""
         try:
             fresh = self.session.reread()
             settings = settings_of(fresh, classes, mode_of)
@@ -128,7 +127,7 @@ class Signals:
         """Wait for the first SIGTERM or SIGINT.
 
         :param on_hangup: called in this thread for each SIGHUP
-        :param beat: called every ``every`` seconds
+        :param beat: called at the start, after each SIGHUP, and every ``every`` seconds
         """
         while True:
             beat()
@@ -150,6 +149,6 @@ class Signals:
 
 
 def _give_up() -> None:
-    """End the process although threads are busy. Another replica finishes their work."""
+    """End the process although threads are busy. Another replica, or the next start, finishes their work."""
     logging.shutdown()
     os._exit(OK)

@@ -1,5 +1,3 @@
-"""The objects that a command needs, each made on first use."""
-
 from __future__ import annotations
 
 import argparse
@@ -38,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Audience(Enum):
-    """The kinds of readers of a process's log."""
+    """The readers of a process's log."""
 
     COMMAND = "command"
     #: reads the result, which names unknown options and silent services itself
@@ -59,7 +57,7 @@ _LEVELS = {
 
 
 class Session:
-    """The objects that one command needs; :meth:`close` closes them.
+    """The objects that one command needs, most made on first use. :meth:`close` closes them.
 
     :param group: the option group whose handlers the command knows; None for all handlers. ``nova-audit`` knows those of
         ``[audit]``
@@ -73,7 +71,7 @@ class Session:
         self._loaded = False
 
     def log_for(self, audience: Audience) -> None:
-        """Choose places and level of the log for its readers. Call this before any other method."""
+        """Choose places and level of the log for its readers. Call this before the configuration is read."""
         self._audience = audience
 
     @cached_property
@@ -83,7 +81,7 @@ class Session:
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
         """Return the handlers with these names.
 
-        :param names: empty for all handlers of configured services
+        :param names: empty for the handlers of configured services, or for all handlers if no service is configured
         """
         chosen = tasks.choose(self.all_classes, names, self._group)
         if names:
@@ -97,7 +95,7 @@ class Session:
 
     @cached_property
     def machine_conf(self) -> cfg.ConfigOpts:
-        """The configuration, without the options of handlers. The first use also sets up logging."""
+        """The configuration; :attr:`conf` adds the options of handlers to it. The first use sets up logging."""
         loaded = conf.load_machine(self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
         self._warn_of_misspelt(loaded, lambda group: group not in conf.HANDLER_GROUPS)
@@ -105,7 +103,6 @@ class Session:
 
     @cached_property
     def conf(self) -> cfg.ConfigOpts:
-        """The configuration, with the options of handlers."""
         loaded = self.machine_conf
         conf.add_handlers(loaded, self.all_classes)
         self._warn_of_misspelt(loaded, lambda group: group in conf.HANDLER_GROUPS)
@@ -126,7 +123,7 @@ class Session:
 
     @cached_property
     def database(self) -> Database:
-        """The journal, with a schema that this program can use."""
+        """The journal, with a schema that this program can use. An SQLite journal is upgraded."""
         self._check_folder()
         database = open_journal(self.machine_conf)
         self._loaded = True
@@ -150,7 +147,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """At the end of a ``with`` block, send the webhooks about the block's heals."""
+        """After a ``with`` block without an error, send webhooks, also about the block's heals, for up to 10 seconds."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield

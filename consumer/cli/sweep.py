@@ -1,5 +1,3 @@
-"""``sweep``: sweeps the whole cloud once."""
-
 from __future__ import annotations
 
 import argparse
@@ -34,13 +32,14 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    The command sweeps like the daemon, with the same proofs, budgets and history. The command omits handlers with mode off. For
-    a handler that is paused, stopped by the breaker, or outside its window, the command heals nothing. Daemons and other sweeps
-    can run at the same time.
+    The command sweeps like the daemon, with the same proofs and budgets, but the history gets only heals. The command omits
+    handlers with mode off. For a handler that is paused, stopped, or outside its window, the command begins no heal. Daemons
+    and other sweeps can run at the same time.
 
     In mode ask, a proved finding waits for 'work approve'.
 
-    Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed. Exempt drift does not count.
+    Exit codes: 0 no drift or all healed, 2 drift remains, 1 an inspection failed or too much drift stopped a handler. Exempt
+    drift and objects in flight do not count.
     """
 
     example = (
@@ -181,7 +180,7 @@ def _key(text: str) -> Key:
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
     """Return the tasks that take at least one of the keys.
 
-    :raises CommandError: a key that no task takes
+    :raises CommandError: no task takes one of the keys
     """
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:

@@ -1,5 +1,3 @@
-"""``webhook list`` and ``webhook test``."""
-
 from __future__ import annotations
 
 import argparse

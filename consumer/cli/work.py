@@ -1,5 +1,3 @@
-"""``work list``, ``show``, ``retry``, ``drop``: commands for the rows of the work table."""
-
 from __future__ import annotations
 
 import argparse
@@ -28,7 +26,7 @@ class WorkList(Lister):
     States:
       pending   waits for an inspection
       running   in progress
-      reported  proved drift; the mode forbids the heal, or the heal is unsafe
+      reported  waits for you: the mode, a gate or the handler forbids the heal
       parked    failed too often; waits for 'work retry', an event or a changed finding
 
     A key of kind sweep is the timer of a handler.
@@ -68,7 +66,7 @@ class WorkShow(ShowOne):
 
 
 class WorkRetry(Command):
-    """Inspect the objects of these rows again now, also of reported and parked rows."""
+    """Let the daemon inspect the objects of these rows now, also of reported and parked rows."""
 
     example = "example:\n  %(prog)s work retry --all-parked"
 

@@ -39,7 +39,7 @@ def test_a_source_that_cannot_be_read_is_shown(shell: Shell, hold: Path) -> None
     assert (row["scope"], row["readable"]) == ("all", False)
     checks = {row["check"]: row for row in shell("check", "-f", "json").json}
     assert checks["holds: [engine] hold_file"]["result"] == "failure"
-    assert "all heals wait" in checks["holds: [engine] hold_file"]["details"]
+    assert "All heals wait: correct [engine] hold_file" in checks["holds: [engine] hold_file"]["details"]
 
 
 def test_a_hold_is_a_warning_of_check(shell: Shell, hold: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_hold_is_a_warning_of_check(shell: Shell, hold: Path) -> None:
     assert checks["holds: [engine] hold_file"] == {
         "result": "warning",
         "check": "holds: [engine] hold_file",
-        "details": "1 hold, for example all (upgrading nova)",
+        "details": "1 hold, for example all (upgrading nova). Run stackmend hold list",
     }
 
 

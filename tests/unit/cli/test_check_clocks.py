@@ -16,7 +16,7 @@ from handlers.base import Verdict
         ((100.0, 100.5, 101.0), Verdict.OK, "they agree"),
         ((0.0, 1.1, -1.1), Verdict.WARNING, "the clock of n1:3306 is 2 s ahead of that of n2:3306"),
         ((0.0, 0.0, -60.0), Verdict.WARNING, "the clock of n0:3306 is 60 s ahead of that of n2:3306"),
-        ((0.0, None, -60.0), Verdict.WARNING, "the clock of n1:3306 is unknown: refused"),
+        ((0.0, None, -60.0), Verdict.WARNING, "n1:3306 is unknown: refused. Let this machine connect"),
     ],
 )
 def test_nodes_are_compared_with_each_other(ahead: tuple[float | None, ...], verdict: Verdict, words: str) -> None:
