@@ -88,7 +88,7 @@ class JournalCollector(Collector):
         return self._remembered()
 
     def _metrics(self) -> Sequence[Metric]:
-        up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered this scrape.")
+        up = GaugeMetricFamily("stackmend_journal_up", "Whether the journal's database answered lately.")
         try:
             found = list(self._read())
         except JournalError:
@@ -112,7 +112,7 @@ class JournalCollector(Collector):
         left = GaugeMetricFamily("stackmend_heals_left", "Heals left in the budget of this hour.", labels=["handler"])
         stopped = GaugeMetricFamily(
             "stackmend_handler_stopped",
-            "Whether a handler is stopped by an operator or the breaker.",
+            "Whether a handler is stopped by an operator, or by the breaker or a fallen watermark (label breaker).",
             labels=["handler", "by"],
         )
         age = GaugeMetricFamily("stackmend_sweep_age_seconds", "Time since the last sweep began.", labels=["handler"])
