@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,9 @@ from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
-from handlers.nova.simulation.placement import PlacementServer
 from tests.compute import Compute
 from tests.functional.nova.proofs.stage import Scene, Stage
+from tests.functional.nova.site import Site
 
 HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAllocations)
 
@@ -31,16 +31,19 @@ def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CELLS_TTL", -1.0)
 
 
+@pytest.fixture(scope="package")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    cloud = NovaSimulation(tmp_path_factory.mktemp("cloud"))
+    cloud.start()
+    yield Site(cloud)
+    cloud.stop()
+
+
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One cloud for all tests of a module, which show the scene that they need."""
-    folder = tmp_path_factory.mktemp("stage")
-    simulation = NovaSimulation(folder)
-    simulation.start()
-    made = Stage(simulation, folder)
-    yield made
-    made.close()
-    simulation.stop()
+    with closing(Stage(site.show({}), tmp_path_factory.mktemp("stage"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -48,24 +51,11 @@ def empty(stage: Stage) -> Scene:
     return stage.scene()
 
 
-@pytest.fixture(scope="session")
-def placement_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Placement that has no provider. To make it takes longer than most tests."""
-    server = PlacementServer(tmp_path_factory.mktemp("placement"))
-    server.start()
-    server.stop()
-    return server.database
-
-
 @pytest.fixture
-def cloud(tmp_path: Path, placement_database: Path) -> Iterator[NovaSimulation]:
-    folder = tmp_path / "cloud"
-    folder.mkdir()
-    shutil.copy(placement_database, folder)
-    simulation = NovaSimulation(folder)
-    simulation.start()
-    yield simulation
-    simulation.stop()
+def cloud(site: Site, request: pytest.FixtureRequest) -> NovaSimulation:
+    """A cloud with the hosts of the test's mark, each with the name of its cell: ``pytest.mark.hosts(a="cell1")``."""
+    mark = request.node.get_closest_marker("hosts")
+    return site.show(mark.kwargs if mark else {})
 
 
 @pytest.fixture

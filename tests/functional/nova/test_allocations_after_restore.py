@@ -14,15 +14,9 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, dump, record_move, restore, set_traits
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1")
+
 HOUR = {"hours": 1}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
 
 
 def boot(cloud: NovaSimulation, number: int) -> list[str]:

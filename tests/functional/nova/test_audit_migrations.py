@@ -17,18 +17,10 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, instance_key, make_provider, record_move, refused, swept_ids
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1", d="cell1", c="cell2")
+
 LONG = {"hours": 1}
 Held = dict[str, dict[str, int]]
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b", "d"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
-        cloud.add_compute("c", "cell2")
-        cloud.map_host("c")
 
 
 @pytest.fixture

@@ -16,15 +16,9 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import heal_only, instance_key, only_refused
 
+pytestmark = pytest.mark.hosts(a="cell1", c="cell2")
+
 HOUR = {"hours": 1}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("c", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
 
 
 @pytest.fixture

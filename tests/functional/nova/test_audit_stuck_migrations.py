@@ -11,15 +11,9 @@ from handlers.nova.migrations.audit_stuck_migrations import AuditStuckMigrations
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import heal_all, heal_only, instance_key, record_move, refused, swept
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1", d="cell1", c="cell2")
+
 LONG = {"hours": 5}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("b", "cell1"), ("d", "cell1"), ("c", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
 
 
 @pytest.fixture

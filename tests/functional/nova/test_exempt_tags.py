@@ -13,15 +13,13 @@ from handlers.nova.simulation import NovaSimulation
 from tests.compute import Compute
 from tests.functional.nova.world import instance_key
 
+pytestmark = pytest.mark.hosts(a="cell1", c="cell2")
+
 TAG = "stackmend:exempt"
 
 
 @pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("c", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
+def up(cloud: NovaSimulation) -> None:
     cloud.heartbeat("a")
 
 

@@ -31,17 +31,9 @@ from tests.functional.nova.world import (
     swept_ids,
 )
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1", c="cell2")
+
 LONG = {"hours": 1}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
-        cloud.add_compute("c", "cell2")
-        cloud.map_host("c")
 
 
 @pytest.fixture

@@ -16,17 +16,15 @@ from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute, remember
 from tests.functional.nova.world import heal_all, heal_only, instance_key, refused, swept, unplug
 
+pytestmark = pytest.mark.hosts(a="cell1", c="cell2")
+
 NEW = [{"subnet_id": "s", "ip_address": "10.0.0.9"}]
 
 
 @pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation, monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal_info_cache, "_PATIENCE", 0.2)
     monkeypatch.setattr(heal_info_cache, "_PAUSE", 0.05)
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("c", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
 
 
 @pytest.fixture

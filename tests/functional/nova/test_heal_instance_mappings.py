@@ -26,6 +26,8 @@ from tests.functional.nova.world import (
     swept,
 )
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell2")
+
 IM = tables.instance_mappings
 LONG = {"hours": 3}
 
@@ -33,14 +35,6 @@ LONG = {"hours": 3}
 @pytest.fixture
 def healer(resources: Resources) -> HealInstanceMappings:
     return HealInstanceMappings.from_resources(resources)
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("b", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
 
 
 @pytest.fixture

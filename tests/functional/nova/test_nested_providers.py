@@ -13,15 +13,9 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind, make_provider, set_traits, swept_ids
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1")
+
 HOUR = {"hours": 1}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
 
 
 @pytest.fixture

@@ -12,19 +12,13 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import bind
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1", d="cell1")
+
 HANDLERS: tuple[tuple[type[Handler], str], ...] = (
     (AuditAllocations, "consumer"),
     (AuditMigrations, "instance"),
     (HealAllocations, "instance"),
 )
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b", "d"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
 
 
 @pytest.mark.parametrize("holds", ["the destination", "nothing", "a third node"])

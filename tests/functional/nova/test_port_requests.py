@@ -15,18 +15,12 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
 from tests.functional.nova.world import heal_only, instance_key, only_refused, record_move, swept_ids, unplug
 
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1")
+
 EGRESS, INGRESS = "NET_BW_EGR_KILOBIT_PER_SEC", "NET_BW_IGR_KILOBIT_PER_SEC"
 PACKETS = "NET_PACKET_RATE_KILOPACKET_PER_SEC"
 PHYSNET = "CUSTOM_PHYSNET_PHYSNET1"
 HOUR = {"hours": 1}
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host in ("a", "b"):
-            cloud.add_compute(host, "cell1")
-            cloud.map_host(host)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ Each row of the page has a registered state in :mod:`tests.functional.nova.proof
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -15,8 +15,6 @@ from _pytest.mark import ParameterSet
 
 from consumer import plugins
 from handlers.base import Finding, Handler, HandlerError, Healed
-from handlers.nova import database
-from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.proofs import (
     allocations,
     archive,
@@ -58,20 +56,8 @@ TIMES = {"placement.resource_providers", "placement.consumers", "placement.proje
 
 
 @pytest.fixture(scope="module")
-def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    folder = tmp_path_factory.mktemp("stage")
-    cloud = NovaSimulation(folder)
-    cloud.start()
-    stage = Stage(cloud, folder)
-    yield Theatre(stage)
-    stage.close()
-    cloud.stop()
-
-
-@pytest.fixture(autouse=True)
-def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the list of cells every time: changes alter it."""
-    monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+def theatre(stage: Stage) -> Theatre:
+    return Theatre(stage)
 
 
 def healable(handler: Handler, built: Built) -> list[Finding]:

@@ -24,6 +24,8 @@ from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.simulation import NovaSimulation
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.hosts(a="cell1")
+
 LONG = {"hours": 1}
 
 
@@ -69,13 +71,6 @@ def journal(tmp_path: Path) -> Iterator[Database]:
     migrations.upgrade(database)
     yield database
     database.close()
-
-
-@pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        cloud.add_compute("a", "cell1")
-        cloud.map_host("a")
 
 
 def offloaded(cloud: NovaSimulation) -> str:

@@ -10,7 +10,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.mappings import map_instances
 from handlers.nova.mappings.map_instances import MapInstances
-from handlers.nova.simulation import NovaSimulation
 from tests.compute import remember
 from tests.functional.nova.proofs.changes import set_up
 from tests.functional.nova.proofs.stage import Scene, Stage
+from tests.functional.nova.site import Site
 from tests.functional.nova.sweeps import (
     allocations,
     archive,
@@ -66,15 +66,10 @@ PROBLEM_OF = {"Finding": 1, "Report": 0}
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Scene]]:
-    folder = tmp_path_factory.mktemp("stage")
-    cloud = NovaSimulation(folder)
-    cloud.start()
-    stage = Stage(cloud, folder)
-    set_up(stage)
-    yield stage, stage.scene()
-    stage.close()
-    cloud.stop()
+def healthy(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Scene]]:
+    with closing(Stage(site.show({}), tmp_path_factory.mktemp("stage"))) as stage:
+        set_up(stage)
+        yield stage, stage.scene()
 
 
 @pytest.fixture
