@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def stage(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """One cloud for all tests of a module, which show the scene that they need."""
-    with closing(Stage(site.show({}), tmp_path_factory.mktemp("stage"))) as made:
+    with closing(Stage(site.clear(), tmp_path_factory.mktemp("stage"))) as made:
         yield made
 
 
@@ -55,7 +55,19 @@ def empty(stage: Stage) -> Scene:
 def cloud(site: Site, request: pytest.FixtureRequest) -> NovaSimulation:
     """A cloud with the hosts of the test's mark, each with the name of its cell: ``pytest.mark.hosts(a="cell1")``."""
     mark = request.node.get_closest_marker("hosts")
-    return site.show(mark.kwargs if mark else {})
+    if mark is None:
+        return site.clear()
+    hosts = tuple(mark.kwargs.items())
+    site.begin(hosts, lambda cloud: add_hosts(cloud, hosts))
+    return site.cloud
+
+
+def add_hosts(cloud: NovaSimulation, hosts: Iterable[tuple[str, str]]) -> None:
+    """Add hosts, each with its cell, which are mapped and a day old."""
+    with cloud.ago(days=1):
+        for host, cell in hosts:
+            cloud.add_compute(host, cell)
+            cloud.map_host(host)
 
 
 @pytest.fixture

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from handlers.nova.simulation import NovaSimulation
-from handlers.nova.simulation.neutron import Neutron
 
-#: the cell of each host
-Hosts = Mapping[str, str]
+Made = TypeVar("Made")
+#: what tests change of the simulated Neutron
+_OF_NEUTRON = ("ports", "_plugged", "network", "extensions", "hidden", "page", "faults", "before")
+
+
+@dataclass(frozen=True)
+class State:
+    """A state of the cloud, and what its maker returned."""
+
+    databases: Mapping[str, sqlite3.Connection]
+    neutron: Mapping[str, Any]
+    made: Any
 
 
 class Site:
@@ -25,33 +37,37 @@ class Site:
         engines = {"nova_api": cloud.api, **cloud.cells}
         self._files = {name: Path(str(engine.url.database)) for name, engine in engines.items()}
         self._files["placement"] = cloud.placement.database
-        self._copies = {(): self._copy()}
+        self._empty = self._state(None)
+        self._states: dict[Hashable, State] = {}
 
-    def show(self, hosts: Hosts) -> NovaSimulation:
-        """Return the cloud with these hosts, which are mapped and a day old, and nothing else."""
-        self.cloud.placement.start()
-        self.cloud.neutron.close()
-        self.cloud.neutron = Neutron()
-        wanted = tuple(hosts.items())
-        if wanted not in self._copies:
-            self._restore(self._copies[()])
-            with self.cloud.ago(days=1):
-                for host, cell in wanted:
-                    self.cloud.add_compute(host, cell)
-                    self.cloud.map_host(host)
-            self._copies[wanted] = self._copy()
-        self._restore(self._copies[wanted])
-        self.cloud.take()
+    def clear(self) -> NovaSimulation:
+        """Return the cloud with nothing in it."""
+        self._restore(self._empty)
         return self.cloud
 
-    def _copy(self) -> Mapping[str, sqlite3.Connection]:
-        copies = {name: sqlite3.connect(":memory:") for name in self._files}
+    def begin(self, name: Hashable, make: Callable[[NovaSimulation], Made]) -> Made:
+        """Bring the cloud into the state that a function makes of an empty one; return what the function returned.
+
+        :param name: of the state; the function runs once for each name, and later tests begin with a copy
+        """
+        if name not in self._states:
+            self._states[name] = self._state(make(self.clear()))
+        self._restore(self._states[name])
+        made: Made = copy.deepcopy(self._states[name].made)
+        return made
+
+    def _state(self, made: Any) -> State:
+        databases = {name: sqlite3.connect(":memory:") for name in self._files}
         for name, file in self._files.items():
             with closing(sqlite3.connect(file)) as connection:
-                connection.backup(copies[name])
-        return copies
+                connection.backup(databases[name])
+        neutron = {name: vars(self.cloud.neutron)[name] for name in _OF_NEUTRON}
+        return State(databases, copy.deepcopy(neutron), made)
 
-    def _restore(self, copies: Mapping[str, sqlite3.Connection]) -> None:
+    def _restore(self, state: State) -> None:
+        self.cloud.placement.start()
         for name, file in self._files.items():
             with closing(sqlite3.connect(file, timeout=30)) as connection:
-                copies[name].backup(connection)
+                state.databases[name].backup(connection)
+        vars(self.cloud.neutron).update(copy.deepcopy(dict(state.neutron)))
+        self.cloud.take()

@@ -13,11 +13,16 @@ from handlers.nova.allocations import batches, placement_cache
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.site import Site
 
 
 @pytest.fixture
-def servers(cloud: NovaSimulation) -> list[str]:
+def servers(site: Site, cloud: NovaSimulation) -> list[str]:
     """Thirty instances on host a, of which the first three hold nothing."""
+    return site.begin("thirty", thirty)
+
+
+def thirty(cloud: NovaSimulation) -> list[str]:
     with cloud.ago(days=1):
         cloud.add_compute("a", "cell1")
         cloud.map_host("a")
@@ -269,8 +274,12 @@ def test_an_instance_that_moved_since_the_sweep_does_not_belong_to_its_node(
 
 
 @pytest.fixture
-def racks(cloud: NovaSimulation) -> dict[str, list[str]]:
+def racks(site: Site, cloud: NovaSimulation) -> dict[str, list[str]]:
     """Four hosts with twenty instances each, of which two hold nothing; by compute node."""
+    return site.begin("racks", four_hosts)
+
+
+def four_hosts(cloud: NovaSimulation) -> dict[str, list[str]]:
     lacking = {}
     with cloud.ago(days=1):
         for host in ("r1", "r2", "r3", "r4"):

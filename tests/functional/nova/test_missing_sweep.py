@@ -12,13 +12,18 @@ from handlers.nova import nodes
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.placement import Allocation
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.site import Site
 
 SOMEBODY = "somebody"
 
 
 @pytest.fixture
-def servers(cloud: NovaSimulation) -> list[str]:
+def servers(site: Site, cloud: NovaSimulation) -> list[str]:
     """Three instances on host a and one on host c of the other cell, all as they should be."""
+    return site.begin("three and one", three_and_one)
+
+
+def three_and_one(cloud: NovaSimulation) -> list[str]:
     with cloud.ago(days=1):
         for host, cell in (("a", "cell1"), ("c", "cell2")):
             cloud.add_compute(host, cell)

@@ -67,7 +67,7 @@ PROBLEM_OF = {"Finding": 1, "Report": 0}
 
 @pytest.fixture(scope="module")
 def healthy(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Scene]]:
-    with closing(Stage(site.show({}), tmp_path_factory.mktemp("stage"))) as stage:
+    with closing(Stage(site.clear(), tmp_path_factory.mktemp("stage"))) as stage:
         set_up(stage)
         yield stage, stage.scene()
 
