@@ -3,7 +3,7 @@
 New events and finished work wake the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
 replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
 neither stopped nor in a back-off. There are two exceptions: interrupted heals ignore window and stop. Sweeps ignore a stop by
-the breaker, because sweeps can resume the task.
+the breaker, because sweeps can resume the task. Nothing ignores a back-off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from consumer.engine.engine import Engine
@@ -28,6 +28,9 @@ LOG = logging.getLogger(__name__)
 _CONTROLS_AGE = 1.0
 #: Seconds between two attempts while the journal's database does not answer.
 _OUTAGE_WAIT = 1.0
+
+#: Claims up to so many due rows of these handlers, beside the running claims.
+Take = Callable[[Sequence[str], int, Sequence[Claim]], list[Claim]]
 
 
 class Dispatcher:
@@ -136,22 +139,24 @@ class Dispatcher:
     def _claim(self, free: int) -> list[Claim]:
         with self._changed:
             running = list(self._claims)
+        runnable = self._runnable()
+        claims = self._within_backoff(runnable, free, running, self._take)
+        recovering = [name for name in self._may_run() if self._control(name).recovers]
+        timers = partial(self._take, keys=[self._engine.tasks[name].timer for name in recovering])
+        claims += self._within_backoff(recovering, free - len(claims), [*running, *claims], timers)
+        # A heal that must not stop halfway goes on, whatever stops its handler. The gates defer the others.
+        stopped = [name for name, task in self._engine.tasks.items() if task.runs and name not in runnable]
+        return claims + self._within_backoff(stopped, free - len(claims), [*running, *claims], self._take_interrupted)
+
+    def _within_backoff(self, names: Sequence[str], free: int, running: Sequence[Claim], take: Take) -> list[Claim]:
+        """Take rows of handlers without a back-off, and one row of each handler whose back-off has ended, as a probe."""
         # One more than is free: so an allowance of 1 always means a probe.
-        allowance = {name: self._engine.backoff.allowance(name, free + 1) for name in self._runnable()}
-        open_names = [name for name, allowed in allowance.items() if allowed > 1]
-        claims = self._take(open_names, free, running)
+        allowance = {name: self._engine.backoff.allowance(name, free + 1) for name in names}
+        claims = take([name for name, allowed in allowance.items() if allowed > 1], free, running)
         busy = {claim.handler for claim in running}
         for name in [name for name, allowed in allowance.items() if allowed == 1 and name not in busy]:
-            claims += self._take([name], min(1, free - len(claims)), [*running, *claims])
-        recovering = [name for name in self._may_run() if self._control(name).recovers]
-        timers = [self._engine.tasks[name].timer for name in recovering]
-        claims += self._take(recovering, free - len(claims), [*running, *claims], timers)
-        # A heal that must not stop halfway goes on, whatever stops its handler. The gates defer the others.
-        stopped = [name for name, task in self._engine.tasks.items() if task.runs and name not in allowance]
-        lease = self._engine.settings.lease_seconds
-        return claims + claiming.claim_interrupted(
-            self._engine.database, self._engine.replica, stopped, free - len(claims), lease
-        )
+            claims += take([name], min(1, free - len(claims)), [*running, *claims])
+        return claims
 
     def _take(
         self, names: Sequence[str], limit: int, running: Sequence[Claim], keys: Sequence[Key] = ()
@@ -159,6 +164,10 @@ class Dispatcher:
         admit = partial(self._shares.admit, [claim.kind for claim in running])
         lease = self._engine.settings.lease_seconds
         return claiming.claim(self._engine.database, self._engine.replica, names, limit, lease, keys, admit)
+
+    def _take_interrupted(self, names: Sequence[str], limit: int, _running: Sequence[Claim]) -> list[Claim]:
+        lease = self._engine.settings.lease_seconds
+        return claiming.claim_interrupted(self._engine.database, self._engine.replica, names, limit, lease)
 
     def _runnable(self) -> list[str]:
         if time.monotonic() - self._controls_at > _CONTROLS_AGE:
