@@ -48,6 +48,12 @@ class DependencyBackoff:
         with self._lock:
             return self._pauses.pop(handler, None) is not None
 
+    def left(self, handler: str) -> float:
+        """Return the seconds until the handler's back-off ends; 0 without one."""
+        with self._lock:
+            pause = self._pauses.get(handler)
+            return max(0.0, pause.until - self._clock()) if pause else 0.0
+
     def allowance(self, handler: str, free: int) -> int:
         """Return how many rows of the handler may be claimed now: 0 during a back-off, then 1 as a probe.
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 from consumer.conf.engine import EngineSettings
 from consumer.engine import reconciler
 from consumer.engine.breaker import Breaker, plausible
+from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Bound
 from consumer.engine.holds import Board
 from consumer.engine.reconciler import Reconciled, Reconciler
@@ -144,7 +145,10 @@ class OneShot:
     ) -> None:
         bounds = {"max_attempts": _ATTEMPTS, "backoff_seconds": _BACKOFF, "backoff_max_seconds": _BACKOFF_MAX}
         self._settings = replace(settings, patience_seconds=patience, **bounds)  # type: ignore[arg-type]
-        self._reconciler = Reconciler(self._settings, replica, operator=operator, selected=selected)
+        self._backoff = DependencyBackoff()
+        self._reconciler = Reconciler(
+            self._settings, replica, backoff=self._backoff, operator=operator, selected=selected
+        )
         self._store = MemoryStore(database, [] if most is None else [Bound(most)], board)
         self._progress = progress
 
@@ -236,10 +240,11 @@ class OneShot:
             return None
         if done.result is reconciler.Result.UNAVAILABLE and done.end.healing_id is None:
             return None
-        patient = time.time() + done.end.after - claim.first_hint_at <= self._settings.patience_seconds
+        later = replace(done.end, after=max(done.end.after, self._backoff.left(task.name)))
+        patient = time.time() + later.after - claim.first_hint_at <= self._settings.patience_seconds
         confirming = done.result is reconciler.Result.WAITS and done.end.fingerprint is not None
         healed = done.result is reconciler.Result.HEALED
-        return _next_turn(claim, done.end) if healed or confirming or patient else None
+        return _next_turn(claim, later) if healed or confirming or patient else None
 
 
 def _unanswered(task: Task, error: Unavailable) -> Result:

@@ -14,7 +14,7 @@ from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot
 from consumer.engine.task import Task
 from consumer.journal import history
-from handlers.base import Handler, Key, Mode
+from handlers.base import Finding, Handler, Key, Mode, Unavailable
 from tests.doubles import CarefulMender, Mender
 from tests.functional.engine.machine import Machine
 
@@ -90,3 +90,19 @@ def test_a_problem_that_the_handler_does_not_declare_is_reported_and_not_healed(
 
     assert sweep(machine, Undeclared(machine.world)) == [("thing:a", "refused")]
     assert machine.world.things == {"a": 1}
+
+
+def test_a_heal_without_an_answer_waits_before_each_further_inspection(machine: Machine) -> None:
+    machine.world.things = {"a": 1}
+    looks: list[Key] = []
+    machine.world.before_look = looks.append
+
+    def silent(_finding: Finding) -> None:
+        raise Unavailable("workshop", "silent")
+
+    machine.world.before_heal = silent
+    task = Task(Mender(machine.world), TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
+    one_shot = OneShot(machine.database, machine.settings, "cli", patience=5.0)
+    [result] = one_shot.examine(task, [Key("thing", "a")], "operator")
+    assert result.action == "failed"
+    assert len(looks) < 10, "at once, then half a second, one and two seconds later"
