@@ -201,7 +201,7 @@ class OneShot:
         results: list[tuple[int, Result]] = []
         finished = total = 0
         running: dict[Future[tuple[_Turn | None, list[Result]]], int] = {}
-        with ThreadPoolExecutor(self._settings.workers, thread_name_prefix="inspect") as pool:
+        with self._store.at_work(), ThreadPoolExecutor(self._settings.workers, thread_name_prefix="inspect") as pool:
             try:
                 for total, key in enumerate(keys, start=1):
                     turn = _Turn(_first_claim(task, key, source), 0.0)
@@ -233,6 +233,8 @@ class OneShot:
         again = self._again(task, claim, done)
         if again is not None and done.result is not reconciler.Result.HEALED:
             return again, []
+        if again is None and isinstance(done.end, Later) and done.end.healing_id is not None:
+            self._store.leave(done.end.healing_id)
         return again, _results(task, claim, done)
 
     def _again(self, task: Task, claim: Claim, done: Reconciled) -> _Turn | None:

@@ -25,7 +25,7 @@ from consumer.engine.gates import Request
 from consumer.engine.meter import Meter
 from consumer.engine.stores import Store
 from consumer.engine.task import Task
-from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome, Withheld
+from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome, Presumed, Withheld
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
 from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
@@ -151,7 +151,7 @@ class Reconciler:
             store.settle(claim, Done())
             return Reconciled(Result.CLEAN, Done())
         LOG.info("%s %s: %s", task.name, claim.key, RESUMED.action)
-        store.settle(claim, Done(), [Closing(claim.healing_id, Outcome.HEALED, RESUMED)])
+        store.settle(claim, Done(), [Presumed(claim.healing_id, Outcome.HEALED, RESUMED)])
         self._meter.healed(task.name, meter.source(claim.hint), Outcome.HEALED, _lag(claim), claim.key.weight)
         return Reconciled(Result.HEALED, Done(), healed=RESUMED)
 
@@ -335,7 +335,7 @@ def _keep_line(end: Disposition, claim: Claim) -> Disposition:
 def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
     if claim.healing_id is None or isinstance(end, Later):
         return []
-    return [Closing(claim.healing_id, Outcome.FAILED, error="interrupted; it is not known whether it took effect")]
+    return [Presumed(claim.healing_id, Outcome.FAILED, error="interrupted; it is not known whether it took effect")]
 
 
 def _repeats(claim: Claim, end: Disposition) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection
 
 from consumer.engine.gates import Gate, Request, all_gates, ask_all, exempt
 from consumer.engine.holds import Board
+from consumer.engine.open_lines import OpenLines
 from consumer.engine.task import Task
 from consumer.journal import asks, claiming, controls, history, settling
 from consumer.journal.database import Database, JournalUnavailable, now
@@ -82,6 +84,16 @@ class MemoryStore:
         self._database = database
         self._board = board or Board()
         self._gates = (*all_gates(self._board), *gates)
+        self._open = None if database is None else OpenLines(database)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Show daemons, until the end of the context, that this command still works on the heals that it began."""
+        return nullcontext() if self._open is None else self._open.renewed()
+
+    def leave(self, line_id: int) -> None:
+        """Leave a heal's open history entry to the daemons."""
+        if self._open is not None:
+            self._open.discard(line_id)
 
     def may_go_on(self, claim: Claim, finding: Finding) -> bool:
         """Return False if a hold or a stop of the handler prevents the step, or if the journal is silent or missing."""
@@ -96,10 +108,13 @@ class MemoryStore:
             return False
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
-        if self._database is None:
+        if self._database is None or self._open is None:
             return Deferred("this command changes nothing", 0.0)
         self._board.keep_fresh()
-        return history.open_line(self._database, line, partial(_ask, self._gates, request), claim.healing_id)
+        opened = history.open_line(self._database, line, partial(_ask, self._gates, request), claim.healing_id)
+        if isinstance(opened, int):
+            self._open.add(opened)
+        return opened
 
     def exemption(self, finding: Finding) -> str:
         return "" if self._database is None else _exemption(self._database, finding)
@@ -111,6 +126,8 @@ class MemoryStore:
         closings = [line for line in lines if isinstance(line, Closing)]
         if closings:
             self._database.transact(partial(_close, claim, end, closings))
+            for closing in closings:
+                self.leave(closing.line_id)
 
 
 def _ask(gates: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:

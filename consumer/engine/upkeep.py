@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from consumer.conf.journal import JournalSettings
 from consumer.engine.engine import Engine
+from consumer.engine.open_lines import ABANDONED_AFTER
 from consumer.journal import asks, dead, hinting, history
 from consumer.journal.database import JournalUnavailable
 from consumer.journal.work import Hint, Priority
@@ -19,8 +20,6 @@ LOG = logging.getLogger(__name__)
 DAY = 86400.0
 #: Seconds between two rounds, and between two transactions of a round.
 _EVERY, _PAUSE = 60.0, 0.05
-#: Seconds after which the open history entry of a one-shot command counts as abandoned.
-_ABANDONED_AFTER = 120.0
 
 
 class Upkeep:
@@ -70,7 +69,7 @@ class Upkeep:
         return deleted
 
     def _adopt(self) -> None:
-        for orphan in history.orphans(self._engine.database, _ABANDONED_AFTER):
+        for orphan in history.orphans(self._engine.database, ABANDONED_AFTER):
             if orphan.handler in self._engine.tasks:
                 hinting.adopt(
                     self._engine.database, Hint(orphan.handler, orphan.key, Priority.OPERATOR, "resume"), orphan.line_id

@@ -11,7 +11,7 @@ from consumer.engine.stores import JournalStore
 from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import Task
 from consumer.journal.database import JournalError, JournalUnavailable
-from consumer.journal.history import Closing, Outcome
+from consumer.journal.history import Outcome, Presumed
 from consumer.journal.settling import settle
 from consumer.journal.work import SWEEP, Claim, Later, LeaseLost
 from handlers.base import Unavailable
@@ -54,13 +54,13 @@ class Worker:
         settings = self._engine.settings
         # Only the error's type: its text may contain the value that the journal refused.
         end = after_error(claim, RuntimeError(type(error).__name__), settings)
-        lines: list[Closing] = []
+        lines: list[Presumed] = []
         if isinstance(end, Later):
             end = replace(end, healing_id=claim.healing_id)
         elif claim.key.kind == SWEEP:
             end = Later(settings.backoff_max_seconds)  # a parked timer would end all sweeps of the handler
         elif claim.healing_id is not None:
-            lines = [Closing(claim.healing_id, Outcome.FAILED, error="a bug in stackmend; see its log")]
+            lines = [Presumed(claim.healing_id, Outcome.FAILED, error="a bug in stackmend; see its log")]
         try:
             settle(self._engine.database, claim, end, lines)
         except JournalError as unsettled:

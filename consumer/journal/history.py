@@ -7,12 +7,12 @@ If the process dies in between, the next inspection closes the entry, or its hea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, exists, func, insert, or_, select, update
 
 from consumer.journal import outbox
 from consumer.journal.database import Database, clean, now
@@ -144,14 +144,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
+    """The result of a heal, for the heal's open entry. If the entry is closed already, a new entry gets the result."""
+
     line_id: int
     outcome: Outcome
     healed: Healed | None = None
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Presumed(Closing):
+    """The presumed result of a heal whose process died. If the entry is closed already, its result stands."""
+
+
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
+
+    If another process closed a heal's entry, insert a copy of the entry with the heal's result.
 
     :param clock: the database's time, in seconds since the epoch
     """
@@ -161,11 +170,29 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
             result = connection.execute(insert(history).values(_row(line, clock)))
             ids.append(int(result.inserted_primary_key[0]))  # type: ignore[index]
             outbox.add(connection, ids[-1], line.outcome.value, clock)
-        else:
-            still_open = and_(history.c.id == line.line_id, history.c.outcome == Outcome.HEALING)
-            if connection.execute(update(history).where(still_open).values(_closed(line, clock))).rowcount:
-                outbox.add(connection, line.line_id, line.outcome.value, clock)
+        elif connection.execute(update(history).where(_is_open(line.line_id)).values(_closed(line, clock))).rowcount:
+            outbox.add(connection, line.line_id, line.outcome.value, clock)
+        elif not isinstance(line, Presumed):
+            ids += _write_beside(connection, line, clock)
     return ids
+
+
+def _is_open(line_id: int) -> ColumnElement[bool]:
+    return and_(history.c.id == line_id, history.c.outcome == Outcome.HEALING)
+
+
+def _write_beside(connection: Connection, line: Closing, clock: float) -> list[int]:
+    """Insert a copy of a closed entry with another result; return its id. Insert nothing if the entry has this result."""
+    before = connection.execute(select(history).where(history.c.id == line.line_id)).mappings().one_or_none()
+    result = {"action": None, "before": None, "after": None, **_closed(line, clock)}
+    if before is None or all(before[name] == result[name] for name in ("outcome", "action", "error")):
+        return []
+    result["lag"] = None if before["hinted_at"] is None else clock - before["hinted_at"]
+    values = {name: value for name, value in before.items() if name != "id"} | result
+    inserted = connection.execute(insert(history).values(values))
+    line_id = int(inserted.inserted_primary_key[0])  # type: ignore[index]
+    outbox.add(connection, line_id, line.outcome.value, clock)
+    return [line_id]
 
 
 def _dump(value: Json) -> str:
@@ -214,7 +241,7 @@ def close(database: Database, closing: Closing) -> None:
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
     """Ask the gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
 
-    :param line_id: the entry that an earlier attempt at this heal left open, if any; the heal uses the entry again
+    :param line_id: the entry that an earlier attempt at this heal left open, if any; if it is open, the heal uses it again
     :return: the entry's id, or a gate's objection
     """
 
@@ -223,9 +250,27 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
         answer = ask(connection, clock)
         if not isinstance(answer, Allowed):
             return answer
-        return line_id or write(connection, [line.approved_by(answer.operator)], clock)[0]
+        return begun(connection, line.approved_by(answer.operator), clock, line_id)
 
     return database.transact(begin)
+
+
+def begun(connection: Connection, line: Line, clock: float, line_id: int | None) -> int:
+    """Return the id of a heal's open entry: ``line_id`` if that entry is open, otherwise the id of a new entry."""
+    if line_id is not None and connection.execute(select(history.c.id).where(_is_open(line_id))).first():
+        return line_id
+    return write(connection, [line], clock)[0]
+
+
+def renew(database: Database, line_ids: Collection[int]) -> None:
+    """Record in open entries that their heals still run."""
+
+    def write_time(connection: Connection) -> None:
+        running = and_(history.c.id.in_(line_ids), history.c.outcome == Outcome.HEALING)
+        connection.execute(update(history).where(running).values(closed_at=now(connection)))
+
+    if line_ids:
+        database.transact(write_time)
 
 
 def append(database: Database, lines: Sequence[Line]) -> None:
@@ -347,7 +392,7 @@ def entry_of(row: RowMapping) -> Entry:
         hint=row["hint"],
         hint_id=row["hint_id"] or "",
         hinted_at=row["hinted_at"],
-        closed_at=row["closed_at"],
+        closed_at=None if row["outcome"] == Outcome.HEALING else row["closed_at"],
         lag=row["lag"],
         replica=row["replica"],
         weight=row["weight"],
@@ -367,10 +412,14 @@ class Orphan:
 
 
 def orphans(database: Database, older_than: float) -> list[Orphan]:
+    """Return the orphans that are older than ``older_than`` seconds, and that no process renewed in that time."""
+
     def read(connection: Connection) -> list[Orphan]:
         line = history.alias()
         stands = exists().where(work.c.healing_id == line.c.id)
-        old = and_(line.c.outcome == Outcome.HEALING, line.c.at < now(connection) - older_than, ~stands)
+        last = now(connection) - older_than
+        silent = or_(line.c.closed_at.is_(None), line.c.closed_at < last)
+        old = and_(line.c.outcome == Outcome.HEALING, line.c.at < last, silent, ~stands)
         rows = connection.execute(select(line.c.id, line.c.handler, line.c.key).where(old).limit(1000))
         return [Orphan(row[0], row[1], Key.parse(row[2])) for row in rows if is_key(row[2])]
 

@@ -112,6 +112,7 @@ history = Table(
     Column("hint", String(128), nullable=False),
     Column("hint_id", String(64)),
     Column("hinted_at", Double),
+    # of an open entry: when the one-shot command whose heal still runs last renewed it
     Column("closed_at", Double),
     Column("lag", Double),
     Column("replica", String(64), nullable=False),

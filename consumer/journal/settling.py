@@ -85,7 +85,7 @@ def begin_healing(
 ) -> int | history.Deferred | history.Withheld:
     """Ask the gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
 
-    If an interrupted heal left its entry open, use that entry again.
+    If an interrupted heal's entry is still open, use that entry again.
 
     :return: the entry's id, or a gate's objection
     :raises LeaseLost: as :func:`settle`
@@ -96,7 +96,7 @@ def begin_healing(
         answer = ask(connection, clock)
         if not isinstance(answer, history.Allowed):
             return answer
-        line_id = held.healing_id or history.write(connection, [line.approved_by(answer.operator)], clock)[0]
+        line_id = history.begun(connection, line.approved_by(answer.operator), clock, held.healing_id)
         mine = and_(work.c.id == held.id, work.c.token == held.token)
         if not connection.execute(update(work).where(mine).values(healing_id=line_id)).rowcount:
             raise LeaseLost(f"{held.handler} {held.key}: taken over by another replica")

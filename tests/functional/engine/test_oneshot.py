@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
 
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
+from consumer.engine import open_lines
 from consumer.engine.oneshot import OneShot
+from consumer.engine.open_lines import ABANDONED_AFTER
 from consumer.engine.task import Task
-from consumer.journal import history
+from consumer.journal import history, schema
+from consumer.journal.history import Outcome, Presumed
 from handlers.base import Finding, Handler, Key, Mode, Unavailable
 from tests.doubles import CarefulMender, Mender
 from tests.functional.engine.machine import Machine
+from tests.waiting import eventually
 
 
 def sweep(machine: Machine, handler: Handler, **settings: int) -> list[tuple[str, str]]:
@@ -102,7 +108,77 @@ def test_a_heal_without_an_answer_waits_before_each_further_inspection(machine: 
 
     machine.world.before_heal = silent
     task = Task(Mender(machine.world), TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
-    one_shot = OneShot(machine.database, machine.settings, "cli", patience=5.0)
+    one_shot = OneShot(machine.database, machine.settings, "cli", patience=2.0)
     [result] = one_shot.examine(task, [Key("thing", "a")], "operator")
     assert result.action == "failed"
-    assert len(looks) < 10, "at once, then half a second, one and two seconds later"
+    assert len(looks) < 10, "at most every half second"
+
+
+def healing(machine: Machine, **settings: int) -> Future[list[tuple[str, str]]]:
+    """Begin a sweep that may heal, as another process would."""
+    return ThreadPoolExecutor(1).submit(sweep, machine, Mender(machine.world), **settings)
+
+
+def abandoned(machine: Machine) -> list[str]:
+    return [str(orphan.key) for orphan in history.orphans(machine.database, ABANDONED_AFTER)]
+
+
+@pytest.fixture
+def long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Make the heal of a thing last until this is set. Half an hour passes as soon as the heal has begun."""
+    monkeypatch.setattr(open_lines, "EVERY", 0.05)
+    end = threading.Event()
+    machine.world.things = {"a": 1}
+
+    def wait(_finding: Finding) -> None:
+        old = update(schema.history).values(at=schema.history.c.at - 1800)
+        machine.database.transact(lambda connection: connection.execute(old))
+        machine.world.things["begun"] = 0
+        assert end.wait(60)
+
+    machine.world.before_heal = wait
+    yield end
+    end.set()
+
+
+def test_a_long_heal_of_a_living_command_is_not_abandoned(machine: Machine, long: threading.Event) -> None:
+    command = healing(machine)
+    eventually(lambda: "begun" in machine.world.things)
+    eventually(lambda: abandoned(machine) == [])
+    long.set()
+    assert command.result(30) == [("thing:a", "healed")]
+    assert [entry.outcome for entry in history.listing(machine.database)] == ["healed"]
+
+
+def test_a_heal_that_its_command_gave_up_is_abandoned(machine: Machine, long: threading.Event) -> None:
+    def silent(_finding: Finding) -> None:
+        raise Unavailable("cell:cell1", "silent")
+
+    machine.world.after_heal = silent
+    machine.world.things["a"] = 1
+    long.set()
+    looks: list[Key] = []
+
+    def silent_later(key: Key) -> None:
+        looks.append(key)
+        if len(looks) > 1:
+            raise Unavailable("cell:cell1", "silent")
+
+    machine.world.before_look = silent_later
+    task = Task(Mender(machine.world), TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
+    OneShot(machine.database, machine.settings, "cli", patience=0.0).examine(task, [Key("thing", "a")], "operator")
+    assert [entry.outcome for entry in history.listing(machine.database)] == ["healing"]
+    assert abandoned(machine) == ["thing:a"]
+
+
+def test_the_result_of_a_long_heal_stands_beside_the_end_that_a_daemon_presumed(
+    machine: Machine, long: threading.Event
+) -> None:
+    command = healing(machine)
+    eventually(lambda: "begun" in machine.world.things)
+    [entry] = history.listing(machine.database)
+    history.close(machine.database, Presumed(entry.id, Outcome.FAILED, error="interrupted"))
+    long.set()
+    assert command.result(30) == [("thing:a", "healed")]
+    entries = history.listing(machine.database)
+    assert [(one.outcome, one.action) for one in entries] == [("failed", ""), ("healed", "mended a")]

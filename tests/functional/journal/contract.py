@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Connection, Executable, inspect, update
+from sqlalchemy import Column, Connection, Executable, inspect, update
 
 from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
@@ -35,7 +35,7 @@ from consumer.journal import (
 )
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
-from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome, Withheld
+from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome, Presumed, Withheld
 from consumer.journal.hours import Hour
 from consumer.journal.work import Done, Hint, Later, LeaseLost, Parked, Priority, Reported
 from handlers.base import Finding, Healed, Key, Mode
@@ -71,6 +71,12 @@ def tick(journal: Database) -> None:
     before = journal.transact(now)
     while journal.transact(now) <= before:
         pass
+
+
+def age(journal: Database, column: Column[float], seconds: float) -> None:
+    """Make a time in all history entries older."""
+    statement = update(schema.history).values({column: column - seconds})
+    journal.transact(lambda connection: connection.execute(statement))
 
 
 def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "r1") -> list[work.Claim]:
@@ -300,7 +306,7 @@ class JournalContract:
         assert (entry.outcome, entry.evidence) == ("healing", {"generation": 1})
         healed = Healed("mended a", {"generation": 1}, {"generation": 0}, "break a")
         settling.settle(journal, claim, Done(), [Closing(line_id, Outcome.HEALED, healed)])
-        history.close(journal, Closing(line_id, Outcome.FAILED, error="too late"))
+        history.close(journal, Presumed(line_id, Outcome.FAILED, error="too late"))
         (entry,) = history.listing(journal)
         assert (entry.outcome, entry.action, entry.undo) == ("healed", "mended a", "break a")
         assert (entry.before, entry.after) == ({"generation": 1}, {"generation": 0})
@@ -391,6 +397,57 @@ class JournalContract:
         assert history.orphans(journal, -1) == []
         (claim,) = take(journal)
         assert claim.healing_id == line_id
+
+    def test_a_line_that_is_renewed_is_not_abandoned(self, journal: Database) -> None:
+        line_id = history.open_line(journal, line(), may(0))
+        assert isinstance(line_id, int)
+        age(journal, schema.history.c.at, 1000)
+        (orphan,) = history.orphans(journal, 500)
+        assert orphan.line_id == line_id
+        history.renew(journal, [line_id])
+        assert history.orphans(journal, 500) == []
+        (entry,) = history.listing(journal)
+        assert (entry.outcome, entry.closed_at) == ("healing", None)
+        age(journal, schema.history.c.closed_at, 1000)
+        assert history.orphans(journal, 500) == [orphan], "its command has died"
+
+    def test_the_result_of_a_heal_is_kept_though_another_closed_its_line(self, journal: Database) -> None:
+        deliveries.subscribe(journal, {"chat": ["healed"]})
+        line_id = history.open_line(journal, line(undo="break a"), may(0))
+        assert isinstance(line_id, int)
+        history.close(journal, Presumed(line_id, Outcome.FAILED, error="interrupted"))
+        history.renew(journal, [line_id])
+        history.close(
+            journal, Closing(line_id, Outcome.HEALED, Healed("mended a", {"generation": 1}, {"generation": 0}))
+        )
+        first, second = history.listing(journal)
+        assert (first.outcome, first.error) == ("failed", "interrupted")
+        assert (second.outcome, second.action, second.error) == ("healed", "mended a", "")
+        assert (second.at, second.key, second.undo, second.evidence) == (first.at, first.key, "break a", first.evidence)
+        assert [(one.sink, one.messages) for one in deliveries.waiting(journal)] == [("chat", 1)]
+
+    def test_a_result_that_is_written_twice_has_one_line(self, journal: Database) -> None:
+        """As after a commit whose answer was lost."""
+        line_id = history.open_line(journal, line(), may(0))
+        assert isinstance(line_id, int)
+        for _ in range(2):
+            history.close(journal, Closing(line_id, Outcome.HEALED, Healed("mended a")))
+        (entry,) = history.listing(journal)
+        assert entry.outcome == "healed"
+
+    def test_a_heal_that_goes_on_needs_an_open_line(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        first = history.open_line(journal, line(), may(0))
+        assert isinstance(first, int)
+        assert history.open_line(journal, line(), may(0), first) == first
+        history.close(journal, Presumed(first, Outcome.FAILED, error="interrupted"))
+        second = history.open_line(journal, line(), may(0), first)
+        assert [entry.outcome for entry in history.listing(journal)] == ["failed", "healing"]
+        hinting.enqueue(journal, [hint()])
+        hinting.adopt(journal, hint(), first)
+        (claim,) = take(journal)
+        third = settling.begin_healing(journal, claim, line(), may(0))
+        assert len({first, second, third}) == 3
 
     def test_dead_letters_are_stored_with_their_batch_and_bounded(self, journal: Database) -> None:
         bodies = [bytes([number]) * 10 for number in range(20)]
@@ -540,7 +597,7 @@ class JournalContract:
         opened = [line("a", Outcome.FOUND), line("b")]
         ids = journal.transact(lambda connection: history.write(connection, opened, now(connection)))
         history.close(journal, Closing(ids[1], Outcome.HEALED, Healed("mended b")))
-        history.close(journal, Closing(ids[1], Outcome.FAILED))
+        history.close(journal, Presumed(ids[1], Outcome.FAILED))
         assert [(one.sink, one.messages) for one in deliveries.waiting(journal)] == [("chat", 2)]
         first = deliveries.claim(journal, "chat", 60)
         assert first
