@@ -179,6 +179,10 @@ def retry(database: Database, ids: Collection[int], also: Also = nothing) -> int
         "watched": 0.0,
         "error": None,
         "fingerprint": None,
+        # as of a new hint: so the inspection is no suspect's, and its lag does not count from an old event
+        "hint": "operator",
+        "hint_id": None,
+        "hinted_at": None,
         "generation": work.c.generation + 1,
     }
 

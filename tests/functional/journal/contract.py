@@ -498,6 +498,15 @@ class JournalContract:
         assert backlog.drop(journal, [first.id, second.id]) == 1  # the first is being worked on
         assert [row.state for row in backlog.listing(journal)] == ["running"]
 
+    def test_an_operator_retries_no_suspect_of_a_sweep(self, journal: Database) -> None:
+        hinting.enqueue(journal, [hint(priority=Priority.SWEEP), hint("b", Priority.EVENT)])
+        for claim in take(journal):
+            settling.settle(journal, claim, Parked("no way", 8, "f"))
+        assert backlog.retry(journal, [row.id for row in backlog.listing(journal)]) == 2
+        claims = take(journal)
+        assert [claim.is_suspect for claim in claims] == [False, False]
+        assert {(claim.hint, claim.hint_id, claim.hinted_at) for claim in claims} == {("operator", "", None)}
+
     def test_history_expires_but_not_what_is_open(self, journal: Database) -> None:
         history.append(journal, [line(outcome=Outcome.FOUND), line("b", Outcome.HEALING)])
         assert history.expire(journal, -1) == 1
