@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
 from consumer.cli.base import Command, Lister, SpanCell, add_by, known_ids, operator, row_id
-from consumer.cli.errors import ERROR, CommandError
+from consumer.cli.errors import ERROR, OK, CommandError
 from consumer.cli.moments import read_since
 from consumer.journal import acts, asks
 from consumer.journal.acts import Act
@@ -15,6 +15,8 @@ from consumer.journal.asks import AlsoAsks, Ask, State
 from consumer.journal.database import now
 from consumer.text import plural, utc
 from handlers.base import Key
+
+_CHANGED = "it has changed meanwhile; see 'work asks'"
 
 
 class Asks(Lister):
@@ -101,6 +103,20 @@ class Decide(Command):
             if one.state is State.WAITING and not one.expired and (before is None or one.at < before)
         ]
 
+    def explain_rest(
+        self, chosen: Sequence[Ask], decided: Sequence[Ask], did: str, why_not: Callable[[Ask, float], str]
+    ) -> int:
+        """Explain why asks were not decided; return the exit code.
+
+        :param why_not: gets an ask as it was before the command, and the journal's present time
+        """
+        done = {one.id for one in decided}
+        rest = [one for one in chosen if one.id not in done]
+        clock = self.session.database.transact(now)
+        for one in rest:
+            self.remark(f"ask {one.id} is not {did}: {why_not(one, clock)}")
+        return ERROR if rest else OK
+
     def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
         """Return the asks whose finding has only one of two required witnesses. The approving operator becomes the second."""
         problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
@@ -111,7 +127,7 @@ class Approve(Decide):
     """Approve findings that wait in mode ask.
 
     stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. An expired ask cannot
-    be approved (exit code 1).
+    be approved, even if you denied it. Exit code 1 if an ask was not approved.
 
     Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names the facts
     to examine. Approve these asks by ID; the filters omit them.
@@ -136,16 +152,16 @@ class Approve(Decide):
             self.remark(f"approve these by ID, because you become their second witness: {named}")
         who, why, ids = operator(parsed_args), parsed_args.reason, [one.id for one in chosen]
         approved = asks.approve(self.session.database, ids, who, why, _recorder("work approve", "approved", who, why))
-        self.write_line(f"{plural(len(approved), 'ask')} approved; a new inspection follows")
-        expired = [str(one.id) for one in chosen if one.expired]
-        if not expired:
-            return 0
-        self.remark(f"expired and not approved: {', '.join(expired)}; the next inspection asks again")
-        return ERROR
+        follows = "; a new inspection follows" if approved else ""
+        self.write_line(f"{plural(len(approved), 'ask')} approved{follows}")
+        return self.explain_rest(chosen, approved, "approved", _why_not_approved)
 
 
 class Deny(Decide):
-    """Deny findings that wait in mode ask. stackmend asks again only when the evidence changes."""
+    """Deny findings that wait in mode ask. stackmend asks again only when the evidence changes.
+
+    Exit code 1 if an ask was not denied.
+    """
 
     example = "example:\n  %(prog)s work deny 41 --reason 'the host is under repair' --by alice"
 
@@ -154,11 +170,24 @@ class Deny(Decide):
         parser.add_argument("--reason", required=True, metavar="TEXT", help="Why the heal is not wanted.")
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
         chosen = self.chosen(parsed_args)
         who, why, ids = operator(parsed_args), parsed_args.reason, [one.id for one in chosen]
         denied = asks.deny(self.session.database, ids, who, why, _recorder("work deny", "denied", who, why))
         self.write_line(f"{plural(len(denied), 'ask')} denied")
+        return self.explain_rest(chosen, denied, "denied", _why_not_denied)
+
+
+def _why_not_approved(one: Ask, clock: float) -> str:
+    if one.state is State.APPROVED and not one.expired:
+        return "it was approved before"
+    if one.state is State.DENIED and one.expires_at <= clock:
+        return f"it was denied and has expired; to heal the object: stackmend heal {one.handler} {one.key}"
+    return "it has expired; the next inspection asks again" if one.expires_at <= clock else _CHANGED
+
+
+def _why_not_denied(one: Ask, _clock: float) -> str:
+    return "it was denied before" if one.state is State.DENIED else _CHANGED
 
 
 def _recorder(command: str, did: str, who: str, why: str) -> AlsoAsks:

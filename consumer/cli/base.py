@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from cliff import command, lister, show
 from cliff.columns import FormattableColumn
 
-from consumer.cli.errors import OK, CommandError
-from consumer.text import one_line, printable, span
+from consumer.cli.errors import ERROR, OK, CommandError
+from consumer.text import one_line, plural, printable, span
 
 if TYPE_CHECKING:
     from consumer.cli.main import Program
@@ -93,6 +93,13 @@ class Command(command.Command):
         """Print a sentence on stderr, unless ``--quiet``."""
         if self.app.options.verbose_level:
             self.app.stderr.write(one_line(text) + "\n")
+
+    def all_done(self, wanted: int, done: int, noun: str) -> int:
+        """Return the exit code of a command that found its objects; remark how many of them another process removed first."""
+        if done >= wanted:
+            return OK
+        self.remark(f"{plural(wanted - done, noun)} disappeared meanwhile")
+        return ERROR
 
 
 class Lister(Command, lister.Lister):

@@ -112,13 +112,14 @@ class DeadDrop(Command):
         _add_choice(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
         database = self.session.database
         ids = _ids(database, parsed_args)
         who = operator(parsed_args)
         chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
         gone = sum(dead.drop(database, chunk, recorder(who, _act("dead drop", "dropped", chunk))) for chunk in chunks)
         self.write_line(f"{plural(gone, 'dead letter')} dropped")
+        return self.all_done(len(ids), gone, "dead letter")
 
 
 def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:

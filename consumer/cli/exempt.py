@@ -89,7 +89,7 @@ class ExemptRemove(Command):
         add_by(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
         database = self.session.database
         there = exemptions.listing(database)
         ids = known_ids(parsed_args.ids, [one.id for one in there], "exemption")
@@ -100,6 +100,7 @@ class ExemptRemove(Command):
         ]
         gone = exemptions.remove(database, ids, recorder(operator(parsed_args), *acts))
         self.write_line(f"{plural(gone, 'exemption')} removed")
+        return self.all_done(len(ids), gone, "exemption")
 
 
 def _key(scope: str) -> Key:

@@ -77,7 +77,7 @@ class WorkRetry(Command):
         add_by(parser)
         return parser
 
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
         if bool(parsed_args.ids) == parsed_args.all_parked:
             raise CommandError("give the ids of rows, or --all-parked")
         database = self.session.database
@@ -91,6 +91,7 @@ class WorkRetry(Command):
             for chunk in _chunks(rows)
         )
         self.write_line(f"{plural(count, 'row is', 'rows are')} due now")
+        return self.all_done(len(rows), count, "row")
 
 
 class WorkDrop(Command):
@@ -110,9 +111,10 @@ class WorkDrop(Command):
             for chunk in _chunks(rows)
         )
         self.write_line(f"{plural(gone, 'row')} dropped")
-        if gone == len(rows):
-            return 0
-        self.remark(f"{plural(len(rows) - gone, 'row')} not dropped (in progress)")
+        left = [row.id for chunk in _chunks(rows) for row in backlog.find(database, [row.id for row in chunk])]
+        if not left:
+            return self.all_done(len(rows), gone, "row")
+        self.remark(f"not dropped, because work on them is in progress: {', '.join(map(str, sorted(left)))}")
         return ERROR
 
 

@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from consumer import plugins
 from consumer.cli.asks import Approve
 from consumer.cli.base import person
 from consumer.cli.exempt import ExemptAdd, blind, read_scope
-from consumer.journal import backlog, exemptions
+from consumer.journal import backlog, exemptions, schema
 from consumer.journal.database import Database
 from tests.functional.cli.shell import Ran, Shell
 
@@ -68,7 +69,8 @@ def test_an_approval_without_a_daemon_leaves_work_for_one(asking: Shell, databas
 
 
 def test_filters_choose_the_asks_that_wait(asking: Shell) -> None:
-    assert asking("work", "approve", "--problem", "melted").out == "0 asks approved; a new inspection follows\n"
+    ran = asking("work", "approve", "--problem", "melted")
+    assert (ran.code, ran.out) == (0, "0 asks approved\n")
     assert asking("work", "approve", "--handler", "mender", "--older-than", "1h").out.startswith("0 asks")
     assert asking("work", "approve", "--handler", "mender", "--problem", "broken").out.startswith("2 asks")
 
@@ -80,6 +82,32 @@ def test_a_denial_has_a_reason_and_a_person(asking: Shell) -> None:
     assert (row["state"], row["reason"], row["operator"]) == ("denied", "under repair", person())
     assert [one["action"] for one in sweep(asking).json] == ["denied", "asked"]
     assert asking.world.drifted() == {"a", "b"}
+
+
+def expire(database: Database) -> None:
+    old = update(schema.ask).values(expires_at=schema.ask.c.expires_at - 1e6)
+    database.transact(lambda connection: connection.execute(old))
+
+
+def test_each_named_ask_that_is_not_decided_has_a_reason(asking: Shell, database: Database) -> None:
+    known = ids(asking)
+    first, second = str(known["thing:a"]), str(known["thing:b"])
+    assert asking("work", "approve", first).code == 0
+    ran = asking("work", "approve", first, second)
+    assert (ran.code, ran.out) == (1, "1 ask approved; a new inspection follows\n")
+    assert ran.err == f"ask {first} is not approved: it was approved before\n"
+    assert asking("work", "deny", first, "--reason", "no").code == 0
+    ran = asking("work", "deny", first, "--reason", "no")
+    assert (ran.code, ran.out, ran.err) == (1, "0 asks denied\n", f"ask {first} is not denied: it was denied before\n")
+    expire(database)
+    ran = asking("work", "approve", first, second)
+    assert (ran.code, ran.out) == (1, "0 asks approved\n")
+    assert ran.err.splitlines() == [
+        f"ask {first} is not approved: it was denied and has expired; to heal the object: stackmend heal mender thing:a",
+        f"ask {second} is not approved: it has expired; the next inspection asks again",
+    ]
+    assert asking("heal", "mender", "thing:a").code == 0
+    assert asking.world.drifted() == {"b"}
 
 
 @pytest.mark.parametrize(

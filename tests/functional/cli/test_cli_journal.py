@@ -95,6 +95,22 @@ def test_retry_is_all_or_nothing(shell: Shell, database: Database) -> None:
     assert backlog.listing(database)[0].state == "pending"
 
 
+def test_retry_does_not_hide_that_a_row_disappeared(
+    shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park(database, "a")
+    park(database, "b")
+    known = ids(database)
+
+    def drop(_parsed_args: object) -> str:
+        backlog.drop(database, [known["thing:a"]])
+        return "alice"
+
+    monkeypatch.setattr("consumer.cli.work.operator", drop)
+    ran = shell("work", "retry", *[str(number) for number in known.values()])
+    assert (ran.code, ran.out, ran.err) == (1, "1 row is due now\n", "1 row disappeared meanwhile\n")
+
+
 @pytest.mark.parametrize("arguments", [("retry",), ("retry", "1", "--all-parked")])
 def test_retry_wants_one_choice(shell: Shell, arguments: tuple[str, ...]) -> None:
     ran = shell("work", *arguments)
@@ -104,9 +120,10 @@ def test_retry_wants_one_choice(shell: Shell, arguments: tuple[str, ...]) -> Non
 def test_drop_leaves_what_is_being_worked_on(shell: Shell, database: Database) -> None:
     put(database, "a", "b")
     hold(database, "b")
+    held = ids(database)["thing:b"]
     ran = shell("work", "drop", *[str(number) for number in ids(database).values()])
     assert (ran.code, ran.out) == (1, "1 row dropped\n")
-    assert "1 row not dropped (in progress)" in ran.err
+    assert f"not dropped, because work on them is in progress: {held}\n" in ran.err
     assert list(ids(database)) == ["thing:b"]
 
 
