@@ -32,7 +32,7 @@ from __future__ import annotations
 from handlers.base.brokers import Broker, Bus, QueueDepth, QueueReader
 from handlers.base.checks import Check, Checked
 from handlers.base.drift import Event, Finding, Healed, Json, Key, Trigger, keys_of
-from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable
+from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable, Unfinished
 from handlers.base.handler import EXEMPT_TAG, Handler
 from handlers.base.holds import EVERYTHING, Hold, HoldSources
 from handlers.base.mode import Mode
@@ -77,6 +77,7 @@ __all__ = [
     "Roles",
     "Trigger",
     "Unavailable",
+    "Unfinished",
     "Verdict",
     "Warns",
     "Watermark",

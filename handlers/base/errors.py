@@ -48,5 +48,9 @@ class Conflict(HandlerError):
     """The cloud changed after the proof, so the heal changed nothing. stackmend inspects the key again."""
 
 
+class Unfinished(HandlerError):
+    """A heal wrote, and its effect did not show in time. It counts as failed; stackmend tries again, then parks the key."""
+
+
 class Refused(HandlerError):
     """A proof or a heal would be unsafe or ambiguous, so stackmend only reports why."""

@@ -130,6 +130,7 @@ class Handler(Plugin):
         :raises Conflict: the evidence no longer holds; the heal changed nothing
         :raises InFlight, Refused: as in :meth:`inspect`; the heal changed nothing
         :raises Unavailable: a write may have succeeded
+        :raises Unfinished: the heal wrote, and its effect did not show in time
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:

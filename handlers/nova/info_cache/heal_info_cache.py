@@ -11,7 +11,7 @@ one cell does not answer, the handler decides nothing.
 
 **What is changed.** Nothing by stackmend itself. stackmend sends Neutron's event ``network-changed`` with the port to
 ``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
-the right entry.
+the right entry within ten seconds; otherwise it counts as failed, and stackmend tries again.
 
 **What is not changed.** The event repairs neither an empty cache nor an entry for a port that no longer names the instance. A
 new entry would break the instance's next start if Neutron could not bind the port or the port's ``vnic_type`` changed.
@@ -38,7 +38,7 @@ import tenacity
 from handlers.access.compute import Compute, changed_network
 from handlers.access.neutron import HOST, INSTANCES, Network
 from handlers.access.roles import EVENTS, PORTS
-from handlers.base import Finding, Healed, InFlight, Json, Key, Mode, Resources, Roles, Trigger, Unavailable, keys_of
+from handlers.base import Finding, Healed, Json, Key, Mode, Resources, Roles, Trigger, Unavailable, Unfinished, keys_of
 from handlers.nova import concerns, keys
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
@@ -150,7 +150,7 @@ class HealInfoCache(NovaHandler):
         instance, port = proved.evidence["instance"], proved.evidence["port"]
         self._compute.change_network(instance, port)
         if not self._renewed(instance, port):
-            raise InFlight(f"nova-compute on {proved.evidence['host']} has not renewed the network cache yet")
+            raise Unfinished(f"nova-compute on {proved.evidence['host']} has not renewed the network cache yet")
         return Healed(
             f"had nova-compute read port {port} of instance {instance} again",
             before={"entry": proved.evidence["cached"]},

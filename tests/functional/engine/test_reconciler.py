@@ -19,7 +19,7 @@ from consumer.engine.task import Task
 from consumer.journal import backlog, claiming, controls, hinting, history, schema
 from consumer.journal.database import Database
 from consumer.journal.work import Claim, Later, Priority
-from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable
+from handlers.base import Conflict, Finding, InFlight, Key, Mode, Refused, Unavailable, Unfinished
 from tests.doubles import Mender, World
 from tests.functional.engine.machine import SETTINGS, Machine, hint
 from tests.waiting import eventually
@@ -113,6 +113,16 @@ def test_a_heal_that_wrote_nothing_is_a_conflict(run: Run, error: Exception) -> 
 
     assert run.once().result is Result.WAITS
     assert [outcome for outcome, _ in run.outcomes] == ["conflict"]
+
+
+def test_a_heal_whose_effect_does_not_show_counts_against_the_budget(run: Run) -> None:
+    run.world.before_heal = raising(Unfinished("the workshop has not begun yet"))
+
+    done = run.once()
+
+    assert (done.result, done.reason) == (Result.FAILED, "the workshop has not begun yet")
+    assert [outcome for outcome, _ in run.outcomes] == ["failed"]
+    assert history.budget_left(run.database, "mender", 1) == 0
 
 
 def test_a_bug_is_a_failed_heal(run: Run) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, InFlight, Refused, Resources, Unavailable
+from handlers.base import Conflict, InFlight, Refused, Resources, Unavailable, Unfinished
 from handlers.nova import tables
 from handlers.nova.info_cache import heal_info_cache
 from handlers.nova.info_cache.heal_info_cache import HealInfoCache
@@ -187,7 +187,7 @@ def test_a_heal_counts_only_when_the_cache_is_right(
     neutron.change(first, fixed_ips=NEW)
     [finding] = healer.inspect(instance_key(instance))
     compute.neutron = None
-    with pytest.raises(InFlight, match="nova-compute on a"):
+    with pytest.raises(Unfinished, match="nova-compute on a"):
         healer.heal(finding)
     assert addresses(cloud, instance)[first] == ["10.0.0.1"]
 
