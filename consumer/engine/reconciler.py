@@ -22,6 +22,7 @@ from consumer.engine.announce import Announcer
 from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again, withheld
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Request
+from consumer.engine.gates.window import closed
 from consumer.engine.meter import Meter
 from consumer.engine.stores import Store
 from consumer.engine.task import Task
@@ -218,9 +219,14 @@ class Reconciler:
         more: bool,
         step: Callable[[], None],
     ) -> Reconciled:
+        obstacle = ""
+
         def go_on() -> bool:
+            nonlocal obstacle
             step()
-            return finding.begun or (task.is_open and store.may_go_on(claim, finding))
+            if not finding.begun:
+                obstacle = store.obstacle(claim, finding) if task.is_open else closed(task)
+            return not obstacle
 
         if claim.healing_id is None:
             self._meter.found(task.name, meter.source(claim.hint), finding.weight)
@@ -229,7 +235,11 @@ class Reconciler:
         try:
             healed = task.handler.heal_while(finding, go_on)
         except Exception as error:
+            if obstacle and isinstance(error, Conflict):
+                error = Conflict(f"{error}: {obstacle}")
             return self._heal_failed(task, claim, store, finding, opened, error)
+        if obstacle and not healed.complete:
+            healed = replace(healed, after={**healed.after, "stopped": obstacle})
         took = time.monotonic() - started
         LOG.info("%s %s: healed in %.3f s: %s", task.name, claim.key, took, healed.action)
         end: Disposition = Later(0.0) if more or not healed.complete else Done()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from sqlalchemy import Connection
 
 from consumer.engine.gates import Gate, Request, all_gates, ask_all, exempt
+from consumer.engine.gates.hold import ON_HOLD
 from consumer.engine.holds import Board
 from consumer.engine.open_lines import OpenLines
 from consumer.engine.task import Task
@@ -16,6 +17,9 @@ from consumer.journal.database import Database, JournalUnavailable, now
 from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done
 from handlers.base import Finding
+
+#: Why a command without a journal begins no heal and no step of one.
+_READ_ONLY = "this command changes nothing"
 
 
 class Store(Protocol):
@@ -27,8 +31,8 @@ class Store(Protocol):
     def exemption(self, finding: Finding) -> str:
         """Return the reason for a finding's exemption; empty without an exemption."""
 
-    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether a long heal may make its next step."""
+    def obstacle(self, claim: Claim, finding: Finding) -> str:
+        """Return why a long heal must not make its next step; empty if it may."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Settle a claim; write new history entries and close open ones."""
@@ -43,23 +47,24 @@ class JournalStore:
         self._board = board or Board()
         self._gates = all_gates(self._board)
 
-    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return whether a long heal may make its next step.
+    def obstacle(self, claim: Claim, finding: Finding) -> str:
+        """Return why a long heal must not make its next step; empty if it may.
 
         The mode must still allow heals, and the lease must not have ended. A hold, a stopped handler or an outage of the
         journal prevents the step.
         """
         task = self._tasks.get(claim.handler)
-        if task is None or not task.heals or self._board.covering(finding):
-            return False
-        try:
-            return self._database.transact(
-                lambda connection: (
-                    claiming.is_held(connection, claim) and not controls.state(connection, claim.handler).stopped
-                )
-            )
-        except JournalUnavailable:
-            return False
+        if task is None or not task.heals:
+            return f"the mode of {claim.handler} allows no heal now"
+        if hold := self._board.covering(finding):
+            return f"{ON_HOLD}{hold}"
+
+        def read(connection: Connection) -> str:
+            if not claiming.is_held(connection, claim):
+                return "another replica may have the object, because this one's lease ended"
+            return _stop(connection, claim.handler)
+
+        return _answer(self._database, read)
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         ask = partial(_ask, self._gates, request)
@@ -95,21 +100,18 @@ class MemoryStore:
         if self._open is not None:
             self._open.discard(line_id)
 
-    def may_go_on(self, claim: Claim, finding: Finding) -> bool:
-        """Return False if a hold or a stop of the handler prevents the step, or if the journal is silent or missing."""
+    def obstacle(self, claim: Claim, finding: Finding) -> str:
+        """Return why a hold, a stop of the handler, or a silent or missing journal prevents the next step; empty if none."""
         if self._database is None:
-            return False
+            return _READ_ONLY
         self._board.keep_fresh()
-        if self._board.covering(finding):
-            return False
-        try:
-            return not self._database.transact(partial(controls.state, name=claim.handler)).stopped
-        except JournalUnavailable:
-            return False
+        if hold := self._board.covering(finding):
+            return f"{ON_HOLD}{hold}"
+        return _answer(self._database, partial(_stop, handler=claim.handler))
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         if self._database is None or self._open is None:
-            return Deferred("this command changes nothing", 0.0)
+            return Deferred(_READ_ONLY, 0.0)
         self._board.keep_fresh()
         opened = history.open_line(self._database, line, partial(_ask, self._gates, request), claim.healing_id)
         if isinstance(opened, int):
@@ -128,6 +130,20 @@ class MemoryStore:
             self._database.transact(partial(_close, claim, end, closings))
             for closing in closings:
                 self.leave(closing.line_id)
+
+
+def _stop(connection: Connection, handler: str) -> str:
+    control = controls.state(connection, handler)
+    if not control.stopped:
+        return ""
+    return f"{handler} is {'paused' if control.paused else 'stopped'}: {control.reason or 'no reason given'}"
+
+
+def _answer(database: Database, read: Callable[[Connection], str]) -> str:
+    try:
+        return database.transact(read)
+    except JournalUnavailable as outage:
+        return str(outage)
 
 
 def _ask(gates: Sequence[Gate], request: Request, connection: Connection, clock: float) -> Answer:

@@ -136,7 +136,7 @@ class Handler(Plugin):
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         """Heal in steps; begin no step once ``go_on`` returns False. By default, there is one step.
 
-        A heal that ``go_on`` stopped returns ``complete=False``.
+        A heal that ``go_on`` stopped returns ``complete=False``. The history adds the reason: the window, a hold, a pause ...
 
         :raises: as :meth:`heal`; Conflict also if ``go_on`` stopped it before its first write
         """

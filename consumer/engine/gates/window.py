@@ -3,10 +3,16 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from consumer.engine.gates.gate import Request
+from consumer.engine.task import Task
 from consumer.journal.history import Deferred
 
 #: Seconds until an interrupted heal asks again; other rows are not claimed before the window opens.
 _INTERRUPTED = 30.0
+
+
+def closed(task: Task) -> str:
+    """Return the reason for a deferral outside the task's window."""
+    return f"the window of {task.name} ({task.settings.window}) is closed"
 
 
 class OpenWindow:
@@ -20,7 +26,7 @@ class OpenWindow:
             return None
         after = 0.0 if request.line_id is None else _INTERRUPTED
         return Deferred(
-            f"the window of {request.task.name} ({request.task.settings.window}) is closed",
+            closed(request.task),
             after,
             known=request.line_id is not None,
         )

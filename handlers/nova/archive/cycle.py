@@ -157,7 +157,7 @@ class Cycle:
             if not rows:
                 return
             if not go_on():
-                self._tally.stopped = statements.WINDOW_CLOSED
+                self._tally.stopped = statements.STOPPED
                 return
             last = rows[-1].key
             if instances:

@@ -78,7 +78,7 @@ class Problem(StrEnum):
 
 
 class _Stopped(Exception):
-    """The purge stopped before the last row: the window closed, or the cycle reached its limit."""
+    """The purge stopped before the last row: stackmend ended it, or the cycle reached its limit."""
 
 
 class Purge(CellHandler):
@@ -212,7 +212,7 @@ class Purge(CellHandler):
             if limit <= 0:
                 raise _Stopped(_ENOUGH)
             if not go_on():
-                raise _Stopped(statements.WINDOW_CLOSED)
+                raise _Stopped(statements.STOPPED)
             keys = [row.key for row in rows]
             yield database.run(partial(work, keys=keys))
             last = keys[-1]

@@ -20,8 +20,8 @@ from handlers.access.sql_text import Writing
 from handlers.nova import tables
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, converted, key, old
 
-#: the reason for a cycle that ended early because ``go_on`` returned False
-WINDOW_CLOSED = "the window closed"
+#: why a cycle ended early when ``go_on`` returned False; the history adds what prevented the next transaction
+STOPPED = "stackmend ended the run early"
 
 OPTIONS = [
     cfg.IntOpt(

@@ -6,19 +6,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import ClassVar
 
 import pytest
 
 from consumer.conf.journal import JournalSettings
 from consumer.conf.window import Window
+from consumer.engine.reconciler import Reconciler
+from consumer.engine.stores import JournalStore, MemoryStore
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
 from consumer.journal import backlog, claiming, controls, dead, hinting, history, work
+from consumer.journal.database import JournalUnavailable
 from consumer.journal.dead import DeadLetter
 from consumer.status import health
 from consumer.status.health import Beats, alive
-from handlers.base import Finding, Handler, Healed, Key, Mode
+from handlers.base import Conflict, Finding, Handler, Healed, Key, Mode
 from tests.doubles import Mender
 from tests.functional.engine.machine import Machine, hint
 from tests.waiting import eventually
@@ -39,6 +43,8 @@ class Stepwise(Mender):
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
         for step in range(STEPS):
             if not go_on():
+                if not step:
+                    raise Conflict("nothing was done")
                 return Healed(f"stopped after {step} steps", complete=False)
             self.world.writes[finding.key.id] = step + 1
             self.world.after_heal(finding)
@@ -47,6 +53,8 @@ class Stepwise(Mender):
 
 class Steps(Machine):
     begun = False
+    now = datetime(2026, 11, 23, 23, 0, tzinfo=UTC)
+    patch: pytest.MonkeyPatch
 
     def handlers(self) -> list[Handler]:
         handler = Stepwise(self.world)
@@ -79,6 +87,52 @@ def test_a_heal_stops_at_its_next_step(steps: Steps, stop: Callable[[Steps], Non
     steps.worker().work(claim)
     assert steps.world.writes == {"a": 3}
     assert steps.world.drifted() == {"a"}
+
+
+def silence(steps: Steps) -> None:
+    def fail(*_arguments: object) -> None:
+        raise JournalUnavailable("the journal does not answer")
+
+    steps.patch.setattr(claiming, "is_held", fail)
+    steps.patch.setattr(controls, "state", fail)
+
+
+def break_off(steps: Steps) -> None:
+    steps.database.transact(lambda connection: controls.break_off(connection, ["stepwise"], "restored"))
+
+
+def close_window(steps: Steps) -> None:
+    steps.now = steps.now.replace(hour=12)
+
+
+STOPS: dict[Callable[[Steps], None], str] = {
+    pause: "stepwise is paused: an operator",
+    break_off: "stepwise is stopped: restored",
+    close_window: "the window of stepwise (22:00-06:00) is closed",
+    silence: "the journal does not answer",
+}
+
+
+@pytest.mark.parametrize("by_command", [False, True], ids=["daemon", "command"])
+@pytest.mark.parametrize("stop", STOPS)
+def test_the_history_names_what_stopped_a_heal(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, stop: Callable[[Steps], None], by_command: bool
+) -> None:
+    steps.patch, steps.window, steps.clock = monkeypatch, Window.parse("22:00-06:00"), lambda: steps.now
+    steps.world.after_heal = lambda _finding: stop(steps) if steps.world.writes["a"] == 3 else None
+    task = steps.tasks()["stepwise"]
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    store = MemoryStore(steps.database) if by_command else JournalStore(steps.database, {"stepwise": task})
+    Reconciler(steps.settings, "r1").reconcile(task, claim, store)
+    [entry] = history.listing(steps.database)
+    assert (entry.action, entry.after) == ("stopped after 3 steps", {"stopped": STOPS[stop]})
+
+
+def test_a_heal_that_was_stopped_before_its_first_step_names_the_reason(steps: Steps) -> None:
+    (claim,) = claiming.claim(steps.database, "r1", ["stepwise"], 1, 30.0)
+    steps.worker().work(claim, lambda: pause(steps))
+    [entry] = history.listing(steps.database)
+    assert (entry.outcome, entry.error) == ("conflict", "nothing was done: stepwise is paused: an operator")
 
 
 def test_another_mode_stops_a_heal_at_its_next_step(steps: Steps) -> None:

@@ -195,13 +195,17 @@ def test_it_stops_between_two_transactions_when_the_window_closes(
     archive._settings = replace(archive._settings, rows=1)
     [key] = archive.sweep()
     finding = due(archive, key)
-    with pytest.raises(Conflict, match="the window closed"):
+    with pytest.raises(Conflict, match="stackmend ended the run early"):
         archive.heal_while(finding, lambda: False)
     assert ids(cloud, tables.instances) == old
     answers = iter([True, False])
     healed = archive.heal_while(finding, lambda: next(answers))
     assert ids(cloud, tables.shadow_instances) == old[:1]
-    assert (healed.complete, healed.after["instances"], healed.after["stopped"]) == (False, 1, "the window closed")
+    assert (healed.complete, healed.after["instances"], healed.after["stopped"]) == (
+        False,
+        1,
+        "stackmend ended the run early",
+    )
     assert archive.heal(finding).complete
     assert ids(cloud, tables.shadow_instances) == old
 

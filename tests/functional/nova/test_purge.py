@@ -138,13 +138,13 @@ def test_it_stops_between_two_transactions_when_the_window_closes(
     shelve(cloud, 100, 101, 102, 103, 104)
     purge = make("archive_deleted_rows_rows_per_transaction = 2")
     [finding] = purge.inspect(keys["cell1"])
-    with pytest.raises(Conflict, match="the window closed"):
+    with pytest.raises(Conflict, match="stackmend ended the run early"):
         purge.heal_while(finding, lambda: False)
     assert left(cloud) == ["i1", "i2", "i3", "i4", "i5"]
     answers = iter([True, False])
     healed = purge.heal_while(finding, lambda: next(answers))
     assert left(cloud) == ["i3", "i4", "i5"]
-    assert healed.after == {"purged": {"shadow_instances": 2}, "stopped": "the window closed"}
+    assert healed.after == {"purged": {"shadow_instances": 2}, "stopped": "stackmend ended the run early"}
     assert not healed.complete
     assert purge.heal(finding).complete
     assert left(cloud) == []
