@@ -17,7 +17,7 @@ from graphlib import TopologicalSorter
 from typing import TypeVar
 
 from consumer.conf.engine import EngineSettings
-from consumer.engine import reconciler
+from consumer.engine import reconciler, trace
 from consumer.engine.breaker import Breaker, plausible
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Bound
@@ -165,6 +165,7 @@ class OneShot:
         ]
 
     def _sweep(self, task: Task) -> list[Result]:
+        trace.begin()
         self._progress(task.name, 0, 0)
         down: list[Unavailable] = []
         try:

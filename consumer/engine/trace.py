@@ -1,4 +1,4 @@
-"""The request id of an inspection or a daemon's sweep: in log, history, calls of APIs, and stackmend's own notifications.
+"""The request id of an inspection or a sweep: in log, history, calls of APIs, and stackmend's own notifications.
 
 oslo.context stores the id for the thread. oslo.log writes it, and :mod:`handlers.access.cloud` sends it as
 X-Openstack-Request-Id. Nova and Placement log it as the global request id.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,6 +13,7 @@ from keystoneauth1.noauth import NoAuth
 from keystoneauth1.session import Session
 
 from consumer.engine import trace
+from consumer.engine.oneshot import OneShot
 from consumer.journal import history
 from handlers.access import request_id
 from handlers.access.cloud import Cloud
@@ -75,6 +77,23 @@ def test_calls_of_one_inspection_have_the_id_of_its_line(machine: Machine, cloud
     assert lines["a"] != lines["b"]
     for name in "ab":
         assert [one for path, one in calls if path == f"/{name}"] == [lines[name]] * 4
+
+
+def test_each_sweep_of_a_command_has_an_id(machine: Machine, cloud: Cloud, calls: list[Call]) -> None:
+    service = cloud.service("placement")
+
+    class Lister(Mender):
+        def sweep(self) -> Iterator[Key]:
+            service.read("/suspects")
+            return iter([])
+
+    task = replace(machine.tasks()["mender"], handler=Lister(machine.world))
+    OneShot(machine.database, machine.settings, "cli").sweep([task])
+    OneShot(machine.database, machine.settings, "cli").sweep([task])
+    first, second = (one for _path, one in calls)
+    assert first.startswith("req-")
+    assert second.startswith("req-")
+    assert first != second
 
 
 def test_a_call_outside_an_inspection_has_no_id(cloud: Cloud, calls: list[Call]) -> None:
