@@ -128,6 +128,12 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
     return claim.attempts if claim.fingerprint in (None, mark) else 0
 
 
+def repeats(claim: Claim, error: Exception) -> bool:
+    """Return whether the last work on the row ended with an error of the same kind: the same type, or the same dependency."""
+    kind = error.dependency if isinstance(error, Unavailable) else type(error).__name__
+    return claim.error.startswith(f"{kind}: ")
+
+
 def after_error(
     claim: Claim, error: Exception, settings: EngineSettings, uniform: Callable[[float, float], float] = random.uniform
 ) -> Disposition:

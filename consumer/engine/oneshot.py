@@ -290,7 +290,7 @@ def _next_turn(claim: Claim, later: Later) -> _Turn:
     # confirm_after counts from the beginning of one inspection to the beginning of the next
     since = claim.now if later.fresh else time.time()
     counts = replace(claim, attempts=later.attempts, waits=later.waits, watched=claim.watched + later.watched)
-    marks = replace(counts, fingerprint=later.fingerprint, seen_at=seen, healing_id=later.healing_id)
+    marks = replace(counts, fingerprint=later.fingerprint, seen_at=seen, healing_id=later.healing_id, error=later.error)
     return _Turn(marks, since + later.after)
 
 

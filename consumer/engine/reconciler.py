@@ -19,7 +19,7 @@ from enum import StrEnum
 from consumer.conf.engine import EngineSettings
 from consumer.engine import meter, trace
 from consumer.engine.announce import Announcer
-from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again, withheld
+from consumer.engine.decisions import Clean, Heal, Report, Wait, after_error, decide, refused_again, repeats, withheld
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.gates import Request
 from consumer.engine.gates.window import closed
@@ -348,16 +348,16 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
     return [Presumed(claim.healing_id, Outcome.FAILED, error="interrupted; it is not known whether it took effect")]
 
 
-def _repeats(claim: Claim, end: Disposition) -> bool:
-    """Return whether this refusal is already reported; for another error, whether the row has waited before."""
-    return claim.reported == end.fingerprint if isinstance(end, Reported) else claim.waits > 0
+def _is_known(claim: Claim, error: Exception, end: Disposition) -> bool:
+    """Return whether the log has this refusal, or an error of this kind, already."""
+    return claim.reported == end.fingerprint if isinstance(end, Reported) else repeats(claim, error)
 
 
 def _log_failure(what: str, task: Task, claim: Claim, error: Exception, end: Disposition) -> None:
     if isinstance(error, InFlight | Conflict):
         LOG.debug("%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     elif isinstance(error, HandlerError):
-        level = logging.DEBUG if _repeats(claim, end) else logging.INFO
+        level = logging.DEBUG if _is_known(claim, error, end) else logging.INFO
         LOG.log(level, "%s %s: %s: %s", task.name, claim.key, _result(error, end), error)
     else:
         LOG.error("%s %s: the %s failed", task.name, claim.key, what, exc_info=error)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from consumer.engine.decisions import after_error
+from consumer.engine.decisions import after_error, repeats
 from consumer.engine.engine import Engine
 from consumer.engine.reconciler import Reconciler
 from consumer.engine.stores import JournalStore
@@ -70,7 +70,7 @@ class Worker:
         try:
             end = self._sweeper.sweep(task, claim)
         except Unavailable as error:
-            level = logging.DEBUG if claim.waits else logging.WARNING
+            level = logging.DEBUG if repeats(claim, error) else logging.WARNING
             LOG.log(level, "%s: the sweep is incomplete and will be repeated: %s", task.name, error)
             end = self._reconciler.after_error(task, claim, error)
         else:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import pytest
 
 from consumer.journal import controls
 from consumer.journal.work import SWEEP, Hint, Priority
-from handlers.base import HandlerError, Key, Mode, Refused, Unavailable
+from handlers.base import HandlerError, InFlight, Key, Mode, Refused, Unavailable
 from tests.functional.engine.machine import Machine, hint
 from tests.waiting import eventually
 
@@ -85,6 +86,26 @@ def test_a_silent_dependency_logs_one_line(machine: Machine, caplog: pytest.LogC
     eventually(lambda: len(inspected) > 2)
     machine.stop()
     assert caplog.messages == ["mender thing:a: unavailable: workshop: no answer"]
+
+
+def test_the_first_error_after_other_waits_logs_one_line(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    errors: Iterator[HandlerError] = chain(
+        [InFlight("it moves", 0.0), Unavailable("cell:cell1", "no route")],
+        [Unavailable("cell:cell1", "no answer"), Unavailable("cell:cell2", "no answer")],
+    )
+
+    def fail(_key: Key) -> None:
+        for error in errors:
+            raise error
+
+    machine.world.before_look = fail
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(machine.idle, 90)
+    assert caplog.messages == [
+        "mender thing:a: unavailable: cell:cell1: no route",
+        "mender thing:a: unavailable: cell:cell2: no answer",
+    ]
 
 
 def test_an_incomplete_sweep_logs_one_line_until_it_is_complete(
