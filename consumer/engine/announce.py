@@ -18,4 +18,4 @@ class Announcer:
         """Publish ``stackmend.heal.error``: a heal failed."""
 
     def close(self) -> None:
-        """Stop; unsent announcements may be lost."""
+        """Stop; announcements that the broker does not take soon are lost."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +23,8 @@ from handlers.base import Finding, Healed
 
 LOG = logging.getLogger(__name__)
 _KEEP = 1000
+#: Seconds for which a stop sends queued announcements.
+_GOODBYE = 5.0
 
 Message = tuple[str, str, Mapping[str, Any]]
 
@@ -44,11 +48,13 @@ class NotifyingAnnouncer(Announcer):
         self._put("error", "stackmend.heal.error", handler, finding, error=error)
 
     def close(self) -> None:
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
-        self._thread.join(2)
+        """Send the queued announcements, for up to 5 seconds; then stop."""
+        ends = time.monotonic() + _GOODBYE
+        with suppress(queue.Full):
+            self._queue.put(None, timeout=_GOODBYE)
+        self._thread.join(max(0.0, ends - time.monotonic()))
+        if self._thread.is_alive():
+            LOG.warning("announcements are lost: the broker did not take them in %g s", _GOODBYE)
 
     def _put(self, priority: str, event_type: str, handler: str, finding: Finding, **more: Any) -> None:
         payload = {
