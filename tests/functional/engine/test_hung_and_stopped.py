@@ -305,6 +305,6 @@ def test_keys_that_wait_for_a_used_up_budget_are_not_inspected_again_and_warned_
         eventually(lambda: len(looks) >= 30)
         machine.at_rest()
     assert sorted(looks) == sorted(machine.world.things)
-    assert len([record for record in caplog.records if "used up" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "has no room" in record.getMessage()]) == 1
     waits = sorted(row.due_in for row in backlog.listing(machine.database))
     assert all(wait > 3000 for wait in waits)

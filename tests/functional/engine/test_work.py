@@ -281,7 +281,7 @@ def test_the_hourly_budget_holds_the_rest(machine: Machine) -> None:
     machine.start()
     machine.enqueue(*(hint(str(number)) for number in range(10)))
     eventually(lambda: len(machine.world.writes) == 3)
-    eventually(lambda: len([row for row in backlog.listing(machine.database) if "used up" in row.error]) == 7)
+    eventually(lambda: len([row for row in backlog.listing(machine.database) if "has no room" in row.error]) == 7)
     assert len(machine.world.drifted()) == 7
 
 
