@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,18 @@ def _safe(value: Any) -> Any:
     return [_safe(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+#: A mention's ``@``; the middle of a Markdown link; the name in a Markdown link's definition.
+_MARKUP = re.compile(r"@|\](?=\()|^[ \t]*\[[^\]\n]*\](?=:)", re.MULTILINE)
+
+
 def plain(value: object) -> str:
-    """Return text for Slack and Mattermost: no mentions, no ``<...>`` links, no control characters but newlines."""
+    """Return text for Slack and Mattermost: no mentions, no links with another text, no control characters but newlines.
+
+    Both programs make a link of a bare URL, which shows its target.
+    """
     text = printable("" if value is None else str(value), keep="\n")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\N{ZERO WIDTH SPACE}")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)
 
 
 class Renderer:

@@ -11,7 +11,7 @@ import pytest
 
 from consumer.conf import webhooks
 from consumer.conf.webhooks import WrongTemplate
-from consumer.engine.webhooks.message import SAMPLE, Renderer
+from consumer.engine.webhooks.message import SAMPLE, Renderer, plain
 from consumer.engine.webhooks.sending import Attempt, judge
 from consumer.engine.webhooks.signature import headers
 from consumer.journal.history import Outcome
@@ -37,6 +37,21 @@ def test_the_signature_is_that_of_the_specification() -> None:
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("@all", "@\N{ZERO WIDTH SPACE}all"),
+        ("<https://a.example|safe>", "&lt;https://a.example|safe&gt;"),
+        ("[safe](https://a.example)", "[safe]\N{ZERO WIDTH SPACE}(https://a.example)"),
+        ("see [safe]\n[safe]: https://a.example", "see [safe]\n[safe]\N{ZERO WIDTH SPACE}: https://a.example"),
+        ("port 5672 of amqp://[::1]:5672, list [1]", "port 5672 of amqp://[::1]:5672, list [1]"),
+        ("https://a.example", "https://a.example"),
+    ],
+)
+def test_no_text_hides_the_target_of_its_link(text: str, shown: str) -> None:
+    assert plain(text) == shown
 
 
 def test_without_a_secret_there_is_no_signature() -> None:
