@@ -217,7 +217,7 @@ def _brokers(session: Session) -> Iterator[Checked]:
         yield from (_thing(broker, thing, ready=found.ready, ours=ours) for thing in found.found)
         yield _formats(broker, [one for one in arrived if one.broker == broker.name])
     if none:
-        text = "none known, so only sweeps find drift: set [nova] config_file or [nova] transport_url"
+        text = "none known, so only sweeps find drift: set config_file or transport_url of [nova] or [octavia]"
         yield Checked("brokers", Verdict.WARNING, text)
 
 

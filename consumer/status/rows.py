@@ -164,7 +164,9 @@ def _waits(connection: Connection, task: Task, control: Control | None, clock: f
     # This reads the heals of one hour, of which the budget itself allows few.
     bound = settings.heals_per_hour
     if bound > 0 and history.spent(connection, task.name, clock) >= bound:
-        yield Wait(task.name, f"the {bound} heals of this hour are used up", f"[{group}] {task.name}_heals_per_hour")
+        yield Wait(
+            task.name, f"the budget of {bound} objects in an hour is used up", f"[{group}] {task.name}_heals_per_hour"
+        )
 
 
 def of_holds(board: Board) -> list[Wait]:

@@ -76,3 +76,8 @@ def test_an_unknown_option_is_named_once(check: Shell) -> None:
     ran = check("check")
     assert "workers_of_all" in ran.out
     assert "workers_of_all" not in ran.err
+
+
+def test_without_a_broker_the_advice_names_both_services(check: Shell) -> None:
+    [found] = [row for row in check("check", "-f", "json").json if row["check"] == "brokers"]
+    assert found["details"].endswith("set config_file or transport_url of [nova] or [octavia]")

@@ -182,7 +182,7 @@ def test_the_page_shows_asks_exemptions_replicas_and_why_heals_wait(machine: Mac
         "by hand",
         "the window opens in 6 d (Mon 00:00-01:00)",
         "[audit] mender_window",
-        "the 2 heals of this hour are used up",
+        "the budget of 2 objects in an hour is used up",
         "1,234",
     ):
         assert shown in text, shown
