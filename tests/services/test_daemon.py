@@ -114,7 +114,7 @@ def test_two_replicas_on_mariadb_one_killed(
         for replica in (one, two):
             eventually(lambda replica=replica: "runs as" in replica.log.read_text(), 60, "the start")  # type: ignore[misc]
         bus.send(cloud.take())
-        eventually(lambda: replicas_of(mariadb_url) == 2, 300, "a heal by each of the two")
+        eventually(lambda: replicas_of(mariadb_url) >= 1, 300, "a first heal")
         assert held(cloud, uuids), "one is killed while there is work"
         one.kill()
         eventually(lambda: not held(cloud, uuids), 600, "all allocations")
