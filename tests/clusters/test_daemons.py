@@ -11,7 +11,7 @@ from handlers.nova.simulation import NovaSimulation
 from tests.program import Program
 from tests.servers.galera import Galera
 from tests.services.conftest import bus, cloud, options
-from tests.services.test_daemon import assert_healed_once, held, leak, nothing_left, replicas_of
+from tests.services.test_daemon import assert_healed_once, healers, held, leak, nothing_left
 from tests.services.virtual_host import Bus
 from tests.waiting import eventually
 
@@ -43,7 +43,7 @@ def test_a_node_is_killed_and_joins_again_while_three_daemons_heal(
             eventually(lambda daemon=daemon: "runs as" in daemon.log.read_text(), 60, "the start")  # type: ignore[misc]
         bus.send(notifications[: DELETIONS // 2])
         first = galera.urls(database_name)[0]
-        eventually(lambda: replicas_of(first) == 3, 120, "a heal by each of the three")
+        eventually(lambda: healers(first) == 3, 120, "a heal by each of the three")
         galera.nodes[2].kill()
         assert held(cloud, uuids), "the node is killed while there is work"
         bus.send(notifications[DELETIONS // 2 :])
