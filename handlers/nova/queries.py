@@ -16,6 +16,8 @@ from handlers.nova import records, tables
 from handlers.nova.cells import Cell
 
 COMPUTE = "nova-compute"
+#: the type of hypervisor whose nodes are machines of their own, and move between the hosts of the hash ring
+IRONIC = "ironic"
 CHUNK = 500
 NOW = utcnow().label("now")
 
@@ -212,7 +214,8 @@ def _compute_nodes(
     connection: Connection, where: list[sa.ColumnElement[bool]], deleted: bool
 ) -> list[records.ComputeNode]:
     c = tables.compute_nodes.c
-    query = sa.select(c.id, c.uuid, c.host, c.hypervisor_hostname, c.mapped, c.deleted, c.created_at, NOW)
+    columns = (c.id, c.uuid, c.host, c.hypervisor_hostname, c.hypervisor_type, c.mapped, c.deleted)
+    query = sa.select(*columns, c.created_at, NOW)
     query = query.where(c.uuid.is_not(None), c.host.is_not(None), *where).order_by(c.id)
     if not deleted:
         query = query.where(c.deleted == 0)
@@ -225,6 +228,7 @@ def _compute_nodes(
             bool(row.mapped),
             bool(row.deleted),
             seconds_since(connection, row.now, row.created_at),
+            row.hypervisor_type == IRONIC,
         )
         for row in connection.execute(query)
     ]

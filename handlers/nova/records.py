@@ -59,6 +59,7 @@ class ComputeNode:
     """A row of ``compute_nodes``. The node's root provider has the same uuid.
 
     :param age: seconds since the row was made
+    :param ironic: whether the node is a machine of Ironic, which moves between the hosts of the hash ring
     """
 
     id: int
@@ -68,6 +69,7 @@ class ComputeNode:
     mapped: bool
     deleted: bool
     age: float
+    ironic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.nova import queries, records, tables
-from handlers.nova.queries import chunks
+from handlers.nova.queries import IRONIC, chunks
 
-#: the type of hypervisor whose nodes are machines of their own, and move between the hosts of the hash ring
-IRONIC = "ironic"
 #: how Nova marks the image's properties among an instance's system metadata
 IMAGE = "image_"
 

@@ -1,7 +1,7 @@
 """Decide which providers must join or leave Placement's aggregates, without I/O.
 
 Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). So a membership that Nova does not
-know proves no drift.
+know proves no drift. The host of an Ironic node proves nothing about the node's aggregates: the node moves between hosts.
 """
 
 from __future__ import annotations
@@ -81,15 +81,21 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
     return Membership(node.uuid, node.host, node.node, aggregates, frozenset(has)) if aggregates else None
 
 
-def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int) -> str:
+def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int, ironic: bool) -> str:
     """Return why a heal must not change a membership; empty if it may.
 
     :param nodes_of_uuid: number of compute nodes in all cells with the provider's uuid
+    :param ironic: whether the provider is a node of Ironic
     """
     if nodes_of_uuid > 1:
         return (
             "several compute nodes have the provider's uuid: either a cell's database is a copy of another one, or two "
             "machines have one file compute_id. nova-manage cell_v2 list_cells --verbose shows the databases"
+        )
+    if ironic:
+        return (
+            "nodes of Ironic move between hosts, for example while a nova-compute is down, and Nova's aggregates know hosts "
+            f"only: either the node keeps its aggregates, because its host may change again, {OR_RUN}"
         )
     return _removal_refusal(may_remove, nodes_of_host) if problem == Problem.STALE else ""
 

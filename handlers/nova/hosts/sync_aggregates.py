@@ -13,10 +13,11 @@ Placement. Where Nova and Placement disagree about a provider, also all aggregat
 and keeps all others.
 
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
-provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. The handler also reports a
-host without a compute node, and a node without a provider. The handler reports an aggregate of Placement that Nova does not
-have, if the aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next
-hundred nodes.
+provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Memberships of Ironic nodes
+are only reported: these nodes move between hosts, and Nova's aggregates know hosts only. The handler also reports a host
+without a compute node, and a node without a provider. The handler reports an aggregate of Placement that Nova does not have,
+if the aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next hundred
+nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
@@ -86,7 +87,7 @@ OPTIONS: list[cfg.Opt] = [
         default=False,
         help="Also remove providers from aggregates of Placement that their host is not in, as far as Nova knows. Leave it "
         "off where operators put providers into aggregates by hand, for example to isolate tenants. Providers of a host with "
-        "several compute nodes are never removed. When off, such memberships are reported.",
+        "several compute nodes, and of Ironic nodes, are never removed. When off, such memberships are reported.",
     ),
 ]
 
@@ -286,11 +287,14 @@ class SyncAggregates(PlacementHandler):
         """Return a function that returns why a heal must not change a membership, or an empty text."""
         normal = self._databases.host_names.normal
         of_uuid = Counter(node.uuid for node in nodes)
+        ironic = {node.uuid for node in nodes if node.ironic}
         of_host: Counter[str] = Counter()
         if problem == Problem.STALE:
             beside = nodes_among(self._databases, "host", {node.host for node in nodes})
             of_host = Counter(normal(node.host) for node in beside)
-        return lambda one: refusal(problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)])
+        return lambda one: refusal(
+            problem, self._remove, of_uuid[one.provider], of_host[normal(one.host)], one.provider in ironic
+        )
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
         """Return some aggregates unknown to Nova that have compute nodes and no sharing provider."""

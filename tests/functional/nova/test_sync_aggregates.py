@@ -184,10 +184,33 @@ def test_a_sweep_finds_hosts_without_node_and_nodes_without_provider(
 
 
 def test_every_node_of_a_host_is_a_member(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:
-    cloud.add_compute("ironic", "cell2", nodes=3)
-    cloud.add_host_to_aggregate(aggregate, "ironic", placement_ok=False)
-    assert [finding.problem for finding in heal_all(sync, Key("host", "ironic"))] == ["membership-missing"]
-    assert members(cloud, aggregate) == {"ironic-node-1", "ironic-node-2", "ironic-node-3"}
+    cloud.add_compute("many", "cell2", nodes=3)
+    cloud.add_host_to_aggregate(aggregate, "many", placement_ok=False)
+    assert [finding.problem for finding in heal_all(sync, Key("host", "many"))] == ["membership-missing"]
+    assert members(cloud, aggregate) == {"many-node-1", "many-node-2", "many-node-3"}
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_a_node_of_ironic_that_moved_to_another_host_keeps_its_aggregates(
+    cloud: NovaSimulation, resources: Resources, aggregate: str, permitted: bool
+) -> None:
+    """The nova-compute of rack a is down, so that the hash ring gives its node to the one of rack b, for a while."""
+    resources.conf.set_override("sync_aggregates_remove", permitted, "audit")
+    handler = SyncAggregates.from_resources(resources)
+    racks = {name: cloud.create_aggregate(name) for name in ("rack-a", "rack-b")}
+    for host in "ab":
+        cloud.add_host_to_aggregate(racks[f"rack-{host}"], host)
+    moved, nodes = cloud.node("a").uuid, tables.compute_nodes
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(nodes).values(hypervisor_type="ironic", host="b"))
+    assert swept(handler) == {key(rack) for rack in racks.values()}
+    found = [refused(handler, finding) for rack in racks.values() for finding in handler.inspect(key(rack))]
+    refusals = {str(finding.problem): finding.refusal for finding in found}
+    assert refusals.keys() == {"membership-stale", "membership-missing", "member-without-node"}
+    assert "nodes of Ironic move between hosts" in refusals["membership-stale"]
+    assert "nodes of Ironic move between hosts" in refusals["membership-missing"]
+    assert f"--aggregate {racks['rack-b']}" in refusals["membership-missing"]
+    assert cloud.provider_aggregates(moved) == {racks["rack-a"]}
 
 
 def test_other_memberships_of_a_provider_stay(cloud: NovaSimulation, sync: SyncAggregates, aggregate: str) -> None:

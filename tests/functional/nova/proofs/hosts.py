@@ -131,6 +131,7 @@ def _forbid_removal(stage: Stage, host: str) -> None:
     stage.options["audit"] = {"sync_aggregates_remove": False}
 
 
+_OF_IRONIC = alter(tables.compute_nodes, "host", hypervisor_type="ironic")
 _IN_NOVA = add("nova_api", tables.aggregate_hosts, "host", aggregate_id=1)
 
 MEMBERSHIP_MISSING = Drift(
@@ -154,6 +155,7 @@ MEMBERSHIP_MISSING = Drift(
         "other aggregates of the provider than those found": {
             "it joins another one": Change(_joins_another, (Moment.BETWEEN,)),
         },
+        "a node of Ironic": {"its hypervisor is Ironic": _OF_IRONIC},
     },
 )
 
@@ -178,6 +180,7 @@ MEMBERSHIP_STALE = Drift(
         "a second compute node of the host": {
             "a live one": lambda stage, host: stage.cloud.report_node(host, f"{host}-2"),
         },
+        "a node of Ironic": {"its hypervisor is Ironic": _OF_IRONIC},
     },
 )
 
