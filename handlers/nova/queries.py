@@ -21,6 +21,12 @@ IRONIC = "ironic"
 CHUNK = 500
 NOW = utcnow().label("now")
 
+#: the columns of :class:`.InstanceMapping`
+_MAPPING = tuple(
+    tables.instance_mappings.c[name]
+    for name in ("instance_uuid", "cell_id", "queued_for_delete", "project_id", "user_id")
+)
+
 #: a row's values by column name
 Values = Mapping[str, Any] | sa.RowMapping
 
@@ -96,20 +102,24 @@ def mapping_host(host: str, cell_id: int) -> sa.Insert:
 
 def instance_mapping(connection: Connection, instance: str) -> records.InstanceMapping | None:
     c = tables.instance_mappings.c
-    row = connection.execute(
-        sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid == instance)
-    ).first()
-    return None if row is None else records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
+    row = connection.execute(sa.select(*_MAPPING).where(c.instance_uuid == instance)).mappings().first()
+    return None if row is None else _instance_mapping(row)
 
 
 def instance_mappings(connection: Connection, instances: Collection[str]) -> list[records.InstanceMapping]:
     c = tables.instance_mappings.c
-    query = sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete)
+    query = sa.select(*_MAPPING)
     return [
-        records.InstanceMapping(row.instance_uuid, row.cell_id, bool(row.queued_for_delete))
+        _instance_mapping(row)
         for chunk in chunks(instances)
-        for row in connection.execute(query.where(c.instance_uuid.in_(chunk)))
+        for row in connection.execute(query.where(c.instance_uuid.in_(chunk))).mappings()
     ]
+
+
+def _instance_mapping(row: Values) -> records.InstanceMapping:
+    return records.InstanceMapping(
+        row["instance_uuid"], row["cell_id"], bool(row["queued_for_delete"]), row["project_id"], row["user_id"]
+    )
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
@@ -134,13 +144,10 @@ def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set
         built, mapped = read_both(
             connection,
             sa.select(requests.instance_uuid).where(requests.instance_uuid.in_(chunk)),
-            sa.select(c.instance_uuid, c.cell_id, c.queued_for_delete).where(c.instance_uuid.in_(chunk)),
+            sa.select(*_MAPPING).where(c.instance_uuid.in_(chunk)),
         )
         requested |= {row["instance_uuid"] for row in built}
-        mappings += [
-            records.InstanceMapping(row["instance_uuid"], row["cell_id"], bool(row["queued_for_delete"]))
-            for row in mapped
-        ]
+        mappings += map(_instance_mapping, mapped)
     return requested, mappings
 
 

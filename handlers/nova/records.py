@@ -88,11 +88,19 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance."""
+    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance.
+
+    :param user_id: None in a row from before Nova's release Stein
+    """
 
     instance_uuid: str
     cell_id: int | None
     queued: bool = False
+    project_id: str | None = None
+    user_id: str | None = None
+
+    def names_owner(self, project_id: str | None, user_id: str | None) -> bool:
+        return self.project_id == project_id and self.user_id in {None, user_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,21 @@ decides nothing.
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
 - ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind the
-  instance's ports to its host: a cell from before the instance was shelved names its former host. Resources for ports come from
-  the providers that the ports name, or from the only possible providers. ``allocations-missing``: one write for up to fifty
-  such instances whose ports request nothing.
+  instance's ports to its host: a cell from before the instance was shelved names its former host. The last migration is no live
+  migration in ``error``, after which the guest may run on the other host. Resources for ports come from the providers that the
+  ports name, or from the only possible providers. ``allocations-missing``: one write for up to fifty such instances whose ports
+  request nothing.
 - ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. An ended migration,
   completed or rolled back, must have brought the instance from those nodes to its node. No younger migration may contradict
   this move. Neutron must bind the ports as above. Shared storage stays and is not given twice.
-- ``wrong-owner``: the allocation stays, but gets the instance's project and user.
+- ``wrong-owner``: the allocation stays, but gets the project and user that the instance's row and its mapping name.
 
 If the ports' ``binding:profile`` lacks providers, the handler first writes them there, at the revision of the evidence. If
 Placement then refuses the allocation, the handler restores the ports. After an interruption, the next inspection completes the
 heal.
 
 **Why a race does no harm.** The instance is at rest, unchanged for a minute, and in exactly one cell. Its mapping names that
-cell, without ``queued_for_delete`` unless soft-deleted.
+cell and the owner in the instance's row, without ``queued_for_delete`` unless soft-deleted.
 
 - If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
   allocation shows in the databases, which we read later.

@@ -1,7 +1,7 @@
 """Decides whether a live instance has its entitlement in Placement. Pure.
 
-A heal requires that the instance is unchanged for a minute, and that its mapping names its cell, without ``queued_for_delete``
-unless it is soft-deleted.
+A heal requires that the instance is unchanged for a minute, and that its mapping names its cell and owner, without
+``queued_for_delete`` unless it is soft-deleted.
 """
 
 from __future__ import annotations
@@ -162,9 +162,29 @@ def _unless_contradicted(facts: Facts, drift: Drift) -> Drift:
         return Report(drift.problem, drift.summary, why)
     if facts.is_marked and (isinstance(drift, Give) or drift.problem == Problem.MISSING):
         return Report(drift.problem, drift.summary, _marked(facts))
-    if isinstance(drift, Give) and drift.problem == Problem.MISSING and not moves.is_attested(facts.here, facts.bound):
-        return Report(drift.problem, drift.summary, _unattested(facts.instance, drift))
+    if isinstance(drift, Give):
+        why = next((why for reason in CONTRADICTIONS if (why := reason(facts, drift))), "")
+        return Report(drift.problem, drift.summary, why) if why else drift
     return drift
+
+
+def _of_another_owner(facts: Facts, give: Give) -> str:
+    instance = facts.instance
+    if facts.mapping is None or facts.mapping.names_owner(instance.project_id, instance.user_id):
+        return ""
+    return (
+        "the instance's mapping names another project or user than its row. Either its cell was restored from before the "
+        "instance moved to another project, or only one of these rows was changed: correct the wrong row first"
+    )
+
+
+def _undecided(facts: Facts, give: Give) -> str:
+    if give.problem != Problem.MISSING or not moves.ends_undecided(facts.migrations):
+        return ""
+    return (
+        "its last live migration ended in error, so that the guest may run on either node. Look for the guest on both; if it "
+        f"is on its host, run: {_command(facts.instance, give)}"
+    )
 
 
 def _marked(facts: Facts) -> str:
@@ -176,12 +196,22 @@ def _marked(facts: Facts) -> str:
     )
 
 
-def _unattested(instance: Instance, give: Give) -> str:
-    given = Allocation(instance.uuid, give.providers, instance.project_id, instance.user_id)
+def _unattested(facts: Facts, give: Give) -> str:
+    if give.problem != Problem.MISSING or moves.is_attested(facts.here, facts.bound):
+        return ""
     return (
         "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored "
-        f"from before the instance was shelved. Look for the guest on its host; if it is there, run: {given.command()}"
+        "from before the instance was shelved. Look for the guest on its host; if it is there, run: "
+        f"{_command(facts.instance, give)}"
     )
+
+
+def _command(instance: Instance, give: Give) -> str:
+    return Allocation(instance.uuid, give.providers, instance.project_id, instance.user_id).command()
+
+
+#: Why an allocation that could be written must not be, in order.
+CONTRADICTIONS: tuple[Callable[[Facts, Give], str], ...] = (_of_another_owner, _undecided, _unattested)
 
 
 def _nothing(facts: Facts) -> Verdict:

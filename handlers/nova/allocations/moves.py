@@ -51,6 +51,12 @@ def is_undecided(move: Migration) -> bool:
     return move.kind == "live-migration" and move.status == "error"
 
 
+def ends_undecided(migrations: Sequence[Migration]) -> bool:
+    """Return whether the last ended migration does not prove where the instance runs."""
+    latest = _latest(migrations)
+    return latest is not None and is_undecided(latest)
+
+
 def lives_on(move: Migration) -> Place | None:
     """Return the host and node where the instance runs after a migration; None if the migration does not prove this."""
     if move.deleted or is_undecided(move):

@@ -31,9 +31,10 @@ EGRESS = "NET_BW_EGR_KILOBIT_PER_SEC"
 INSTANCE = Instance("i", "p", "u", *HERE, "active", None, deleted=False, hidden=False, age=3600.0)
 LED_HERE = Migration("m", "i", "completed", "live-migration", THERE, HERE, deleted=False, age=3600.0)
 HELD = Allocation("i", {HOME: {"VCPU": 1}}, "p", "u", 3, "unknown")
+MAPPED = InstanceMapping("i", 2, project_id="p", user_id="u")
 HEALTHY = Facts(
     HELD,
-    mapping=InstanceMapping("i", 2),
+    mapping=MAPPED,
     rows=(Located(INSTANCE, 2),),
     here=HERE,
     homes=(HOME,),
@@ -64,7 +65,7 @@ def instance(facts: Facts, **changed: Any) -> Facts:
 #: facts, the rule that applies, and the problems of its drifts; None where it waits
 CASES: dict[str, tuple[Facts, str, list[str] | None]] = {
     "a build request": (replace(LACKING, building=True), "being scheduled", []),
-    "no cell yet": (replace(LACKING, mapping=InstanceMapping("i", None)), "being scheduled", []),
+    "no cell yet": (replace(LACKING, mapping=replace(MAPPED, cell_id=None)), "being scheduled", []),
     "a container": (
         replace(HEALTHY, allocation=replace(HELD, consumer_type="CONTAINER")),
         "another service's consumer",
@@ -178,7 +179,7 @@ def test_every_rule_has_a_case() -> None:
         (replace(LACKING, bound=frozenset({HERE[1]})), {HOME: {"VCPU": 1}}),
         (STRAY, {HOME: {"VCPU": 1}}),
         (
-            instance(replace(LACKING, mapping=InstanceMapping("i", 2, True)), vm_state="soft-delete"),
+            instance(replace(LACKING, mapping=replace(MAPPED, queued=True)), vm_state="soft-delete"),
             {HOME: {"VCPU": 1}},
         ),
         (
@@ -199,10 +200,26 @@ def test_an_instance_gets_its_entitlement(facts: Facts, give: dict[str, dict[str
 
 
 REFUSALS = {
-    "mapped elsewhere": (replace(LACKING, mapping=InstanceMapping("i", 9)), "not mapped"),
+    "mapped elsewhere": (replace(LACKING, mapping=replace(MAPPED, cell_id=9)), "not mapped"),
     "not mapped": (replace(LACKING, mapping=None), "not mapped"),
-    "marked, and holding nothing": (replace(LACKING, mapping=InstanceMapping("i", 2, True)), "before the deletion"),
-    "marked": (replace(STRAY, mapping=InstanceMapping("i", 2, True)), "heal_instance_mappings comes first"),
+    "marked, and holding nothing": (replace(LACKING, mapping=replace(MAPPED, queued=True)), "before the deletion"),
+    "marked": (replace(STRAY, mapping=replace(MAPPED, queued=True)), "heal_instance_mappings comes first"),
+    "the mapping is another project's": (
+        replace(LACKING, mapping=replace(MAPPED, project_id="q")),
+        "names another project or user",
+    ),
+    "the mapping is another user's": (
+        replace(STRAY, mapping=replace(MAPPED, user_id="v")),
+        "names another project or user",
+    ),
+    "counted for the owner in the mapping": (
+        replace(HEALTHY, allocation=replace(HELD, project_id="q"), mapping=replace(MAPPED, project_id="q")),
+        "names another project or user",
+    ),
+    "lacking after a live migration in error": (
+        replace(LACKING, migrations=(replace(LED_HERE, source=HERE, dest=THERE, status="error"),)),
+        "ended in error",
+    ),
     "no migration": (replace(STRAY, migrations=()), "no ended migration explains it"),
     "a migration to another node": (
         replace(STRAY, migrations=(replace(LED_HERE, source=("host-3", "node-3")),)),

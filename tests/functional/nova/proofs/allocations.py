@@ -150,6 +150,10 @@ _ELSEWHERE_MAPPED: Mapping[str, Act] = {
     "none at all": UNMAPPED,
 }
 _QUEUED: Mapping[str, Act] = {"it is set": MARKED}
+_OF_ANOTHER: Mapping[str, Act] = {
+    "another project": set_mapping(project_id="a-third-project"),
+    "another user": set_mapping(user_id="a-third-user"),
+}
 
 ALLOCATION_MISSING = Drift(
     HealAllocations,
@@ -177,8 +181,9 @@ ALLOCATION_MISSING = Drift(
         "a task, an unfinished or unconfirmed migration": _TASK,
         "a row in another cell": {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)},
         "a build request, or a mapping to another cell": {"a build request": BUILD_REQUEST, **_ELSEWHERE_MAPPED},
-        "``queued_for_delete`` in the mapping": _QUEUED,
+        "``queued_for_delete`` or another owner in the mapping": {**_QUEUED, **_OF_ANOTHER},
         "an allocation of a rolled-back migration": {"of its node": _owed},
+        "a last live migration in ``error``": {"to another node": migration("b", "error", "live-migration")},
     },
 )
 
@@ -223,7 +228,7 @@ WRONG_PROVIDER = Drift(
         },
         "a task, an unfinished or unconfirmed migration": _TASK,
         "a build request, or a mapping to another cell": {"a build request": BUILD_REQUEST, **_ELSEWHERE_MAPPED},
-        "``queued_for_delete`` in the mapping": _QUEUED,
+        "``queued_for_delete`` or another owner in the mapping": {**_QUEUED, **_OF_ANOTHER},
     },
 )
 
@@ -242,6 +247,7 @@ WRONG_OWNER = Drift(
             "the row is gone": purged,
             "the row is deleted": delete_marked,
         },
+        "the same project and user in its mapping": {**_OF_ANOTHER, "there is none": UNMAPPED},
         "its allocation on its own node": {
             "it is released": release,
             "it is of another node": hold_on("b"),
