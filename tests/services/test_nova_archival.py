@@ -72,13 +72,17 @@ def _schema() -> sa.MetaData:
             sa.Column("uuid", sa.String(36), nullable=False, unique=True),
             sa.Column("internal_id", sa.Integer),
             *(sa.Column(name, sa.String(255)) for name in ("project_id", "host", "node")),
+            sa.Column("hidden", sa.Boolean(create_constraint=False)),
         ],
         **{name: [_instance(), text.copy()] for name in CHILDREN},
         "instance_actions_events": [_ref("action_id", "instance_actions.id"), text.copy()],
         "instance_id_mappings": [sa.Column("uuid", sa.String(36))],
-        "services": [text.copy()],
+        "services": [
+            *(sa.Column(name, sa.String(255)) for name in ("value", "host", "binary")),
+            sa.Column("last_seen_up", sa.DateTime),
+        ],
         "compute_nodes": [
-            *(sa.Column(name, sa.String(255)) for name in ("uuid", "host", "hypervisor_hostname")),
+            *(sa.Column(name, sa.String(255)) for name in ("uuid", "host", "hypervisor_hostname", "hypervisor_type")),
             sa.Column("mapped", sa.Integer),
         ],
         "pci_devices": [_ref("compute_node_id", "compute_nodes.id")],
@@ -86,7 +90,8 @@ def _schema() -> sa.MetaData:
         "security_group_rules": [_ref("parent_group_id", "security_groups.id"), _ref("group_id", "security_groups.id")],
         "task_log": [text.copy()],
     }
-    more["migrations"] += [sa.Column("uuid", sa.String(36)), sa.Column("kind", sa.Enum(*moves, name="migration_type"))]
+    more["migrations"] += [sa.Column(name, sa.String(255)) for name in ("uuid", "status", "source_compute")]
+    more["migrations"].append(sa.Column("migration_type", sa.Enum(*moves, name="migration_type")))
     more["security_group_instance_association"].append(_ref("security_group_id", "security_groups.id"))
     for name, columns in more.items():
         table = sa.Table(name, meta, *_base(), *columns)
@@ -194,7 +199,7 @@ class World:
                 )
                 rows = [{**base, **marked, "instance_uuid": name} for name in names for _ in range(number)]
                 if child == "migrations":
-                    rows = [{**row, "uuid": str(uuid.uuid4()), "kind": "live-migration"} for row in rows]
+                    rows = [{**row, "uuid": str(uuid.uuid4()), "migration_type": "live-migration"} for row in rows]
                 connection.execute(sa.insert(self.table(child)), rows)
             actions = self.table("instance_actions")
             query = sa.select(actions.c.id).where(actions.c.instance_uuid.in_(names))
@@ -423,6 +428,28 @@ def test_who_holds_resources_stays(world: World) -> None:
         world.run()
     [finding] = world.archive().inspect(Key("instance", names[1]))
     assert (finding.problem, finding.healable) == ("rows-to-archive", False)
+
+
+def test_instances_of_hosts_that_are_down_since_stay(world: World) -> None:
+    """The last host, or one from which the instance was evacuated; a live migration left no guest behind."""
+    last, evacuated, migrated = names = [world.instance() for _ in range(3)]
+    for host, seen in (("down", LONG_AGO - timedelta(days=1)), ("up", RECENTLY)):
+        world.add("services", deleted=0, host=host, binary="nova-compute", last_seen_up=seen)
+    instances, migrations = world.table("instances"), world.table("migrations")
+    with world.engine.begin() as connection:
+        connection.execute(sa.update(instances).values(host="up"))
+        connection.execute(sa.update(instances).where(instances.c.uuid == last).values(host="down"))
+        connection.execute(sa.update(migrations).values(source_compute="down", status="done"))
+        moved = sa.update(migrations).where(migrations.c.instance_uuid == evacuated)
+        connection.execute(moved.values(migration_type="evacuation"))
+    healed = world.run()
+    assert healed.after["awaiting_hosts"] == sorted(names[:2])
+    assert (healed.after["instances"], world.count("instances")) == (1, 2)
+    assert [one.healable for name in (last, evacuated) for one in world.archive().inspect(Key("instance", name))] == [
+        False,
+        False,
+    ]
+    assert not world.archive().inspect(Key("instance", migrated))
 
 
 def test_nothing_is_archived_while_placement_is_down(world: World) -> None:

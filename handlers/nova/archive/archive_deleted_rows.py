@@ -14,14 +14,16 @@ answer, or lists no compute node of Nova, no row moves.
 moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the roots, checks that they are still old,
 and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
-Then the handler deletes an archived instance's mapping, request specification and group memberships. Two conditions must hold:
-the mapping names this cell, and all other cells answer that they have no live row of the instance.
+Then the handler deletes an archived instance's mapping, request specification and group memberships. Three conditions must
+hold: the archived row is not hidden, the mapping names this cell, and all other cells answer that they have no live row of the
+instance.
 
 Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
-comes first. A row to which a table without a shadow table refers is reported (``row-unarchivable``). ``task_log`` stays, unless
-``archive_deleted_rows_task_log`` is set.
+comes first. It also stays while its host, or one from which it was evacuated, has been down since its deletion: when
+nova-compute returns, it destroys the guest only if it finds the row. A row to which a table without a shadow table refers is
+reported (``row-unarchivable``). ``task_log`` stays, unless ``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** A crash before the write to nova_api leaves an orphaned mapping, which heal_instance_mappings
 finds.
@@ -30,7 +32,8 @@ finds.
 the rows of nova_api.
 
 Sources: ``nova/db/main/api.py`` (archive_deleted_rows, _get_fk_stmts), ``nova/cmd/manage.py`` (archive_deleted_rows),
-``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk).
+``nova/objects/instance_mapping.py``, ``nova/objects/instance_group.py`` (destroy_members_bulk),
+``nova/compute/manager.py`` (_cleanup_running_deleted_instances, _destroy_evacuated_instances).
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ from handlers.base import EVERY_TABLE, Finding, Healed, Key, Mode, Privilege, Re
 from handlers.nova import concerns, options, tables
 from handlers.nova.archive import statements, undo
 from handlers.nova.archive.cell_handler import CellHandler, Scope
-from handlers.nova.archive.cycle import NAMED, Cycle, Settings, migrations
+from handlers.nova.archive.cycle import AWAITED, NAMED, Cycle, Settings, migrations
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, old
 from handlers.nova.archive.schema import key as primary_key
 from handlers.nova.cells import Cell
@@ -80,6 +83,15 @@ OPTIONS = [
 class Problem(StrEnum):
     DUE = "rows-to-archive"
     UNARCHIVABLE = "row-unarchivable"
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedRow:
+    """An old deleted row of ``instances``; ``hidden`` if it is the hidden copy of a cross-cell resize."""
+
+    id: int
+    hidden: bool
+    concerns: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +204,13 @@ class ArchiveDeletedRows(CellHandler):
         moves = (one for table in reached for one in statements.moving(schema, table, schema.due(table, before)))
         plan = [
             f"-- in transactions of about {self._settings.rows} rows, at most {self._settings.rows_per_cycle} rows; "
-            "instances with resources in Placement stay",
+            "instances with resources in Placement, or on a host that is down since, stay",
             database.plan(moves),
         ]
         if schema.tables[INSTANCES] in due:
             uuids: list[sa.ColumnElement[str]] = [sa.literal_column("UUIDS")]
             plan += [
-                "-- UUIDS: the moved instances without a live row in another cell",
+                "-- UUIDS: the moved instances that are not hidden and have no live row in another cell",
                 self._databases.api.plan(statements.forgetting(uuids, cell.id)),
             ]
         return "\n".join(plan)
@@ -206,23 +218,24 @@ class ArchiveDeletedRows(CellHandler):
     def _inspect_instance(self, key: Key) -> list[Finding]:
         table = tables.instances
 
-        def read(connection: Connection) -> tuple[int, date, frozenset[str]] | None:
+        def read(connection: Connection) -> tuple[DeletedRow, date] | None:
             before = self.limit(connection)
-            columns = (table.c.id, table.c.project_id, table.c.host, table.c.node)
+            columns = (table.c.id, table.c.project_id, table.c.host, table.c.node, table.c.hidden)
             row = connection.execute(sa.select(*columns).where(table.c.uuid == key.id, old(table, before))).first()
             if row is None:
                 return None
-            return row.id, before.date(), concerns.of_row(key.id, row.project_id, row.host, row.node)
+            names = concerns.of_row(key.id, row.project_id, row.host, row.node)
+            return DeletedRow(row.id, bool(row.hidden), names), before.date()
 
         for cell, seen in self._databases.run_in_all(self._databases.cells(), read).items():
             if seen is not None:
-                row, before, names = seen
-                evidence = DeletedInstance(Scope(cell.uuid, before), row, key.id)
-                finding = self._judge_instance(key, cell, evidence)
-                return [replace(finding, concerns=names | concerns.of_cell(cell))]
+                row, before = seen
+                evidence = DeletedInstance(Scope(cell.uuid, before), row.id, key.id)
+                finding = self._judge_instance(key, cell, evidence, row.hidden)
+                return [replace(finding, concerns=row.concerns | concerns.of_cell(cell))]
         return []
 
-    def _judge_instance(self, key: Key, cell: Cell, evidence: DeletedInstance) -> Finding:
+    def _judge_instance(self, key: Key, cell: Cell, evidence: DeletedInstance, hidden: bool) -> Finding:
         database, schema = self.open(cell)
         for reference in schema.blockers(schema.tables[INSTANCES]):
             if database.run(partial(statements.refers, reference=reference, value=key.id)):
@@ -239,23 +252,27 @@ class ArchiveDeletedRows(CellHandler):
                 healable=False,
                 refusal="it still has resources in Placement: audit_allocations has to release them first",
             )
+        if database.run(partial(statements.awaited, instances=[key.id])):
+            return Finding(key, Problem.DUE, summary, evidence.to_json(), healable=False, refusal=AWAITED)
         back = database.run(lambda connection: undo.of_instance(connection, schema, key.id, cell.label))
-        api_rows = self._databases.api.run(lambda connection: undo.of_api_rows(connection, key.id))
+        api_rows = "" if hidden else self._databases.api.run(partial(undo.of_api_rows, instance=key.id))
         return Finding(
             key,
             Problem.DUE,
             summary,
             evidence.to_json(),
             undo="\n".join(part for part in (back, api_rows) if part),
-            plan=self._plan_of_instance(cell, evidence, database, schema),
+            plan=self._plan_of_instance(cell, evidence, database, schema, hidden),
         )
 
-    def _plan_of_instance(self, cell: Cell, evidence: DeletedInstance, database: Database, schema: Schema) -> str:
+    def _plan_of_instance(
+        self, cell: Cell, evidence: DeletedInstance, database: Database, schema: Schema, hidden: bool
+    ) -> str:
         root = schema.tables[INSTANCES]
         one = sa.and_(root.c.id == evidence.row, old(root, evidence.scope.moment))
         forgetting = statements.forgetting([sa.literal(evidence.instance)], cell.id)
         moves = database.plan(statements.moving(schema, root, one))
-        return f"{moves}\n{self._databases.api.plan(forgetting)}"
+        return moves if hidden else f"{moves}\n{self._databases.api.plan(forgetting)}"
 
     def _holders(self) -> frozenset[str]:
         return frozenset[str]().union(*(self._placement.holders(provider) for provider in self._placement.providers()))

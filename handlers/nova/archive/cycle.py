@@ -25,6 +25,11 @@ from handlers.nova.database import NovaDatabases
 
 #: the most rows that a finding or the history names
 NAMED = 50
+#: why a deleted instance with a host that is down stays
+AWAITED = (
+    "its host has not reported since the deletion, and may still have the guest. When nova-compute returns, it needs the row "
+    "to destroy the guest. If the host never returns: openstack compute service delete ID"
+)
 #: rows of an instance, until the first transaction has shown the real number
 _ROWS_PER_INSTANCE = 20
 
@@ -52,6 +57,7 @@ class Tally:
 
     :param failed: by table and key, why a row was not moved
     :param holding: deleted instances that still have resources in Placement
+    :param awaited: deleted instances whose guest may be on a host that has not reported since
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -59,6 +65,7 @@ class Tally:
     api_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     holding: list[str] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
     stopped: str = ""
 
     def add(self, moved: Moved) -> None:
@@ -75,6 +82,8 @@ class Tally:
             }
         if self.holding:
             found |= {"holding_resources": self.holding[:NAMED], "holding_resources_count": len(self.holding)}
+        if self.awaited:
+            found |= {"awaiting_hosts": self.awaited[:NAMED], "awaiting_hosts_count": len(self.awaited)}
         if self.stopped:
             found["stopped"] = self.stopped
         return found
@@ -133,6 +142,10 @@ class Cycle:
                 f"{len(tally.holding)} deleted instances of {name} still hold resources in Placement. The first is "
                 f"{tally.holding[0]}. audit_allocations has to release them first"
             )
+        if not total and tally.awaited:
+            raise Refused(
+                f"{len(tally.awaited)} deleted instances of {name} stay. The first is {tally.awaited[0]}: {AWAITED}"
+            )
         left = f"; {len(tally.failed)} rows cannot be archived" if tally.failed else ""
         return Healed(
             f"archived {total} rows of {name}, with {tally.instances} instances, deleted before {self._before:%Y-%m-%d}{left}",
@@ -162,7 +175,7 @@ class Cycle:
             last = rows[-1].key
             if instances:
                 consumers = holders() if consumers is None else consumers
-                rows = self._without_allocations(rows, consumers)
+                rows = self._not_awaited(self._without_allocations(rows, consumers))
             moved = self._trees(table, [row.key for row in rows]) if rows else 0
             if instances and moved:
                 limit = max(1, min(self._settings.rows, self._settings.rows * len(rows) // moved))
@@ -190,6 +203,11 @@ class Cycle:
         holding |= {instance for migration, instance in owners.items() if migration in consumers}
         self._tally.holding += sorted(holding)
         return [row for row in rows if row.uuid not in holding]
+
+    def _not_awaited(self, rows: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
+        awaited = self._database.run(partial(statements.awaited, instances=[row.uuid for row in rows]))
+        self._tally.awaited += sorted(awaited)
+        return [row for row in rows if row.uuid not in awaited]
 
     def _forget(self, instances: Sequence[str]) -> None:
         if not instances:

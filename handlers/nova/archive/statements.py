@@ -19,7 +19,10 @@ from sqlalchemy.sql import ColumnElement
 from handlers.access.sql_text import Writing
 from handlers.nova import tables
 from handlers.nova.archive.schema import INSTANCES, Reference, Schema, converted, key, old
+from handlers.nova.queries import COMPUTE
 
+#: statuses of evacuations whose guest the former host has not destroyed
+_UNCLEANED = ("accepted", "pre-migrating", "done")
 #: why a cycle ended early when ``go_on`` returned False; the history adds what prevented the next transaction
 STOPPED = "stackmend ended the run early"
 
@@ -58,6 +61,12 @@ class Miscounted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
+    """The moved rows.
+
+    :param rows: how many, by table
+    :param instances: the instances among them, without hidden copies, which prove no deletion
+    """
+
     rows: Mapping[str, int]
     instances: tuple[str, ...]
 
@@ -117,6 +126,31 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
     return connection.execute(query).first() is not None
 
 
+def awaited(connection: Connection, instances: Collection[str]) -> set[str]:
+    """Return the deleted instances with a host that has not reported since their deletion, so that it may still have the guest.
+
+    The host is the last one, or one from which the instance was evacuated. When its nova-compute returns, it destroys the
+    guest, if it finds the deleted row (``_cleanup_running_deleted_instances``, ``_destroy_evacuated_instances``). Times of
+    reports count only if another host has reported since: with memcache, Nova writes none.
+    """
+    i, m, s = tables.instances.c, tables.migrations.c, tables.services.c
+    other = tables.services.alias()
+    silent = sa.and_(
+        i.uuid.in_(sorted(instances)),
+        s.binary == COMPUTE,
+        s.deleted == 0,
+        s.last_seen_up < i.deleted_at,
+        sa.exists().where(other.c.binary == COMPUTE, other.c.last_seen_up >= i.deleted_at),
+    )
+    last = sa.select(i.uuid).select_from(tables.instances.join(tables.services, s.host == i.host))
+    left = sa.and_(m.instance_uuid == i.uuid, m.status.in_(_UNCLEANED))
+    moved = tables.instances.join(tables.migrations, left).join(tables.services, s.host == m.source_compute)
+    former = sa.select(i.uuid, m.migration_type).select_from(moved)
+    # PostgreSQL compares the type, an ENUM, with no text
+    evacuated = {row.uuid for row in connection.execute(former.where(silent)) if row.migration_type == "evacuation"}
+    return {*connection.scalars(last.where(silent)), *evacuated}
+
+
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
@@ -152,10 +186,10 @@ def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collectio
             taken.append((table, where))
         else:
             taken.append((table, where))
+    instances = _visible(connection, root, found) if root.name == INSTANCES else ()
     rows = {table.name: _carry(connection, schema, table, where) for table, where in reversed(taken)}
     if rows[root.name] != len(found):
         raise Miscounted(f"{len(found)} rows of {root.name} were locked, {rows[root.name]} were moved")
-    instances = tuple(values[root]["uuid"]) if root.name == INSTANCES else ()
     return Moved({name: number for name, number in rows.items() if number}, instances)
 
 
@@ -168,11 +202,14 @@ def _values(
 ) -> _Values:
     columns = {key(table).name: key(table)} if lock else {}
     columns |= {reference.parent_column.name: reference.parent_column for reference in schema.children(table)}
-    if table.name == INSTANCES:
-        columns["uuid"] = table.c.uuid
     query = sa.select(*columns.values()).where(where)
     rows = connection.execute(query.with_for_update() if lock else query).all()
     return {name: [row[place] for row in rows if row[place] is not None] for place, name in enumerate(columns)}
+
+
+def _visible(connection: Connection, table: sa.Table, keys: Collection[Any]) -> tuple[str, ...]:
+    hidden = sa.or_(table.c.hidden.is_(None), table.c.hidden == sa.false())
+    return tuple(connection.scalars(sa.select(table.c.uuid).where(key(table).in_(keys), hidden)))
 
 
 def _referring(schema: Schema, table: sa.Table, values: Mapping[sa.Table, _Values]) -> ColumnElement[bool] | None:

@@ -379,3 +379,82 @@ def test_old_rows_in_many_cells_do_not_trip_the_breaker(cloud: NovaSimulation, t
     assert done.returncode == 0, done.stderr
     left = {*ids(cloud, tables.instances), *ids(cloud, tables.instances, cell="cell2")}
     assert not old & left
+
+
+@pytest.fixture
+def outage(cloud: NovaSimulation) -> str:
+    """An instance whose host was down when it was deleted, forty days ago."""
+    with cloud.ago(days=42):
+        cloud.heartbeat("compute-1")
+    with cloud.ago(days=41):
+        instance = cloud.boot("compute-1")
+        cloud.force_down("compute-1")
+    with cloud.ago(days=40):
+        cloud.delete(instance)
+    return instance
+
+
+def test_an_instance_whose_host_is_down_since_its_deletion_stays(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows, outage: str
+) -> None:
+    """A nova-compute that returns destroys the guest of a deleted instance, if it finds the row."""
+    other, key = gone(cloud), cell_key(cloud, "cell1")
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.migrations).values(status="completed"))
+    healed = archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances) == [other]
+    assert healed.after["awaiting_hosts"] == [outage]
+    assert api_rows(cloud, outage) == [True, True]
+    with pytest.raises(Refused, match="has not reported since the deletion"):
+        archive.heal(due(archive, key))
+    [finding] = archive.inspect(Key("instance", outage))
+    assert not finding.healable
+    assert "openstack compute service delete" in finding.refusal
+
+    cloud.heartbeat("compute-1")
+
+    archive.heal(due(archive, key))
+    assert set(ids(cloud, tables.shadow_instances)) == {other, outage}
+
+
+def test_an_instance_whose_former_host_is_down_since_its_evacuation_stays(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows
+) -> None:
+    with cloud.ago(days=42):
+        cloud.heartbeat("compute-1")
+    evacuated = gone(cloud)
+    archive_of = Key("instance", evacuated)
+    assert [finding.healable for finding in archive.inspect(archive_of)] == [False]
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(tables.migrations).values(status="completed"))
+    archive.heal(due(archive, archive_of))
+    assert ids(cloud, tables.shadow_instances) == [evacuated]
+
+
+def test_a_host_that_was_deleted_keeps_no_instance(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows, outage: str
+) -> None:
+    cloud.delete_service("compute-1", leak_providers=True)
+    archive.heal(due(archive, cell_key(cloud, "cell1")))
+    assert ids(cloud, tables.shadow_instances) == [outage]
+
+
+def test_reports_that_nova_writes_to_memcache_keep_no_instance(
+    cloud: NovaSimulation, archive: ArchiveDeletedRows, outage: str
+) -> None:
+    """Without times in the database, or with times from before Nova moved them to memcache."""
+    with cloud.ago(days=50):
+        cloud.heartbeat("compute-2")
+    archive.heal(due(archive, cell_key(cloud, "cell1")))
+    assert ids(cloud, tables.shadow_instances) == [outage]
+
+
+@pytest.mark.parametrize("by", ["cell", "instance"])
+def test_a_hidden_copy_deletes_no_row_of_nova_api(cloud: NovaSimulation, archive: ArchiveDeletedRows, by: str) -> None:
+    """Another cell lost the visible row: heal_instance_mappings reports the hidden copy as no proof of a deletion."""
+    copy, other = gone(cloud), gone(cloud)
+    cloud.set_instance(copy, hidden=True)
+    for key in [cell_key(cloud, "cell1")] if by == "cell" else [Key("instance", copy), Key("instance", other)]:
+        archive.heal(due(archive, key))
+    assert ids(cloud, tables.shadow_instances) == [copy, other]
+    assert (api_rows(cloud, copy), api_rows(cloud, other)) == ([True, True], [False, False])

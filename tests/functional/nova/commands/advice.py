@@ -788,7 +788,38 @@ def _archive_advice(state: str, build: Callable[[Stage], Key]) -> Advice:
     )
 
 
+def _host_that_never_returns(stage: Stage) -> Key:
+    set_up(stage)
+    with stage.cloud.ago(days=50):
+        server = stage.cloud.boot("a")
+        stage.cloud.heartbeat("a")
+    with stage.cloud.ago(days=40):
+        stage.cloud.delete(server)
+    return Key("instance", server)
+
+
+def _service_of_a(stage: Stage) -> str:
+    [service] = _rows(stage, "cell1", tables.services, "host", "a")
+    return str(service.uuid)
+
+
+def _can_be_archived(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
+    with stage.handler(ArchiveDeletedRows) as handler:
+        return [finding.healable for finding in handler.inspect(key)] == [True]
+
+
 ARCHIVE = (
+    Advice(
+        "archive/cycle.py",
+        ArchiveDeletedRows,
+        "rows-to-archive",
+        _host_that_never_returns,
+        ("openstack compute service delete",),
+        _can_be_archived,
+        words=lambda stage, key: {"ID": _service_of_a(stage)},
+        ends=False,
+        options={"audit": {"archive_deleted_rows_after_days": 30}},
+    ),
     _archive_advice("uuid", _unarchivable),
     _archive_advice("id", lambda stage: _unarchivable(stage, "id", "INTEGER")),
 )

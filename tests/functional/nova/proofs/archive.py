@@ -14,9 +14,11 @@ from tests.functional.nova.proofs.changes import (
     UNMAPPED,
     add_migration,
     alter,
+    both,
     cut,
     drop,
     hold_on,
+    migration,
     row_in,
     set_up,
 )
@@ -87,6 +89,12 @@ def _blocked(stage: Stage, instance: str) -> None:
     stage.execute("cell1", sa.text(f"INSERT INTO share_mapping (instance_uuid) VALUES ('{instance}')"))
 
 
+def _silent(host: str) -> Act:
+    """Let a host have reported for the last time a day before the instance was deleted."""
+    silence = alter(tables.services, "host", last_seen_up=long_ago(days=41))
+    return lambda stage, instance: silence(stage, host)
+
+
 def _part(act: Act) -> Change:
     """Return a change that only keeps the rows of nova_api."""
     return Change(act, spares=_API)
@@ -113,8 +121,13 @@ _CONTRADICTION: dict[str, Changes] = {
         "of a lone provider": _holds_of(""),
         "of a migration": _migration_holds,
     },
+    "a host of the instance that has not reported since the deletion": {
+        "the last one": _silent("a"),
+        "one from which it was evacuated": both(migration("b", "done", "evacuation", source="b"), _silent("b")),
+    },
     "a row that refers to it and cannot be moved": {"of a table without a shadow table": _blocked},
-    "for rows of nova_api also a live row in another cell, or a cell that does not answer": {
+    "for rows of nova_api also a hidden row, a live row in another cell, or a cell that does not answer": {
+        "a hidden row": _part(alter(tables.instances, "uuid", hidden=True)),
         "a live row": _part(row_in("cell2")),
         "a cell that does not answer": _part(cut("cell2")),
     },
