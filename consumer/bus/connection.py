@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, KombuError
@@ -175,7 +176,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
         return Plan((Endpoint("memory", MappingProxyType({"hostname": "memory://", "transport_options": _POLLING})),))
     if parsed.transport not in _RABBITMQ:
         raise UnusableURL(
-            f"stackmend cannot read the transport of the URL {_end(url)}; "
+            f"stackmend cannot read the transport of the URL{_scheme(url)}; "
             "it reads notifications from RabbitMQ: rabbit://user:password@host:5672/virtual_host"
         )
     values = _options(conf, parsed.query, url, options)
@@ -212,11 +213,6 @@ def opened(url: str, settings: BusSettings, options: Options = ()) -> Iterator[L
         link.close()
 
 
-def _end(url: str) -> str:
-    """Return the part of a transport URL after the last ``@``. It contains no password, unless an ``@`` is missing."""
-    return f"...@{url.rpartition('@')[2]}" if "@" in url else "(without user and password)"
-
-
 def is_absent(error: ChannelError) -> bool:
     """Return whether a passive declaration failed because the queue or exchange does not exist."""
     return str(error.reply_code) == "404"
@@ -241,13 +237,30 @@ def _defaults() -> cfg.ConfigOpts:
 def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
     try:
         parsed = oslo_messaging.TransportURL.parse(conf, url)
+        cut = _cuts_a_login(url, parsed.hosts)
     except Exception:
         # The libraries quote the text that they cannot parse, which may be the password.
+        cut = True
+    if cut:
         raise UnusableURL(
-            f"the transport URL {_end(url)} is malformed; write rabbit://user:password@host:5672/virtual_host, "
+            f"the transport URL{_scheme(url)} is malformed; write rabbit://user:password@host:5672/virtual_host, "
             "and encode every character of user and password as %nn, except letters, digits and &=$-_.+!*()"
-        ) from None
+        )
     return parsed
+
+
+def _cuts_a_login(url: str, hosts: Sequence[oslo_messaging.TransportHost]) -> bool:
+    """Return whether an unescaped ``/``, ``?`` or ``#`` ends the hosts inside a user or password."""
+    parts = urlsplit(url)
+    if "@" in parts.query + parts.fragment:
+        return True
+    return "@" in parts.path and any(host.username is None for host in hosts)
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of an unreadable URL, for an error; any other part may belong to a password."""
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+    return f" {found[0]}..." if found else ""
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
@@ -264,9 +277,9 @@ def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: O
     for name, text in query.items():
         if name not in opts:
             raise UnusableURL(
-                f"the query of the transport URL {_end(url)} contains {name!r}, which is not an option of [{RABBIT}]"
+                f"the query of the transport URL{_scheme(url)} contains {name!r}, which is not an option of [{RABBIT}]"
             )
-        values[name] = _value(opts[name], text, f"{name!r} in the query of the transport URL {_end(url)}")
+        values[name] = _value(opts[name], text, f"{name!r} in the query of the transport URL{_scheme(url)}")
     return values
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -109,12 +110,23 @@ def test_no_broker_on_purpose() -> None:
         f"u:{SECRET}",
         f"rabbit://u:{SECRET}",
         "rabbit://[::1/",
+        f"rabbit://u1:p1@h1,u2:{SECRET}/",
+        f"u:p@{SECRET}",
+        f"kafka://u:p@{SECRET}",
+        f"rabbit://u:p?no_such_option={SECRET}@h/",
+        f"rabbit://u:12?{SECRET}=1@h/",
+        f"rabbit://u:12/{SECRET}@h/",
+        f"rabbit://u:12#{SECRET}@h/",
+        f"rabbit://u:a@b?{SECRET}=c@h/",
+        f"rabbit://us/er:{SECRET}@h/",
+        f"rabbit://u1:p1@h1,us/er:{SECRET}@h2/",
     ],
 )
 def test_the_error_for_an_unusable_url_hides_the_password(url: str) -> None:
     with pytest.raises(UnusableURL) as caught:
         plan(url, BusSettings())
     assert SECRET not in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert caught.value.__cause__ is None
     assert len(str(caught.value)) > 20
 
