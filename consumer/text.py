@@ -5,13 +5,65 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-#: User and password of each host in a URL; a password may contain an unescaped @.
-_PASSWORD = re.compile(r"""((?:://|,)[^:/@\s,"'\\]*:)[^@\s]{0,300}@(?:[^@,/\s]{0,300}@)*""")
+#: The start of JSON, and its quotes, with the text between them.
+_JSON = re.compile(r'\s*[\[{]+\s*"')
+_PIECE = re.compile(r'(?:[^"\\]|\\.)+|.', re.DOTALL)
+_TOKEN = re.compile(r"\S*")
+#: An end of a host, with or without a port.
+_PORT = r"""(?:\d{1,5})?(?:[\s/?#,;:.)\]}>'"\\]|$)"""
+#: At the start of an authority: a user, if no port follows.
+_USER = re.compile(rf"(?:\[[^\]\s/@]*\]|[^\s:/@?#\[]*):(?!{_PORT})")
+#: Between the logins of two hosts.
+_NEXT = re.compile(r"(@(?:\[[^\]@,/\s]*\]|[\w.-]*)(?::\d+)?,)(?=[^:@,/]*:)")
+#: After the last @: a further user without a host.
+_HOSTLESS = re.compile(rf"(,[^:@,/\s]*:)(?!{_PORT})\S*")
+_QUERY = re.compile(r"""([?&]\w*(?:password|passwd|secret|token)=)[^&\s]+""", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """Return text with ``***`` in place of URL passwords of up to 300 characters."""
-    return _PASSWORD.sub(r"\1***@", text)
+    """Return text, also JSON, with ``***`` in place of every password in a URL. Takes linear time.
+
+    Passwords may contain any unescaped character. In doubt, this also replaces text after the password.
+    """
+    if _JSON.match(text):  # no password reaches beyond its string, so JSON stays JSON
+        return "".join(_masked(piece) for piece in _PIECE.findall(text))
+    return _masked(text)
+
+
+def _masked(text: str) -> str:
+    parts, done, last_at = [], 0, text.rfind("@")
+    while (slashes := text.find("//", done)) >= 0:
+        start = slashes + 2
+        # Without a scheme, text before a colon need not be a user.
+        user = _USER.match(text, start) if text.startswith(":", slashes - 1) else None
+        end = _token_end(text, start)
+        at = text.rfind("@", start, end)
+        unfinished = user is not None if at < 0 else at + 1 == end
+        while unfinished and last_at >= end:  # a password with spaces
+            end = _token_end(text, text.find("@", end) + 1)
+            at = text.rfind("@", start, end)
+            unfinished = at + 1 == end
+        if at >= 0:
+            masked = _logins(text[start:at]) + _HOSTLESS.sub(r"\1***", text[at:end])
+        elif user is not None:
+            masked = f"{user[0]}***"
+        else:
+            masked = _HOSTLESS.sub(r"\1***", text[start:end])
+        parts += [text[done:start], masked]
+        done = end
+    return _QUERY.sub(r"\1***", "".join([*parts, text[done:]]))
+
+
+def _token_end(text: str, start: int) -> int:
+    found = _TOKEN.match(text, start)
+    return found.end() if found else start
+
+
+def _logins(text: str) -> str:
+    """Mask the passwords of the logins before the last ``@`` of a URL."""
+    parts = _NEXT.split(text)  # login, "@host,", login, ...
+    logins = [f"{user}:***" if colon else user for user, colon, _password in (one.partition(":") for one in parts[::2])]
+    return "".join(one for pair in zip(logins, [*parts[1::2], ""], strict=True) for one in pair)
 
 
 def reason_of(error: BaseException) -> str:

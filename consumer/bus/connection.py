@@ -29,6 +29,7 @@ from consumer.bus.tls import RABBIT
 from consumer.bus.wire import Transport
 from consumer.conf.bus import BusSettings, UnusableURL
 from consumer.messaging import oslo_messaging
+from consumer.text import redacted
 
 #: In-process brokers without hosts, for tests and the demonstration.
 _IN_MEMORY = frozenset({"memory", "kombu+memory"})
@@ -149,13 +150,6 @@ class Link:
                 collect()
             else:
                 self._transport.close_connection(self._connection)
-
-
-def redacted(url: str) -> str:
-    """Return a transport URL with ``***`` in place of passwords, even in most malformed URLs."""
-    # Without a password after the last "@", every attempt to match succeeds, so the time is linear.
-    logins, at, rest = url.rpartition("@")
-    return re.sub(r"(^(?![\w+.-]*://)|//|,)([^:@/,]*):[^@]*@(?:[^@,/]*@)*", r"\1\2:***@", logins + at) + rest
 
 
 def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ssl
-import time
 import traceback
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oslo_config import cfg
 
-from consumer.bus.connection import NoBroker, plan, redacted
+from consumer.bus.connection import NoBroker, plan
 from consumer.conf import bus
 from consumer.conf.bus import BusSettings, QueueMode, UnusableURL
 
@@ -138,19 +137,6 @@ def test_any_text_is_a_plan_or_unusable(text: str) -> None:
             plan(url, BusSettings())
 
 
-NAME = st.text(alphabet="abcXYZ019-_.", min_size=1, max_size=8)
-PASSWORD = st.text(alphabet="QRSTUV789!$%#&=@:", max_size=12).map(lambda text: f"S3cr{text}3t")
-
-
-@given(st.lists(st.tuples(NAME, PASSWORD, NAME), min_size=1, max_size=3))
-def test_no_password_survives_redaction(hosts: list[tuple[str, str, str]]) -> None:
-    url = "rabbit://" + ",".join(f"{user}:{password}@{host}:5672" for user, password, host in hosts) + "/vhost"
-    safe = redacted(url)
-    for user, password, host in hosts:
-        assert password not in safe
-        assert f"{user}:***@{host}:5672" in safe
-
-
 def test_a_plan_can_be_printed() -> None:
     assert SECRET not in repr(plan(f"rabbit://nova:{SECRET}@h1/", BusSettings()))
 
@@ -181,12 +167,3 @@ def test_options_are_read_as_they_are_written(tmp_path: Any) -> None:
 def test_a_wrong_option_is_refused(line: str, tmp_path: Any) -> None:
     with pytest.raises(ValueError):
         configured(f"[bus]\n{line}\n", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "text", ["rabbit://u:p@h/" + ",:" * 100_000, ",:" * 100_000, "//" * 100_000, "a:" + "@," * 100_000]
-)
-def test_hostile_text_is_redacted_in_linear_time(text: str) -> None:
-    began = time.process_time()
-    redacted(text)
-    assert time.process_time() - began < 5  # quadratic: minutes
