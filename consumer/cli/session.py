@@ -192,7 +192,7 @@ class Session:
         """Raise CommandError if an SQLite journal's folder is missing, because SQLite's own error does not name the folder."""
         try:
             url = make_url(journal_conf.settings(self.machine_conf).connection)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # a wrong port
             return
         if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
             return

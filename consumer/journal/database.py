@@ -94,12 +94,14 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
     """
     try:
         parsed = _with_driver(make_url(url))
+        _check_login(parsed)
         engine = create_engine(parsed, **_engine_arguments(parsed, pool_size, statement_seconds))
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError):
         raise WrongJournal(
             "[journal] connection is not a database URL; examples: "
-            "sqlite:////var/lib/stackmend/journal.sqlite, mysql+pymysql://user:password@host/stackmend"
-        ) from error
+            "sqlite:////var/lib/stackmend/journal.sqlite, mysql+pymysql://user:password@host/stackmend; "
+            "encode the characters @ : / ? # % of user and password as %nn"
+        ) from None  # the errors of libraries quote parts of the URL
     except ModuleNotFoundError as error:
         raise WrongJournal(
             f"[journal] connection needs the Python module {error.name}; "
@@ -113,6 +115,13 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
         event.listen(engine, "connect", _read_latest)
         event.listen(engine, "handle_error", _leave_unready_node)
     return engine
+
+
+def _check_login(url: URL) -> None:
+    """Raise ArgumentError if the host or database contains the rest of a password with an unescaped ``@`` or ``/``."""
+    rest = (url.host or "") + ("" if url.username or url.get_backend_name() == "sqlite" else url.database or "")
+    if "@" in rest:
+        raise ArgumentError("the user or password contains unescaped characters")
 
 
 def encoding(connection: Connection) -> str:

@@ -222,18 +222,29 @@ class Database:
 def _engine(name: str, text: str) -> tuple[str, Engine]:
     try:
         url = _with_driver(make_url(text))
+        _check_login(url)
         engine = sa.create_engine(url, **_POOL, **_arguments(url))
         short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
         patience.apply(engine, short, long)
         if url.get_backend_name() in {"mysql", "mariadb"}:
             galera.prepare(engine)
     except (exc.ArgumentError, ValueError):
-        raise ConfigError(f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db") from None
+        raise ConfigError(
+            f"the URL of {name} is not a database URL; write mysql+pymysql://user:pw@host/db, and encode the characters "
+            "@ : / ? # % of user and password as %nn"
+        ) from None
     except ImportError as error:
         raise ConfigError(
             f"the driver of {name} is not installed ({error.name}); pip install 'stackmend[mysql,postgresql]'"
         ) from None
     return str(url.password or ""), engine
+
+
+def _check_login(url: URL) -> None:
+    """Raise ArgumentError if the host or database contains the rest of a password with an unescaped ``@`` or ``/``."""
+    rest = (url.host or "") + ("" if url.username or url.get_backend_name() == "sqlite" else url.database or "")
+    if "@" in rest:
+        raise exc.ArgumentError("the user or password contains unescaped characters")
 
 
 def _with_driver(url: URL) -> URL:

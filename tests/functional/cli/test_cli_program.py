@@ -160,6 +160,9 @@ def test_an_option_that_takes_one_value_takes_no_second_in_silence(shell: Shell)
         ),
         ("[audit]\nmender_mode = healing\n", "[audit] Value for option mender_mode from {conf} is not valid"),
         ("[journal]\nconnection = nonsense\n", "[journal] connection is not a database URL"),
+        ("[journal]\nconnection = mysql://u:s3cret\n", "[journal] connection is not a database URL"),
+        ("[journal]\nconnection = mysql://u:p@s3cret@h/x\n", "[journal] connection is not a database URL"),
+        ("[journal]\nconnection = mysql://u/s:s3cret@h/x\n", "[journal] connection is not a database URL"),
         ("[journal]\nconnection = sqlite:////none/there/journal.sqlite\n", "the journal's folder /none/there does not"),
         ("[journal]\nconnection = mysql+pymysql://u:s3cret@127.0.0.1:1/x\n", "the journal's database does not answer"),
     ],
@@ -171,6 +174,7 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
     assert said.format(conf=shell.conf) in ran.err
     assert len(ran.err.splitlines()) == 1
     assert "s3cret" not in ran.err
+    assert "s3cret" not in shell("--debug", "sweep").err
 
 
 def test_commands_for_the_journal_work_while_a_handler_is_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

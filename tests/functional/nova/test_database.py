@@ -99,6 +99,9 @@ def test_a_column_that_is_missing_is_named(cloud: NovaSimulation, databases: Nov
         "mysql+nodriver://u:verysecret@h/d",
         "oracle://u:verysecret@h/d",
         "mysql+pymysql://u:verysecret@h:None/d",
+        "mysql+pymysql://u:p@verysecret@h/d",
+        "mysql+pymysql://u/s:verysecret@h/d",
+        "mysql+pymysql://u:verysecret",
     ],
 )
 def test_a_url_that_cannot_work_is_refused_without_its_secrets(url: str) -> None:
