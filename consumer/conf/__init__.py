@@ -78,14 +78,21 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
     for name in config_dirs:
         if not Path(name).is_dir():
             raise WrongConfiguration(f"--config-dir {name}: the folder does not exist")
-    arguments = [f"--config-file={name}" for name in config_files] + [f"--config-dir={name}" for name in config_dirs]
+    read = _files(config_files, config_dirs)
     with _explained(conf):
-        conf(arguments, project=PROJECT, version=__version__)
+        conf([], project=PROJECT, version=__version__, default_config_files=read, default_config_dirs=[])
         webhooks.register_sinks(conf)
         _read_all(conf, lambda group: group not in HANDLER_GROUPS)
         holds.settings(conf)
         webhooks.settings(conf)
     return conf
+
+
+def _files(config_files: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
+    """Return the files to read, as oslo.config finds them. It does not list the files of folders in ``conf.config_file``."""
+    folders = config_dirs or cfg.find_config_dirs(PROJECT)
+    in_folders = [str(path) for folder in folders for path in sorted(Path(folder).glob("*.conf"))]
+    return [*(config_files or cfg.find_config_files(PROJECT)), *in_folders]
 
 
 def add_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:

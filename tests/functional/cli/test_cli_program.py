@@ -177,6 +177,26 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
     assert "s3cret" not in shell("--debug", "sweep").err
 
 
+def test_files_of_a_folder_are_read_and_checked_like_others(shell: Shell) -> None:
+    first, second = shell.folder / "first.d", shell.folder / "second.d"
+    for folder, text in [(first, "[engin]\nworkers = 3\n"), (second, "[audit]\nmender_mod = heal\n")]:
+        folder.mkdir()
+        (folder / "10-more.conf").write_text(text)
+        (folder / "10-more.conf").chmod(0o644)
+        (folder / "not-read.txt").write_text("[engin]\n")
+    (second / "20-last.conf").write_text("[audit]\nmender_mode = audit\n")
+    (second / "20-last.conf").chmod(0o600)
+    shell.configure("[audit]\nmender_mode = off\n")
+    ran = shell("--config-dir", str(first), "--config-dir", str(second), "check", "-f", "json")
+    said = [row["details"] for row in ran.json if row["check"] == "configuration"]
+    for path, unknown in [(first, "[engin]"), (second, "[audit] mender_mod")]:
+        assert any(text.startswith(f"{unknown} in {path}/10-more.conf has no effect") for text in said)
+        assert any(f"can read {path}/10-more.conf" in text for text in said)
+    assert not any("20-last.conf" in text or "not-read" in text for text in said)
+    listed = shell("--config-dir", str(first), "--config-dir", str(second), "handler", "list", "-f", "json")
+    assert {row["name"]: row["mode"] for row in listed.json}["mender"] == "audit"
+
+
 def test_commands_for_the_journal_work_while_a_handler_is_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[type]:
         raise plugins.BrokenPlugin("the entry point x cannot be loaded")
