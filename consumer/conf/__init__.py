@@ -106,8 +106,17 @@ def add_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> Non
 def _explained(conf: cfg.ConfigOpts) -> Iterator[None]:
     try:
         yield
+    except cfg.ConfigFileParseError as error:
+        raise WrongConfiguration(_without_line(error)) from None
     except (cfg.Error, ValueError) as error:
         raise WrongConfiguration(_with_file(_PLACE.sub(r"\1", str(error)), conf)) from error
+
+
+def _without_line(error: cfg.ConfigFileParseError) -> str:
+    """Return an error's text without the line of the file, which may contain a password."""
+    line = error.__context__
+    where = f", line {line.lineno}: {line.msg}" if isinstance(line, cfg.ParseError) else ""
+    return f"{error.config_file}{where}; write NAME = VALUE or [GROUP]"
 
 
 def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:

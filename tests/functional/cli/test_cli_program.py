@@ -197,6 +197,18 @@ def test_files_of_a_folder_are_read_and_checked_like_others(shell: Shell) -> Non
     assert {row["name"]: row["mode"] for row in listed.json}["mender"] == "audit"
 
 
+@pytest.mark.parametrize(
+    "text", ["[DEFAULT]\ns3cret\n", "[x]\npassword s3cret\n", "[x]\n= s3cret\n", "[s3cret\n", "  s3cret\n"]
+)
+def test_a_line_that_cannot_be_read_is_not_shown(shell: Shell, text: str) -> None:
+    shell.conf.write_text(text)
+    number = len(text.splitlines())
+    for ran in [shell("sweep"), shell("--debug", "sweep")]:
+        assert ran.code == 1
+        assert f"{shell.conf}, line {number}: " in ran.err
+        assert "s3cret" not in ran.err
+
+
 def test_commands_for_the_journal_work_while_a_handler_is_broken(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> list[type]:
         raise plugins.BrokenPlugin("the entry point x cannot be loaded")
