@@ -1,8 +1,8 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
 TLS works as in oslo.messaging. But with ``ssl_ca_file``, each broker's certificate must name its host, even if the URL has
-several hosts. Without ``ssl_ca_file``, stackmend accepts any certificate of an authority known to the system. With
-``ssl_version`` alone, it accepts any certificate.
+several hosts. Without ``ssl_ca_file``, stackmend accepts any certificate of an authority known to the system; with
+``ssl_version`` alone, oslo.messaging accepts any certificate.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
         protocol = getattr(ssl, _VERSIONS.get(options["ssl_version"].lower(), ""), None)
         if protocol is None:
             raise UnusableURL(f"this Python does not support [{RABBIT}] ssl_version = {options['ssl_version']!r}")
-        found["ssl_version"] = protocol
+        found |= {"ssl_version": protocol, "cert_reqs": ssl.CERT_REQUIRED}  # py-amqp's default would be CERT_NONE
     if options["ssl_ca_file"]:
         found |= {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": hostname}
     return found or True

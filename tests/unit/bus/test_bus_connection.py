@@ -1,16 +1,19 @@
 """Transport URLs: what oslo.messaging means by them, and that no password gets out."""
 
 import contextlib
+import socket
 import ssl
+import threading
 import traceback
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from oslo_config import cfg
 
-from consumer.bus.connection import NoBroker, plan
+from consumer.bus.connection import NoBroker, connect, plan
 from consumer.conf import bus
 from consumer.conf.bus import BusSettings, QueueMode, UnusableURL
 
@@ -82,6 +85,26 @@ def test_tls_is_that_of_the_publishers_unless_our_options_differ(tmp_path: Any) 
     assert chosen("rabbit://u:p@h/", configured("[oslo_messaging_rabbit]\nssl = false\n", tmp_path)) is False
     with pytest.raises(UnusableURL, match="ssl of the broker's publishers"):
         plan("rabbit://u:p@h/", BusSettings(), (("ssl", "perhaps"),))
+
+
+@pytest.mark.parametrize("query", ["ssl=1", "ssl=1&ssl_version=TLSv1_2", "ssl=1&ssl_version=SSLv23"])
+def test_without_an_authority_of_its_own_the_broker_is_verified_by_the_systems(query: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    def answer() -> None:
+        wire, _address = listener.accept()
+        with wire, contextlib.suppress(OSError):
+            context.wrap_socket(wire, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        broker = threading.Thread(target=answer)
+        broker.start()
+        settings = BusSettings()
+        url = f"rabbit://u:p@127.0.0.1:{listener.getsockname()[1]}/?{query}"
+        with pytest.raises(ConnectionError, match=r"certificate verify failed.*ssl_ca_file is not set"):
+            connect(plan(url, settings).endpoints, settings)
+        broker.join()
 
 
 @pytest.mark.parametrize("url", ["memory://", "kombu+memory://", "kombu+memory:////"])
