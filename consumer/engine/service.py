@@ -136,10 +136,13 @@ class Service:
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
         """Give the tasks new settings. Begun work keeps the old settings, but a mode without heals ends a long heal.
 
+        A new interval begins with a sweep, because the timer's row has the time of the old interval, or does not exist.
+
         :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart
         """
         said = []
+        rescheduled = []
         for name, wanted in settings.items():
             task = self._tasks.get(name)
             if task is None:
@@ -148,6 +151,12 @@ class Service:
             elif task.settings != wanted:
                 self._tasks[name] = replace(task, settings=wanted)
                 said.append(f"{name}: {_changes(task.settings, wanted)}")
+                if task.settings.interval != wanted.interval:
+                    rescheduled.append(task)
+        try:
+            self._make_due(rescheduled, "reload")
+        except JournalUnavailable as outage:
+            said.append(f"a new interval begins after the next sweep: {outage}")
         self.dispatcher.wake()
         return said
 

@@ -328,9 +328,7 @@ def test_a_hangup_takes_over_what_may_change_and_names_the_rest(shell: Shell) ->
     daemon.process.send_signal(signal.SIGHUP)
     daemon.read_until("SIGHUP: read the configuration again: mender: mode audit -> heal, interval 3600 -> 7200")
     daemon.read_until("SIGHUP: these changes need a restart: [engine] workers, [octavia] transport_url")
-    [row] = shell("work", "list", "--handler", "mender", "--state", "reported", "-f", "json").json
-    assert shell("work", "retry", str(row["id"])).code == 0
-    daemon.read_until("healed in")
+    daemon.read_until("healed in")  # by the sweep that begins the new interval
     assert daemon.end(signal.SIGTERM) == 0
     assert [row["action"] for row in shell("history", "--outcome", "healed", "-f", "json").json] == ["mended a"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from consumer.engine.service import Service
 from consumer.engine.task import Task
 from consumer.engine.webhooks import sender
 from consumer.journal import hinting, history
-from consumer.journal.database import Database
+from consumer.journal.database import Database, JournalUnavailable
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World
 from tests.functional.engine.machine import hint
@@ -71,6 +72,55 @@ def test_a_daemon_waits_for_the_end_of_a_hold_and_reports_the_heal(
     [healed] = [entry for entry in history.listing(journal) if entry.outcome == "healed"]
     assert healed.request_id.startswith("req-")
     assert receiver.received[0].json["request_id"] == healed.request_id
+
+
+@pytest.mark.parametrize("before", [3600, 0])
+def test_a_new_interval_counts_at_once(daemon: Service, journal: Database, world: World, before: int) -> None:
+    settings = replace(daemon.tasks["mender"].settings, interval=before)
+    daemon.adopt({"mender": settings})
+    daemon.start()
+    eventually(lambda: _has_swept(journal, before))
+    world.things = {"a": 1}
+    assert daemon.adopt({"mender": replace(settings, interval=1)}) == [f"mender: interval {before or 'none'} -> 1"]
+    eventually(lambda: world.writes == {"a": 1})
+    world.things = {"b": 1}
+    eventually(lambda: world.writes == {"a": 1, "b": 1})
+
+
+def test_regular_sweeps_end_at_once(daemon: Service, journal: Database) -> None:
+    daemon.start()
+    eventually(lambda: _has_swept(journal, 3600))
+    daemon.adopt({"mender": replace(daemon.tasks["mender"].settings, interval=0)})
+    eventually(lambda: _timers(journal) == [])
+
+
+def test_new_settings_count_while_the_journal_is_away(
+    daemon: Service, journal: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object) -> None:
+        raise JournalUnavailable("the journal does not answer")
+
+    daemon.start()
+    monkeypatch.setattr(hinting, "enqueue", away)
+    settings = replace(daemon.tasks["mender"].settings, interval=7)
+    assert daemon.adopt({"mender": settings}) == [
+        "mender: interval 3600 -> 7",
+        "a new interval begins after the next sweep: the journal does not answer",
+    ]
+    assert daemon.tasks["mender"].settings == settings
+
+
+def _timers(journal: Database) -> list[tuple[object, ...]]:
+    with journal.engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT owner, not_before > first_hint_at FROM work WHERE key = 'sweep:mender'"
+        )
+        return [tuple(row) for row in rows]
+
+
+def _has_swept(journal: Database, interval: int) -> bool:
+    """Return whether the sweep at the start has ended, and the next regular one waits."""
+    return _timers(journal) == ([(None, 1)] if interval else [])
 
 
 def _error(journal: Database) -> str:
