@@ -129,10 +129,7 @@ def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
 
 
 def misspelt(conf: cfg.ConfigOpts, chosen: Callable[[str], bool] = lambda _group: True) -> list[str]:
-    """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group.
-
-    Files in ``--config-dir`` are not checked.
-    """
+    """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group."""
     sentences = []
     for path in conf.config_file or []:
         sections: dict[str, dict[str, list[str]]] = {}
@@ -166,20 +163,20 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 
 
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the configuration files, except those in ``--config-dir``, that every user of the host can read."""
+    """Return the configuration files that every user of the host can read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
     """Return the names of the options whose values differ and take effect only after a restart.
 
-    :param tasks_of: handlers whose mode, interval, window and budget need no restart
+    :param tasks_of: handlers that take new :class:`~.tasks.TaskSettings` without a restart
     """
     taken = {
         (handler.group, name)
         for handler in tasks_of
         for name in (*(opt.dest for opt in tasks.options(handler)), handler.interval_option)
-    } | {("engine", "heals_per_hour")}
+    } | {("engine", "heals_per_hour"), ("engine", "ask_hours")}
     names = [(group, name) for group in after for name in _names(after, group)]
     changed = [
         (group, name)
