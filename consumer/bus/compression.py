@@ -32,6 +32,19 @@ _KNOWN: dict[str, Callable[[], _Decompressor]] = {
     **dict.fromkeys(("application/x-lzma", "lzma", "xz"), _lzma),
 }
 
+#: The first bytes of compressed messages; no JSON begins with them.
+_MAGIC = {b"\x78": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "lzma"}
+
+
+def decompress_unnamed(body: bytes, most: int) -> bytes:
+    """Decompress a message whose headers are lost; return any other body unchanged.
+
+    :param most: size of the largest result, in bytes
+    :raises Undecodable: the body is damaged or too large
+    """
+    name = next((name for magic, name in _MAGIC.items() if body.startswith(magic)), None)
+    return body if name is None else decompress(body, name, most)
+
 
 def decompress(body: bytes, name: object, most: int) -> bytes:
     """Decompress a message's body.

@@ -64,8 +64,8 @@ class Sieve:
         return _event(notification, name, broker)
 
 
-def decode(body: bytes, broker: str) -> Event:
-    notification = _notification(body, MAX_BODY)
+def decode(body: bytes, broker: str, max_body: int = MAX_BODY) -> Event:
+    notification = _notification(body, max_body)
     return _event(notification, _event_type(notification), broker)
 
 

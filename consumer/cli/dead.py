@@ -6,9 +6,11 @@ from typing import Any
 
 from oslo_utils import strutils
 
+from consumer.bus.compression import decompress_unnamed
 from consumer.bus.envelope import Undecodable, decode
 from consumer.cli.base import Command, Lister, ShowOne, add_by, known_ids, operator, positive, row_id
 from consumer.cli.errors import DRIFT, CommandError
+from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import dead, hinting
@@ -85,10 +87,11 @@ class DeadReplay(Lister):
         database, session = self.session.database, self.session
         on = [one for one in session.classes() if task_conf.settings(session.conf, one).mode is not Mode.OFF]
         router = Router(on)
+        max_body = bus_conf.settings(session.conf).max_body_bytes
         rows: list[tuple[int, str, str, list[str]]] = []
         stayed = 0
         for message in _chosen(database, parsed_args):
-            event, hints, problem = reread(message, router)
+            event, hints, problem = reread(message, router, max_body)
             if problem:
                 self.exit_code = DRIFT
                 stayed += 1
@@ -122,12 +125,15 @@ class DeadDrop(Command):
         return self.all_done(len(ids), gone, "dead letter")
 
 
-def reread(message: StoredLetter, router: Router) -> tuple[str, list[Hint], str]:
-    """Decode a dead letter; return its event type, its hints, and an error text, which is empty on success."""
+def reread(message: StoredLetter, router: Router, max_body: int) -> tuple[str, list[Hint], str]:
+    """Decode a dead letter; return its event type, its hints, and an error text, which is empty on success.
+
+    :param max_body: size of the largest message to parse, in bytes
+    """
     if not message.whole:
         return "", [], f"only {len(message.body)} of its {message.size} bytes are stored"
     try:
-        event = decode(message.body, message.broker)
+        event = decode(decompress_unnamed(message.body, max_body), message.broker, max_body)
     except Undecodable as error:
         return "", [], str(error)
     try:

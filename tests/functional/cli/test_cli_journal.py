@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
+import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -192,6 +196,19 @@ def test_a_message_that_was_cut_cannot_be_replayed(shell: Shell, database: Datab
     assert ran.code == 2
     assert "of its 10000000 bytes are stored" in ran.json[0]["result"]
     assert dead.ids(database) == [1]
+
+
+@pytest.mark.parametrize("compress", [zlib.compress, bz2.compress, lzma.compress], ids=["gzip", "bz2", "lzma"])
+def test_a_compressed_message_is_replayed(shell: Shell, database: Database, compress: Callable[[bytes], bytes]) -> None:
+    large, larger = (notification(name="a", text="x" * size) for size in (2_000_000, 5_000_000))
+    bury(database, large, compress(large), compress(larger), compress(large)[:-9])
+    assert shell("dead", "replay", "--all").code == 2
+    assert dead.ids(database) == [1, 2, 3, 4]
+    shell.configure("[bus]\nmax_body_bytes = 3000000\n")
+    ran = shell("dead", "replay", "--all", "-f", "json")
+    assert [row["keys"] for row in ran.json] == [["mender thing:a"], ["mender thing:a"], [], []]
+    assert "more than the limit of 3000000 bytes" in ran.json[2]["result"]
+    assert dead.ids(database) == [3, 4]
 
 
 def test_dead_list_show_drop(shell: Shell, database: Database) -> None:

@@ -19,7 +19,23 @@ from handlers.base import Handler
 ROOT = Path(__file__).parents[3]
 GROUPS = ("engine", *conf.HANDLER_GROUPS)
 #: One of these differs from the default and is valid.
-CANDIDATES = ("audit", "off", "1", "7", "80", "3601", "true", "false", "Sat 01:00-02:00", "Europe/Oslo", "cycle", "snapshot", "server", "noop", "x")
+CANDIDATES = (
+    "audit",
+    "off",
+    "1",
+    "7",
+    "80",
+    "3601",
+    "true",
+    "false",
+    "Sat 01:00-02:00",
+    "Europe/Oslo",
+    "cycle",
+    "snapshot",
+    "server",
+    "noop",
+    "x",
+)
 
 Option = tuple[str, str]
 
