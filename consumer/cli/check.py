@@ -64,7 +64,7 @@ class CheckCommand(Lister):
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
         self.session.log_for(Audience.CHECK)
-        self._found = [*machine_checks(self.session), *_plugged(self.session)]
+        self._found = list(_all(self.session))
         self.exit_code = max(_CODES[one.verdict] for one in self._found)
         if parsed_args.formatter == "table":
             return grouped(self._found)
@@ -94,6 +94,18 @@ def count(found: Iterable[Checked]) -> str:
     parts = [f"{verdicts[Verdict.OK]} ok"]
     parts += [plural(verdicts[one], str(one)) for one in (Verdict.WARNING, Verdict.FAILURE) if verdicts[one]]
     return f"{plural(verdicts.total(), 'check')}: {', '.join(parts)}"
+
+
+def _all(session: Session) -> Iterator[Checked]:
+    try:
+        _conf = session.conf
+    except (conf.WrongConfiguration, plugins.BrokenPlugin) as error:
+        yield Checked(
+            "configuration", Verdict.FAILURE, f"{error}; until this is correct, stackmend checks nothing else"
+        )
+        return
+    yield from machine_checks(session)
+    yield from _plugged(session)
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:

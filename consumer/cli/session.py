@@ -28,7 +28,7 @@ from consumer.engine import task as tasks
 from consumer.engine.holds import Board
 from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal import replicas
-from consumer.journal.database import Database, open_engine
+from consumer.journal.database import Database, WrongJournal, open_engine
 from consumer.journal.opening import open_journal
 from handlers.base import Handler, Inventory, Key, Resources
 
@@ -189,7 +189,7 @@ class Session:
             self.database.close()
 
     def _check_folder(self) -> None:
-        """Raise CommandError if an SQLite journal's folder is missing, because SQLite's own error does not name the folder."""
+        """Raise WrongJournal if an SQLite journal's folder is missing, because SQLite's own error does not name the folder."""
         try:
             url = make_url(journal_conf.settings(self.machine_conf).connection)
         except (ArgumentError, ValueError):  # a wrong port
@@ -198,7 +198,7 @@ class Session:
             return
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
-            raise CommandError(
+            raise WrongJournal(
                 f"the journal's folder {folder} does not exist: create it for the user that runs stackmend, or set "
                 "[journal] connection"
             )

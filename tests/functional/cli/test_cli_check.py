@@ -70,6 +70,27 @@ def test_other_formats_have_a_row_for_each_check(check: Shell) -> None:
     assert len(lines) >= len(rows)
 
 
+def test_a_missing_folder_of_the_journal_is_one_failure_among_the_checks(check: Shell) -> None:
+    before = {row["check"] for row in check("check", "-f", "json").json}
+    check.conf.write_text(f"[journal]\nconnection = sqlite:///{check.folder}/none/journal.sqlite\n")
+    ran = check("check", "-f", "json")
+    assert ran.code == 2
+    [failed] = [row for row in ran.json if row["check"] == "journal"]
+    assert failed["result"] == "failure"
+    assert f"{check.folder}/none does not exist: create it" in failed["details"]
+    assert before - {row["check"] for row in ran.json} == {"clock", "dead letters"}
+
+
+@pytest.mark.parametrize("text", ["[engine]\nworkers = many\n", "[audit]\nmender_mode = healing\n", "[engine\n"])
+def test_a_wrong_configuration_is_a_failure_and_no_warning(check: Shell, text: str) -> None:
+    check.configure(text)
+    ran = check("check", "-f", "json")
+    assert ran.code == 2
+    [failed] = ran.json
+    assert (failed["result"], failed["check"]) == ("failure", "configuration")
+    assert str(check.conf) in failed["details"]
+
+
 def test_an_unknown_option_is_named_once(check: Shell) -> None:
     check.configure("[engine]\nworkers_of_all = 3\n")
     check.conf.chmod(0o600)
