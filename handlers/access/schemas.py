@@ -66,7 +66,8 @@ class KnownSchemas:
             return ""
         return (
             f"{database.name} is at the schema {', '.join(sorted(found)) or 'unknown'}. stackmend knows those of "
-            f"{self._releases}; with any other schema it reports and changes nothing"
+            f"{self._releases}; with any other schema it reports and changes nothing: install a "
+            "stackmend that knows this one, or correct the database's URL"
         )
 
 

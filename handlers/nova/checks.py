@@ -37,32 +37,38 @@ def _databases(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Ite
     try:
         databases = resources.get(NovaDatabases.from_resources)
         cells = databases.cells()
-    except (HandlerError, ConfigError) as error:
+    except ConfigError as error:
         yield Checked("nova_api", Verdict.FAILURE, str(error))
         return
-    yield _schema(databases, databases.api, tables.api)
+    except HandlerError as error:
+        yield Checked("nova_api", Verdict.FAILURE, f"{error}; {_SEE_API}")
+        return
+    yield _schema(databases, databases.api, tables.api, _SEE_API)
     healing = [handler for handler, mode in modes.items() if mode.heals]
     needs = grants.rights_of(healing, "nova_api")
     yield from grants.check(databases.api.name, databases.api, needs, grants.rights_of(modes, "nova_api"))
     for cell in cells:
         try:
             database = databases.database(cell)
-            yield _schema(databases, database, tables.cell)
+            yield _schema(databases, database, tables.cell, _SEE_CELL)
             needs = grants.rights_of(healing, "cell")
             yield from grants.check(database.name, database, needs, grants.rights_of(modes, "cell"))
         except HandlerError as error:
-            yield Checked(cell.label, Verdict.FAILURE, f"{error}{_CONSEQUENCE}")
+            yield Checked(cell.label, Verdict.FAILURE, f"{error}{_CONSEQUENCE}; {_SEE_CELL}")
     yield from _clocks(databases)
 
 
 _CONSEQUENCE = "; until it answers, no heal that relies on it starts"
+_SEE_API = "see [nova] api_database_connection and config_file"
+_SEE_CELL = "see the cell's URL in nova-manage cell_v2 list_cells"
 
 
-def _schema(databases: NovaDatabases, database: Database, known: MetaData) -> Checked:
+def _schema(databases: NovaDatabases, database: Database, known: MetaData, see: str) -> Checked:
+    """:param see: where the URL of the database is"""
     try:
         sentences = list(databases.schemas.warnings(database, known))
     except HandlerError as error:
-        return Checked(database.name, Verdict.FAILURE, f"{error}{_CONSEQUENCE}")
+        return Checked(database.name, Verdict.FAILURE, f"{error}{_CONSEQUENCE}; {see}")
     if sentences:
         return Checked(database.name, Verdict.WARNING, "; ".join(sentences))
     return Checked(database.name, Verdict.OK, "its schema is known")

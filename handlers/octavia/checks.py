@@ -47,8 +47,13 @@ def _database(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iter
     try:
         database = resources.get(OctaviaDatabase.from_resources)
         sentences = list(database.warnings())
-    except (HandlerError, ConfigError) as error:
+    except ConfigError as error:
         yield Checked("octavia_database", Verdict.FAILURE, str(error))
+        return
+    except HandlerError as error:
+        yield Checked(
+            "octavia_database", Verdict.FAILURE, f"{error}; see [octavia] database_connection and config_file"
+        )
         return
     if sentences:
         yield Checked("octavia_database", Verdict.WARNING, "; ".join(sentences))
@@ -63,8 +68,10 @@ def _project(resources: Resources) -> Checked:
     try:
         driver = resources.get(chosen_driver)
         servers = len(driver.servers())
-    except (HandlerError, cfg.Error) as error:
+    except cfg.Error as error:
         return Checked("amphorae", Verdict.FAILURE, str(error))
+    except HandlerError as error:
+        return Checked("amphorae", Verdict.FAILURE, f"{error}; {roles.CREDENTIALS}")
     return Checked("amphorae", Verdict.OK, f"the project {driver.project()} has {servers} servers")
 
 
@@ -96,7 +103,10 @@ def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
         yield Checked("octavia work queue", Verdict.FAILURE, str(error))
         return
     if names and queue.refusal:
-        text = f"{names} only report objects in PENDING_*: {queue.refusal}"
+        text = (
+            f"{names} only report objects in PENDING_*: {queue.refusal}. To accept this, set their modes to audit in "
+            f"[{settings.GROUP}]"
+        )
         yield Checked("octavia work queue", Verdict.WARNING, text)
     if resources.conf[settings.GROUP].driver != "openstack":
         return
@@ -169,6 +179,9 @@ def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:
 def _threshold(value: str | None, where: str) -> Checked:
     subject = f"{where}: failover_threshold"
     if value == "1":
-        text = "Octavia's health manager fails no amphora over: while stackmend is down, failed amphorae stay"
+        text = (
+            "Octavia's health manager fails no amphora over: while stackmend is down, failed amphorae stay: write there "
+            "[health_manager] failover_threshold = 3"
+        )
         return Checked(subject, Verdict.WARNING, text)
     return Checked(subject, Verdict.OK, "Octavia's health manager fails amphorae over that stackmend leaves to it")

@@ -36,6 +36,11 @@ QUEUE = "octavia_provisioning_v2"
 #: the provider that has a queue of its own
 _OLD_PROVIDER = "amphorav1"
 
+_REMEDY = (
+    "write [DEFAULT] transport_url in a file of [octavia] config_file, or [octavia] transport_url in stackmend's "
+    "configuration"
+)
+
 #: threads of one worker where ``[DEFAULT] executor_thread_pool_size`` is not set (``oslo_messaging/server.py``)
 THREADS = 64
 
@@ -62,9 +67,8 @@ class WorkQueue:
         refusal = _jobboard(resources, files) or _flows(files)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
         if not url:
-            return cls(
-                _unknown, refusal or f"the state of Octavia's work queue is unknown: {files} has no transport_url"
-            )
+            why = f"the state of Octavia's work queue is unknown: {files} has no transport_url; {_REMEDY}"
+            return cls(_unknown, refusal or why)
         broker = Broker("octavia", url, (), tls_options(files))
         return cls(
             resources.bus.queues(broker),
@@ -87,7 +91,9 @@ class WorkQueue:
         self._prove_empty(QUEUE)
         if _OLD_PROVIDER in providers:
             if not self._old_topic:
-                reason = f"the queue of provider {_OLD_PROVIDER} is unknown: octavia.conf has no [oslo_messaging] topic"
+                reason = (
+                    f"the queue of provider {_OLD_PROVIDER} is unknown: write [oslo_messaging] topic in octavia.conf"
+                )
                 raise Unavailable("octavia-worker", reason)
             self._prove_empty(self._old_topic)
         if requests >= self._threads:
@@ -111,7 +117,8 @@ class WorkQueue:
 
 def _require_consumer(queue: str, depth: QueueDepth) -> None:
     if not depth.consumers:
-        raise Unavailable("octavia-worker", f"no worker consumes the queue {queue}; requests wait until one does")
+        text = f"no worker consumes the queue {queue}; requests wait until one does: start octavia-worker"
+        raise Unavailable("octavia-worker", text)
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> str:
@@ -157,6 +164,5 @@ def _boolean(value: str, name: str) -> bool:
 def _unknown(queue: str) -> QueueDepth:
     raise Unavailable(
         "octavia-broker",
-        f"the broker of Octavia's work queue {queue} is unknown: write [DEFAULT] transport_url in a file of [octavia] "
-        "config_file, or [octavia] transport_url in stackmend's configuration",
+        f"the broker of Octavia's work queue {queue} is unknown: {_REMEDY}",
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from handlers.base import Bus, Checked, Resources, Verdict
 from handlers.nova.checks import nova_checks
+from handlers.nova.simulation import NovaSimulation
 
 PUBLISHES = "[oslo_messaging_notifications]\ndriver = messagingv2\ntopics = notifications,stackmend\n"
 VERSIONED = "[notifications]\nnotification_format = versioned\nversioned_notifications_topics = stackmend\n"
@@ -57,3 +59,17 @@ def test_drivers_that_publish_nothing_are_named(resources: Resources, tmp_path: 
     found = checked(resources, tmp_path / "nova.conf", f"{VERSIONED}[oslo_messaging_notifications]\n{driver}")
     assert found["notifications"].verdict is Verdict.WARNING
     assert found["notifications"].text.startswith(f"{state}, so the service publishes nothing")
+
+
+@pytest.mark.parametrize(
+    ("broken", "remedy"), [("nova_api", "[nova] api_database_connection"), ("cell:cell1", "list_cells")]
+)
+def test_a_database_that_does_not_answer_has_a_remedy(
+    cloud: NovaSimulation, resources: Resources, broken: str, remedy: str
+) -> None:
+    engine = cloud.api if broken == "nova_api" else cloud.cells["cell1"]
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+    failed = [one for one in nova_checks(resources, {}) if one.subject == broken and one.verdict is Verdict.FAILURE]
+    assert len(failed) == 1
+    assert remedy in failed[0].text

@@ -35,7 +35,10 @@ def test_known_schemas_give_no_warning(resources: Resources) -> None:
 
 def test_a_revision_that_is_not_known(cloud: NovaSimulation, resources: Resources) -> None:
     upgrade(cloud.cells["cell2"])
-    assert told(resources) == [f"cell:cell2 {UNKNOWN}; with any other schema it reports and changes nothing"]
+    assert told(resources) == [
+        f"cell:cell2 {UNKNOWN}; with any other schema it reports and changes nothing: install a stackmend that knows this one, "
+        "or correct the database's URL"
+    ]
     upgrade(cloud.api)
     assert [sentence.split(" ")[0] for sentence in told(resources)] == ["nova_api", "cell:cell2"]
 

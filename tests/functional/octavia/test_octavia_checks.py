@@ -73,6 +73,7 @@ def test_an_unknown_work_queue_is_a_warning(tmp_path: Path, text: str, words: st
     (warning,) = warnings(tmp_path, text, {StuckLoadBalancers: Mode.HEAL, DeactivatedAmphorae: Mode.HEAL})
     assert words in warning
     assert "deactivated_amphorae and stuck_load_balancers only report" in warning
+    assert "set their modes to audit in [housekeeping]" in warning
     assert "secret" not in warning
 
 
@@ -139,6 +140,28 @@ def test_a_failover_needs_a_worker_on_a_known_broker(
     bus = Bus(queues=lambda _broker: lambda _queue: QueueDepth(0, consumers))
     (found,) = checked(tmp_path, text, {FailedAmphora: Mode.HEAL}, "octavia worker", "openstack", bus)
     assert (found.verdict, words in found.text) == (verdict, True), found.text
+
+
+def test_a_missing_worker_has_a_remedy(tmp_path: Path) -> None:
+    bus = Bus(queues=lambda _broker: lambda _queue: QueueDepth(0, 0))
+    (found,) = checked(tmp_path, WHOLE, {FailedAmphora: Mode.HEAL}, "octavia worker", "openstack", bus)
+    assert found.text.endswith(": start octavia-worker")
+
+
+@pytest.mark.parametrize(("value", "verdict"), [("1", Verdict.WARNING), ("2", Verdict.OK)])
+def test_a_threshold_of_one_has_a_remedy(tmp_path: Path, value: str, verdict: Verdict) -> None:
+    subject = f"{tmp_path / 'octavia.conf'}: failover_threshold"
+    text = f"{WHOLE}[health_manager]\nfailover_threshold = {value}\n"
+    (found,) = checked(tmp_path, text, {FailedAmphora: Mode.HEAL}, subject)
+    assert found.verdict is verdict
+    assert ("write there [health_manager] failover_threshold = 3" in found.text) == (verdict is Verdict.WARNING)
+
+
+def test_a_database_of_octavia_that_does_not_answer_has_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "octavia.sqlite").mkdir()
+    (found,) = checked(tmp_path, WHOLE, {}, "octavia_database")
+    assert found.verdict is Verdict.FAILURE
+    assert found.text.endswith("see [octavia] database_connection and config_file")
 
 
 def test_a_handler_that_asks_for_nothing_needs_no_worker(tmp_path: Path) -> None:
