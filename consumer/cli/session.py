@@ -147,7 +147,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """After a ``with`` block without an error, send webhooks, also about the block's heals, for up to 10 seconds."""
+        """After a ``with`` block, even one with an error, send webhooks, also about the block's heals, for up to 10 seconds."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield
@@ -157,8 +157,10 @@ class Session:
 
         sender = Sender(self.database, settings)
         sender.subscribe()
-        yield
-        sender.flush(_FLUSH)
+        try:
+            yield
+        finally:
+            sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
         """Stop the handlers that rely on a database whose watermark fell. Return a reason for each of these databases."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import pytest
 
+from consumer.engine.oneshot import OneShot
+from consumer.engine.task import Task
 from consumer.journal import deliveries, history
 from consumer.journal.database import Database
 from consumer.journal.history import Line, Origin, Outcome
@@ -55,6 +58,24 @@ def test_a_command_sends_its_heals_before_it_ends(shell: Shell, receiver: Receiv
     assert receiver.events == [("healed", "thing:a")]
     assert shell("sweep").code == 0
     assert receiver.events == [("healed", "thing:a"), ("healed", "thing:b")]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt()])
+def test_an_interrupted_command_sends_the_heals_before(
+    shell: Shell, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    examine_all = OneShot.examine_all
+
+    def fail(one_shot: OneShot, tasks: Sequence[Task], keys: Sequence[Key]) -> NoReturn:
+        examine_all(one_shot, tasks, keys)
+        raise error
+
+    monkeypatch.setattr(OneShot, "examine_all", fail)
+    shell.world.things = {"a": 1}
+    assert shell("sweep", "--key", "thing:a").code in (1, 130)
+    assert shell.world.writes == {"a": 1}
+    assert receiver.events == [("healed", "thing:a")]
 
 
 def test_an_audit_sends_nothing(shell: Shell, receiver: Receiver) -> None:
