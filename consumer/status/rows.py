@@ -154,7 +154,10 @@ def _waits(connection: Connection, task: Task, control: Control | None, clock: f
     if control is not None and control.paused:
         yield Wait(task.name, control.reason or "no reason given", "stackmend handler pause", serious=True)
     elif control is not None and control.broken:
-        yield Wait(task.name, control.reason, "breaker", serious=not control.recovers)
+        # Sweeps resume a handler that the breaker stopped, but not one whose database fell below its watermark.
+        yield Wait(
+            task.name, control.reason, "breaker" if control.recovers else "watermark", serious=not control.recovers
+        )
     if not task.heals:
         return
     group, settings = task.handler.group, task.settings

@@ -148,6 +148,18 @@ def test_a_password_that_crosses_the_end_of_a_long_value_is_not_shown() -> None:
         assert len(shown) < 4100
 
 
+def test_the_page_tells_the_breaker_from_a_fallen_watermark(machine: Machine) -> None:
+    database, tasks = machine.database, machine.tasks()
+
+    def waits() -> list[tuple[str, str, bool]]:
+        return [(wait.reason, wait.source, wait.serious) for wait in rows.of_journal(database, tasks, ()).waits]
+
+    database.transact(lambda connection: controls.trip(connection, "mender", "too many"))
+    assert waits() == [("too many", "breaker", False)]
+    database.transact(lambda connection: controls.break_off(connection, ["mender"], "an older copy"))
+    assert waits() == [("an older copy", "watermark", True)]
+
+
 def test_the_page_shows_asks_exemptions_replicas_and_why_heals_wait(machine: Machine) -> None:
     machine.mode, machine.heals_per_hour = Mode.ASK, 2
     machine.window = Window.parse("Mon 00:00-01:00")
