@@ -92,13 +92,18 @@ def findings(hours: Sequence[Hour], handler: str) -> Plot:
 
 
 def heals(hours: Sequence[Hour]) -> Plot:
-    """Plot the entries of all handlers for each hour: healed, and failed, parked or in conflict."""
-    kinds = (Kind.HEALED, Kind.FAILED)
-    values = [{kind: float(hour.count(OUTCOMES[kind])) for kind in kinds} for hour in hours]
-    total = sums(hours)
-    more = "" if total.whole else "at least "
-    texts = [_in_words(hour, f"{sums([hour]).healed} healed, {sums([hour]).failed} failed") for hour in hours]
-    text = f"Heals, last 24 hours: {more}{total.healed} healed, {total.failed} failed"
+    """Plot the heals of all handlers for each hour: healed and failed."""
+    # Unlike for one handler: a conflict changed nothing, and an object can be parked without a heal.
+    outcomes = {Kind.HEALED: (Outcome.HEALED,), Kind.FAILED: (Outcome.FAILED,)}
+    counted = [{kind: hour.count(outcomes[kind]) for kind in outcomes} for hour in hours]
+    values = [{kind: float(number) for kind, number in one.items()} for one in counted]
+    healed, failed = (sum(one[kind] for one in counted) for kind in outcomes)
+    more = "" if all(hour.whole for hour in hours) else "at least "
+    texts = [
+        _in_words(hour, f"{one[Kind.HEALED]} healed, {one[Kind.FAILED]} failed")
+        for hour, one in zip(hours, counted, strict=True)
+    ]
+    text = f"Heals, last 24 hours: {more}{healed} healed, {failed} failed"
     return _plot(text, values, texts, lambda value: f"{value:.0f}")
 
 

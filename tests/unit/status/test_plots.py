@@ -41,6 +41,21 @@ def test_bars_stand_one_upon_the_other_and_the_highest_hour_fills_the_plot() -> 
     ]
 
 
+def test_the_plot_of_heals_counts_heals_only() -> None:
+    past = [hour(0, healed=3, failed=1, conflict=4, parked=5), hour(1, conflict=2), hour(2, failed=1, healed=3)]
+    plot = plots.heals(past)
+    assert plot.text == "Heals, last 24 hours: 6 healed, 2 failed"
+    assert plot.top == "4"
+    assert [column.text.partition(": ")[2] for column in plot.columns] == [
+        "3 healed, 1 failed",
+        "0 healed, 0 failed",
+        "3 healed, 1 failed",
+    ]
+    first, second, third = heights(plot)
+    assert (set(first), second, third) == ({Kind.HEALED, Kind.FAILED}, {}, first)
+    assert str(plots.sums(past, "mender")) == "6 healed, 0 reported, 13 failed"
+
+
 def test_another_handler_has_its_own_plot() -> None:
     assert heights(plots.findings([hour(0, healed=3)], "other")) == [{}]
     assert heights(plots.heals([hour(0, healed=3, found=9)])) == [{Kind.HEALED: HEIGHT}]
