@@ -60,7 +60,7 @@ def _databases(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Ite
 
 _CONSEQUENCE = "; until it answers, no heal that relies on it starts"
 _SEE_API = "see [nova] api_database_connection and config_file"
-_SEE_CELL = "see the cell's URL in nova-manage cell_v2 list_cells"
+_SEE_CELL = "see database_connection of the cell in the table cell_mappings of nova_api"
 
 
 def _schema(databases: NovaDatabases, database: Database, known: MetaData, see: str) -> Checked:

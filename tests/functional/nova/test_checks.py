@@ -62,7 +62,7 @@ def test_drivers_that_publish_nothing_are_named(resources: Resources, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("broken", "remedy"), [("nova_api", "[nova] api_database_connection"), ("cell:cell1", "list_cells")]
+    ("broken", "remedy"), [("nova_api", "[nova] api_database_connection"), ("cell:cell1", "cell_mappings")]
 )
 def test_a_database_that_does_not_answer_has_a_remedy(
     cloud: NovaSimulation, resources: Resources, broken: str, remedy: str
