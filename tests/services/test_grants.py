@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from consumer import plugins
 from handlers.access.database import Database
-from handlers.base import Handler, Resources
+from handlers.base import Conflict, Handler, Key, Resources
 from handlers.checks import grants
 from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
@@ -182,6 +182,25 @@ def test_every_heal_needs_no_more_than_is_documented(cloud: tuple[NovaSimulation
         assert connection.scalar(sa.select(sa.func.count()).where(MAPPINGS.c.cell_id.is_(None))) == 0
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.build_requests)) == 0
         assert connection.scalar(sa.select(sa.func.count()).select_from(tables.instance_group_member)) == 0
+
+
+def test_a_host_that_came_back_keeps_its_mapping_with_the_rights_of_its_handler(
+    cloud: tuple[NovaSimulation, Resources], mariadb: MariaDB, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation, resources = cloud
+    mariadb.execute(f"REVOKE INSERT ON {Served.prefix}nova_api.host_mappings FROM {account}")
+    with simulation.ago(days=1):
+        for host in ("a", "gone"):
+            simulation.add_compute(host, "cell1")
+            simulation.map_host(host)
+        simulation.delete_service("gone", leak_mapping=True)
+    services = AuditServices.from_resources(resources)
+    findings = list(services.inspect(Key("host", "gone")))
+    simulation.register_host("gone", "cell1")
+    monkeypatch.setattr(services, "inspect", lambda key: findings)  # it came after the proof
+    with pytest.raises(Conflict, match="came back"):
+        services.heal(findings[0])
+    assert simulation.host_mappings()["gone"] == "cell1"
 
 
 SCHEMAS = {

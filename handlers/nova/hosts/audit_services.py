@@ -11,9 +11,9 @@ provider with allocations. A mapping that another process inserts meanwhile stay
 archived ones. In nova_api, the host's mapping. In Placement, the provider's tree and allocations, and providers with the nodes'
 names. If one cell does not answer, the handler decides nothing.
 
-**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. If the host came back meanwhile, or a cell does
-not answer, the row is inserted again. ``provider-left``: ``DELETE /resource_providers/{uuid}``, which Placement refuses while
-the provider has allocations or children.
+**What is changed.** ``mapping-left``: the row of ``host_mappings`` is deleted. Before the commit, the handler reads the cells
+again. If the host came back, or a cell does not answer, it rolls the deletion back. ``provider-left``: ``DELETE
+/resource_providers/{uuid}``, which Placement refuses while the provider has allocations or children.
 
 **What is not changed.** stackmend only reports a leftover if no deleted row explains it, if something uses it, or if its host
 may have come back.
@@ -34,7 +34,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
 
 from handlers.access.roles import PLACEMENT
 from handlers.base import Conflict, Finding, Healed, Key, Mode, Privilege, Refused, Roles, Trigger, Unavailable, keys_of
@@ -161,34 +160,22 @@ class AuditServices(PlacementHandler):
 
     def _unmap(self, evidence: MappingEvidence, undo: str) -> Healed:
         before = HostMapping(evidence.host, evidence.cell_id)
-        self._databases.api.run(lambda connection: host_queries.forget_host(connection, before, undo))
-        self._unless_back(before)
+        cells = self._databases.host_cells()
+
+        def forget(connection: Connection) -> None:
+            host_queries.forget_host(connection, before, undo)
+            # Until the commit, Nova sees the mapping: an error below leaves no moment without it.
+            traces = self._traces(before.host, cells).values()
+            if any(trace.services or trace.nodes for trace in traces):
+                raise Conflict(f"host {before.host} came back")
+
+        self._databases.api.run(forget)
         return Healed(
             f"deleted the mapping of host {before.host}",
             before={"host": before.host, "cell": evidence.cell},
             after={"cell": None},
             undo=undo,
         )
-
-    def _unless_back(self, before: HostMapping) -> None:
-        """If the host came back or a cell does not answer, insert its deleted mapping again and raise an error."""
-        try:
-            traces = self._traces(before.host).values()
-        except Unavailable:
-            self._put_back(before)
-            raise
-        if any(trace.services or trace.nodes for trace in traces):
-            self._put_back(before)
-            raise Conflict(f"host {before.host} came back while its mapping was deleted")
-
-    def _put_back(self, before: HostMapping) -> None:
-        def insert(connection: Connection) -> None:
-            queries.insert_host_mapping(connection, before.host, before.cell_id)
-
-        try:
-            self._databases.api.run(insert)
-        except IntegrityError as error:
-            raise Conflict(f"another process mapped host {before.host} again") from error
 
     def _remove(self, evidence: ProviderEvidence, undo: str) -> Healed:
         uuid, name = evidence.provider, evidence.name
@@ -204,7 +191,7 @@ class AuditServices(PlacementHandler):
         mapping, age = self._databases.api.run(
             lambda connection: (queries.host_mapping(connection, host), host_queries.mapping_age(connection, host))
         )
-        traces = self._traces(host)
+        traces = self._traces(host, self._databases.host_cells())
         judged = [] if mapping is None else [self._mapping(mapping, age, traces)]
         gone = {node.uuid for trace in traces.values() for node in trace.former}
         gone -= {uuid for trace in traces.values() for uuid in trace.nodes}
@@ -249,6 +236,7 @@ class AuditServices(PlacementHandler):
         consumers = frozenset().union(*(self._placement.holders(member) for member in tree))
         marked = self._placement.is_compute_node(provider.uuid)
         former = self._former({provider.uuid})
+        cells = self._databases.host_cells()
         hosts = sorted({node.host for node in former})
         return LeftProvider(
             provider,
@@ -258,7 +246,7 @@ class AuditServices(PlacementHandler):
             namesake=bool(nodes_among(self._databases, "hypervisor_hostname", {provider.name})),
             marked=marked,
             former=former,
-            traces=tuple(trace for host in hosts for trace in self._traces(host).values()),
+            traces=tuple(trace for host in hosts for trace in self._traces(host, cells).values()),
         )
 
     def _former(self, uuids: Collection[str]) -> tuple[FormerNode, ...]:
@@ -267,7 +255,5 @@ class AuditServices(PlacementHandler):
         )
         return tuple(node for nodes in found.values() for node in nodes)
 
-    def _traces(self, host: str) -> dict[Cell, Traces]:
-        return self._databases.run_in_all(
-            self._databases.host_cells(), lambda connection: host_queries.traces(connection, host)
-        )
+    def _traces(self, host: str, cells: Iterable[Cell]) -> dict[Cell, Traces]:
+        return self._databases.run_in_all(cells, lambda connection: host_queries.traces(connection, host))

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
+from handlers.nova.cells import Cell
 from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.names import HostNames
@@ -379,7 +381,7 @@ def test_a_mapping_that_changed_meanwhile(
     assert cloud.host_mappings()["a"] == "cell2"
 
 
-def test_a_host_that_comes_back_while_its_mapping_goes_is_mapped_again(
+def test_a_host_that_comes_back_while_its_mapping_goes_keeps_it(
     cloud: NovaSimulation, services: AuditServices, discover: DiscoverHosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retire(cloud, mapping=True)
@@ -392,7 +394,7 @@ def test_a_host_that_comes_back_while_its_mapping_goes_is_mapped_again(
     assert not discover.inspect(HOST)
 
 
-def test_a_cell_that_goes_silent_right_after_puts_the_mapping_back(
+def test_a_cell_that_goes_silent_after_the_proof_keeps_the_mapping(
     cloud: NovaSimulation, services: AuditServices, cut: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     retire(cloud, mapping=True)
@@ -403,6 +405,23 @@ def test_a_cell_that_goes_silent_right_after_puts_the_mapping_back(
     with pytest.raises(Unavailable, match="cell:cell2"):
         services.heal(findings[0])
     assert cloud.host_mappings()["a"] == "cell1"
+
+
+def test_the_mapping_goes_only_after_the_last_look_at_the_cells(
+    cloud: NovaSimulation, services: AuditServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retire(cloud, mapping=True)
+    [finding] = services.inspect(HOST)
+    read, seen = services._databases.run_in_all, list[str | None]()
+
+    def look(*arguments: Any) -> dict[Cell, Any]:
+        seen.append(cloud.host_mappings().get("a"))
+        return read(*arguments)
+
+    monkeypatch.setattr(services._databases, "run_in_all", look)
+    services.heal(finding)
+    assert set(seen) == {"cell1"}
+    assert "a" not in cloud.host_mappings()
 
 
 def test_an_allocation_made_after_the_proof_keeps_the_provider(
