@@ -38,6 +38,8 @@ TIMEOUT = (2.0, 60.0)
 READ_AGAIN_FOR = 1.0
 INTERFACES = ("internal", "public")
 
+#: the types of the services whose APIs stackmend calls
+_SERVICES = ("placement", "network", "compute", "image", "load-balancer")
 _PASSING = frozenset({502, 503, 504})
 #: requests' text for a failed connection: address and cause
 _FAILED_CONNECTION = re.compile(r"connection to (\S+?):? .*\[Errno -?\d+\] ([^\"')]+)")
@@ -108,7 +110,7 @@ class Cloud:
             access = replace(access, trust=f"[{cloud_options.GROUP}] cafile")
             access.session.verify = _readable(ours.cafile, access.trust)
         overrides = {
-            "placement": ours.placement_endpoint_override or access.placement,
+            "placement": ours.placement_endpoint_override,
             "network": ours.network_endpoint_override,
             "compute": ours.compute_endpoint_override,
         }
@@ -116,7 +118,7 @@ class Cloud:
             access.session,
             ours.region_name or access.region,
             tuple(ours.interface) or access.interfaces or INTERFACES,
-            {service: url for service, url in overrides.items() if url},
+            {**access.overrides, **{service: url for service, url in overrides.items() if url}},
             access.trust,
         )
 
@@ -295,7 +297,7 @@ class _Access:
     session: Session
     region: str | None = None
     interfaces: tuple[str, ...] = ()
-    placement: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
     trust: str = f"[{cloud_options.GROUP}] cafile"
 
 
@@ -324,9 +326,16 @@ def _of_clouds_yaml(name: str) -> _Access:
     from openstack.exceptions import SDKException
 
     try:
-        region = OpenStackConfig().get_one(cloud=name)
+        # without this, a cloud that names no interface has "public"
+        region = OpenStackConfig(override_defaults={"interface": None}).get_one(cloud=name)
+        interfaces = region.get_interface() or ()
+        endpoints = {service: region.get_endpoint(service) for service in _SERVICES}
         return _Access(
-            region.get_session(), region.get_region_name(), trust=f"cacert of the cloud {name} in clouds.yaml"
+            region.get_session(),
+            region.get_region_name(),
+            (interfaces,) if isinstance(interfaces, str) else tuple(interfaces),
+            {service: url for service, url in endpoints.items() if url},
+            f"cacert of the cloud {name} in clouds.yaml",
         )
     except (SDKException, ks.ClientException) as error:
         raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
@@ -340,7 +349,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
         _load(_reread(files, section), section, str(files)),
         files.get(section, "region_name"),
         tuple(name.strip() for name in interfaces.split(",") if name.strip()),
-        files.get(section, "endpoint_override") if section == "placement" else None,
+        {"placement": url} if section == "placement" and (url := files.get(section, "endpoint_override")) else {},
         f"[{section}] cafile of {files}",
     )
 

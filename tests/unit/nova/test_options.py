@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -139,13 +140,39 @@ def test_our_own_region_and_endpoints_win(nova_conf: Path) -> None:
     assert (client.region_name, client.interface, client.endpoint_override) == ("there", ["public"], "http://other/")
 
 
-def test_credentials_from_clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clouds_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Write more values of the cloud ``mine`` into clouds.yaml."""
     file = tmp_path / "clouds.yaml"
-    auth = "{auth_url: 'http://k/v3', username: a, password: b, project_name: c}"
-    file.write_text(f"clouds: {{mine: {{auth: {auth}, region_name: far}}}}")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(file))
+
+    def write(more: str) -> None:
+        auth = "{auth_url: 'http://k/v3', username: a, password: b, project_name: c}"
+        file.write_text(f"clouds: {{mine: {{auth: {auth}, {more}}}}}")
+
+    return write
+
+
+def test_credentials_from_clouds_yaml(clouds_yaml: Callable[[str], None]) -> None:
+    clouds_yaml("region_name: far")
     cloud = Cloud.from_resources(Resources(configuration(openstack={"cloud": "mine"})))
-    assert cloud.service("placement")._client.region_name == "far"
+    client = cloud.service("placement")._client
+    assert (client.region_name, client.interface, client.endpoint_override) == ("far", ["internal", "public"], None)
+
+
+@pytest.mark.parametrize("named", ["admin", "[admin]"])
+def test_interfaces_and_endpoints_of_clouds_yaml(clouds_yaml: Callable[[str], None], named: str) -> None:
+    clouds_yaml(
+        f"interface: {named}, compute_endpoint_override: 'http://n', load_balancer_endpoint_override: 'http://o'"
+    )
+    own = {"cloud": "mine", "compute_endpoint_override": "http://mine"}
+    cloud = Cloud.from_resources(Resources(configuration(openstack={"cloud": "mine"})))
+    assert cloud.service("placement")._client.interface == ["admin"]
+    urls = [cloud.service(name)._client.endpoint_override for name in ("compute", "load-balancer", "network")]
+    assert urls == ["http://n", "http://o", None]
+    cloud = Cloud.from_resources(Resources(configuration(openstack={**own, "interface": ["public"]})))
+    assert cloud.service("compute")._client.interface == ["public"]
+    assert cloud.service("compute")._client.endpoint_override == "http://mine"
 
 
 def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
