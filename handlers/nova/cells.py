@@ -3,7 +3,8 @@
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
 ``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
 ``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a
-template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`.
+template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`. It does so too if the base
+URL lacks a part, for example the port: Nova then writes ``None`` into the URL.
 """
 
 from __future__ import annotations
@@ -49,25 +50,32 @@ def fill(template: str, base: str | None, base_option: str) -> str:
 
     :raises TemplateError: the template needs a base URL or a part that is missing
     """
-    if not _is_template(template):
+    names = _names(template)
+    if not names:
         return template
     if not base:
         raise TemplateError(f"its URL is a template, and {base_option} is not set")
     try:
-        return template.format(**_fields(base))
+        fields = _fields(base)
+        missing = sorted(name for name in names if fields.get(name) is None)
+        if missing:
+            raise TemplateError(f"its URL is a template, and {base_option} gives no {' and no '.join(missing)}")
+        return template.format(**fields)
     except (KeyError, IndexError, ValueError) as error:
         raise TemplateError(f"its URL is a template that {base_option} cannot fill ({type(error).__name__})") from None
 
 
-def _is_template(url: str) -> bool:
+def _names(url: str) -> set[str]:
+    """Return the fields of a template; none if the URL is no template."""
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(url) if name is not None}
     except ValueError:
-        return False
-    return bool(names) and all(_FIELD.fullmatch(name) for name in names)
+        return set()
+    return names if all(_FIELD.fullmatch(name) for name in names) else set()
 
 
 def _fields(base: str) -> dict[str, object]:
+    """Return the values of all fields; None for a part that the URL lacks, which Nova writes as the text ``None``."""
     url = urlsplit(base)
     fields: dict[str, object] = {
         "scheme": url.scheme,

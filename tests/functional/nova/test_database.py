@@ -61,7 +61,9 @@ def test_templates_of_cells_are_filled(cloud: NovaSimulation, databases: NovaDat
     assert databases.database(cell1).url == cloud.options()["nova"]["database_connection"]
     set_cell(cloud, "cell1", database_connection="{scheme}://{username7}@/")
     [cell1, _] = databases.host_cells()
-    with pytest.raises(Unavailable, match=r"cell:cell1: its URL is a template that \[nova\] database_connection"):
+    with pytest.raises(
+        Unavailable, match=r"cell:cell1: its URL is a template, and \[nova\] database_connection gives no username7"
+    ):
         databases.database(cell1)
 
 

@@ -47,6 +47,13 @@ def test_the_error_for_a_template_hides_secrets(base: str | None) -> None:
     assert "verysecret" not in str(caught.value)
 
 
+def test_the_error_names_the_parts_that_the_base_url_lacks() -> None:
+    template = "mysql+pymysql://{username}:verysecret@{hostname}:{port}/nova_cell1?{query}"
+    with pytest.raises(TemplateError, match=r"\[nova\] database_connection gives no port and no username$") as caught:
+        fill(template, "mysql+pymysql://db.example/nova", "[nova] database_connection")
+    assert "verysecret" not in str(caught.value)
+
+
 def test_a_cell_shows_no_credentials() -> None:
     cell = Cell(1, CELL0, "", "mysql://a:verysecret@c/d", "rabbit://a:verysecret@b/")
     assert "verysecret" not in repr(cell)
