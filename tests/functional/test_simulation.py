@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from keystoneauth1 import session, token_endpoint
 from oslo_config import cfg
+from sqlalchemy import event
 
 from handlers.access import cloud_options
 from handlers.base import Resources
 from handlers.demo import Notification
-from handlers.nova import options, queries
+from handlers.nova import options, queries, tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.demo import HOSTS, NovaDemo
 from handlers.nova.placement import Placement
@@ -312,6 +314,24 @@ class TestHealthyCloud:
         cloud.remove_host_from_aggregate(aggregate, "compute-1")
         assert cloud.aggregate_hosts(aggregate) == set()
         assert cloud.provider_aggregates(cloud.node("compute-1").uuid) == set()
+
+    def test_a_deleted_host_loses_its_mapping_before_its_service(self, cloud: NovaSimulation) -> None:
+        host = "compute-1"
+        there: list[tuple[bool, bool]] = []
+
+        def look(_: sa.Connection, deletion: sa.Executable, *others: Any) -> None:
+            if isinstance(deletion, sa.Delete) and deletion.table is tables.host_mappings:
+                with cloud.cells["cell1"].connect() as connection:
+                    services = queries.compute_services(connection, host)
+                    nodes = queries.compute_nodes(connection, {"host": host})
+                there.append((bool(services), bool(nodes)))
+
+        event.listen(cloud.api, "before_execute", look)
+        cloud.delete_service(host)
+        assert there == [(True, True)]
+        with cloud.cells["cell1"].connect() as connection:
+            assert not queries.compute_services(connection, host)
+            assert not queries.compute_nodes(connection, {"host": host})
 
     def test_the_past(self, cloud: NovaSimulation) -> None:
         with cloud.ago(hours=3):

@@ -84,20 +84,22 @@ class Hosts(World):
         self._publish("service.update", f"nova-compute:{host}", data)
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
-        """Delete nova-compute's service, with providers, compute nodes and host mapping, then publish ``service.delete``
+        """Delete a host's providers, host mapping, service and compute nodes, in this order, then publish ``service.delete``
         (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_providers: the providers stay, as when Placement is down
         """
         service, cell = self._service(host)
         nodes, services = tables.compute_nodes, tables.services
-        for node in self._store.rows(self.cells[cell], nodes, (nodes.c.host == host) & (nodes.c.deleted == 0)):
-            if not leak_providers:
+        found = self._store.rows(self.cells[cell], nodes, (nodes.c.host == host) & (nodes.c.deleted == 0))
+        if not leak_providers:
+            for node in found:
                 self._report.delete_provider(node.uuid)
-            self._soft_delete(cell, nodes, node.id)
         if not leak_mapping:
             self._store.delete(self.api, tables.host_mappings, tables.host_mappings.c.host == host)
         self._soft_delete(cell, services, service.id)
+        for node in found:
+            self._soft_delete(cell, nodes, node.id)
         self._publish("service.delete", f"nova-compute:{host}", {"host": host, "uuid": service.uuid})
 
     def _soft_delete(self, cell: str, table: Table, number: int) -> None:
