@@ -312,7 +312,7 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
     last = f"the last one arrived {span(arrived[0].ago)} ago"
     if used == {"unversioned"}:
         text = (
-            f"only unversioned, {last}; that format omits hosts and aggregates: set in nova.conf, on every host, "
+            f"only unversioned, {last}; that format has no events of hosts: set in nova.conf, on every host, "
             "[notifications] notification_format = versioned"
         )
         return Checked(subject, Verdict.WARNING, text)
