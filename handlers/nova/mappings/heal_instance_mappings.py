@@ -105,8 +105,8 @@ class HealInstanceMappings(PlacementHandler):
     confirm_after = 5.0
     requires = ("placement", "nova_api")
     cost = (
-        "Two queries per thousand mappings and two per thousand instances; ten minutes is fine for a hundred thousand "
-        "instances, an hour for a million."
+        "Per thousand mappings, one query of nova_api and up to two of each cell that they name. Per thousand instances, one "
+        "query of their cell and two of nova_api. Ten minutes is fine for a hundred thousand instances, an hour for a million."
     )
     rights = {
         "nova_api": {

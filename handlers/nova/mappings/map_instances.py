@@ -105,7 +105,8 @@ class MapInstances(PlacementHandler):
     default_interval = 86400
     requires = ("placement", "nova_api")
     cost = (
-        "Two queries per thousand instances of every cell; a million instances take some minutes, once a day is fine."
+        "Per thousand instances, one query of their cell and two of nova_api; a million instances take some minutes, once a "
+        "day is fine."
     )
     rights = {"nova_api": {"instance_mappings": frozenset({Privilege.INSERT})}}
     roles = Roles((PLACEMENT,))

@@ -9,10 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Resources
-from handlers.nova import clocks, database, tables
+from handlers.nova import clocks, database, queries, tables
 from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.mappings import queries as mapping_queries
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
+from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.world import add_archived, long_ago
 from tests.statements import counted, of_nova, table
@@ -81,6 +83,32 @@ def test_mappings_of_deleted_instances_are_judged_and_deleted_together(
     print(f"{of_nova(found) / MAPPINGS:.2f} statements per mapping\n{table(found, MAPPINGS)}")
     # Three statements delete the rows of one, as the plan shows; all the others are for the range.
     assert of_nova(found) <= 3 * MAPPINGS + 70
+
+
+@pytest.mark.parametrize(("handler", "queries_per_page"), [(MapInstances, 1 + 2), (HealInstanceMappings, 2 * (1 + 2))])
+def test_a_page_of_a_sweep_costs_what_the_help_names(
+    cloud: NovaSimulation,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+    handler: type[MapInstances | HealInstanceMappings],
+    queries_per_page: int,
+) -> None:
+    """A page has two chunks; each page and each chunk costs one query."""
+    monkeypatch.setattr(mapping_queries, "PAGE", 4)
+    monkeypatch.setattr(queries, "CHUNK", 2)
+    made = handler.from_resources(resources)
+    cloud.add_compute("a", "cell1")
+
+    def cost(instances: int) -> int:
+        for _ in range(instances):
+            cloud.boot("a")
+        with counted() as found:
+            assert not list(made.sweep())
+        return of_nova(found)
+
+    cost(0)  # reads the list of cells
+    first = cost(4)
+    assert cost(4) - first == queries_per_page
 
 
 def mappings_of_archived(cloud: NovaSimulation, number: int) -> set[str]:
