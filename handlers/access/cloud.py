@@ -38,6 +38,8 @@ TIMEOUT = (2.0, 60.0)
 READ_AGAIN_FOR = 1.0
 INTERFACES = ("internal", "public")
 
+#: the place of stackmend's own credentials
+_OURS = f"[{cloud_options.GROUP}]"
 #: the types of the services whose APIs stackmend calls
 _SERVICES = ("placement", "network", "compute", "image", "load-balancer")
 _PASSING = frozenset({502, 503, 504})
@@ -79,6 +81,7 @@ class Cloud:
 
     :param region: the endpoints' region; None suffices for a catalogue with one region
     :param trust: the option that names the file of certificate authorities, for error messages
+    :param source: the place of the credentials, for error messages
     """
 
     def __init__(
@@ -88,9 +91,11 @@ class Cloud:
         interfaces: tuple[str, ...] = INTERFACES,
         overrides: Mapping[str, str] | None = None,
         trust: str = "cafile",
+        source: str = _OURS,
     ) -> None:
         self.session = session
         self._trust = trust
+        self._source = source
         self._region = region
         self._interfaces = interfaces
         self._overrides = dict(overrides or {})
@@ -120,6 +125,7 @@ class Cloud:
             tuple(ours.interface) or access.interfaces or INTERFACES,
             {**access.overrides, **{service: url for service, url in overrides.items() if url}},
             access.trust,
+            access.source,
         )
 
     @classmethod
@@ -133,7 +139,8 @@ class Cloud:
             if access is not None:
                 if access.session.timeout is None:
                     access.session.timeout = TIMEOUT  # type: ignore[assignment]
-                return cls(access.session, access.region, access.interfaces or INTERFACES, trust=access.trust)
+                interfaces = access.interfaces or INTERFACES
+                return cls(access.session, access.region, interfaces, trust=access.trust, source=access.source)
         return None
 
     def project(self) -> str | None:
@@ -164,7 +171,7 @@ class Cloud:
             connect_retries=0,
             status_code_retries=0,
         )
-        return Service(client, service_type, self._trust)
+        return Service(client, service_type, self._trust, self._source)
 
 
 class _OneRegion(adapter.Adapter):
@@ -199,10 +206,11 @@ class _OneRegion(adapter.Adapter):
 class Service:
     """One API of the cloud. Thread-safe."""
 
-    def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile") -> None:
+    def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile", source: str = _OURS) -> None:
         self._client = client
         self.dependency = dependency
         self._trust = trust
+        self._source = source
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """Send GET; repeat it for about a second after an error that may pass."""
@@ -250,8 +258,7 @@ class Service:
         if status in {401, 403}:
             raise Denied(
                 self.dependency,
-                f"answered {status} to {method} {url}; "
-                "the credentials of [openstack] need the roles of Nova's own, admin and service",
+                f"answered {status} to {method} {url}; the credentials of {self._source} need the roles admin and service",
             )
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
@@ -262,7 +269,7 @@ class Rehearsal(Service):
     """An API whose writes go to a list, for a plan, instead of to the service."""
 
     def __init__(self, service: Service, writes: list[Write]) -> None:
-        super().__init__(service._client, service.dependency, service._trust)
+        super().__init__(service._client, service.dependency, service._trust, service._source)
         self._writes = writes
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
@@ -299,6 +306,7 @@ class _Access:
     interfaces: tuple[str, ...] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)
     trust: str = f"[{cloud_options.GROUP}] cafile"
+    source: str = _OURS
 
 
 def _access(conf: cfg.ConfigOpts) -> _Access:
@@ -336,6 +344,7 @@ def _of_clouds_yaml(name: str) -> _Access:
             (interfaces,) if isinstance(interfaces, str) else tuple(interfaces),
             {service: url for service, url in endpoints.items() if url},
             f"cacert of the cloud {name} in clouds.yaml",
+            f"the cloud {name} in clouds.yaml",
         )
     except (SDKException, ks.ClientException) as error:
         raise ConfigError(f"[openstack] cloud = {name} cannot be used: {error}") from error
@@ -351,6 +360,7 @@ def _of_service(files: ServiceFiles, section: str) -> _Access | None:
         tuple(name.strip() for name in interfaces.split(",") if name.strip()),
         {"placement": url} if section == "placement" and (url := files.get(section, "endpoint_override")) else {},
         f"[{section}] cafile of {files}",
+        f"[{section}] of {files}",
     )
 
 

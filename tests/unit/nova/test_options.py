@@ -5,10 +5,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import requests
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.access.cloud import Cloud
+from handlers.access.cloud import Cloud, Denied
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Resources
 from handlers.nova import options
@@ -173,6 +174,31 @@ def test_interfaces_and_endpoints_of_clouds_yaml(clouds_yaml: Callable[[str], No
     cloud = Cloud.from_resources(Resources(configuration(openstack={**own, "interface": ["public"]})))
     assert cloud.service("compute")._client.interface == ["public"]
     assert cloud.service("compute")._client.endpoint_override == "http://mine"
+
+
+def refusal(cloud: Cloud, service: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the error for an API that refuses a call."""
+    api, answer = cloud.service(service), requests.Response()
+    answer.status_code = 403
+    monkeypatch.setattr(api._client, "request", lambda *_, **__: answer)
+    with pytest.raises(Denied) as caught:
+        api.write("PUT", "/x")
+    return str(caught.value)
+
+
+def test_a_refusal_names_the_source_of_the_credentials(
+    nova_conf: Path, clouds_yaml: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud.from_resources(Resources(configuration(nova={"config_file": [str(nova_conf)]})))
+    assert f"the credentials of [placement] of {nova_conf} need" in refusal(cloud, "placement", monkeypatch)
+    clouds_yaml("region_name: far")
+    cloud = Cloud.from_resources(Resources(configuration(openstack={"cloud": "mine"})))
+    assert "the credentials of the cloud mine in clouds.yaml need" in refusal(cloud, "load-balancer", monkeypatch)
+    file = tmp_path / "octavia.conf"
+    file.write_text("[service_auth]\nauth_type = password\nauth_url = http://k/v3\nusername = o\npassword = x\n")
+    octavia = Cloud.of_service(ServiceFiles("[octavia] config_file", [str(file)]), ["service_auth"])
+    assert octavia is not None
+    assert f"the credentials of [service_auth] of {file} need" in refusal(octavia, "compute", monkeypatch)
 
 
 def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:
