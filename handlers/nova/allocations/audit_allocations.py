@@ -13,7 +13,7 @@ handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
 loses only resources of a compute node that it left; in cell0, it loses all. An ended migration must prove the move, and Neutron
-must bind the instance's ports to its host.
+must bind all of the instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 

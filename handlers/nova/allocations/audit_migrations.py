@@ -13,7 +13,7 @@ answer, the handler decides nothing.
 migration, even on a full node.
 
 **Why a race does no harm.** The migration failed, was cancelled or reverted, and none succeeded since. The instance is at rest
-on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds its ports to that host.
+on the node where the migration began, mapped to its one cell, unchanged for a minute. Neutron binds all its ports there.
 The amounts are those of the flavor. If the scheduler, a move or Nova's late roll-back allocates meanwhile, a generation
 changes, and the request fails. If our request is first, Nova's roll-back finds nothing to move and continues.
 

@@ -123,8 +123,7 @@ class Judge:
         if not needs_bindings(verdict):
             return verdict
         ports = self._network.ports({"device_id": [facts.instance.uuid]})
-        bound = frozenset(self._databases.host_names.normal(port.host) for port in ports if port.host)
-        return unless_unattested(verdict, facts.here, bound)
+        return unless_unattested(verdict, facts.here, moves.bound_hosts(ports, self._databases.host_names))
 
     def _all_facts(self, look: Look, consumer: str) -> Iterator[Facts]:
         allocation, seen = look.allocations[consumer], look.seen[consumer]

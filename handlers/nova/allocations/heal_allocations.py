@@ -11,11 +11,11 @@ decides nothing.
 
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
-- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind the
-  instance's ports to its host: a cell from before the instance was shelved names its former host. The last migration is no live
-  migration in ``error``, after which the guest may run on the other host. Resources for ports come from the providers that the
-  ports name, or from the only possible providers. ``allocations-missing``: one write for up to fifty such instances whose ports
-  request nothing.
+- ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind all of
+  the instance's ports to its host: a cell from before the instance was shelved names its former host. The last
+  migration is no live migration in ``error``, after which the guest may run on the other host. Resources for ports come
+  from the providers that the ports name, or from the only possible providers. ``allocations-missing``: one write for up
+  to fifty such instances whose ports request nothing.
 - ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. An ended migration,
   completed or rolled back, must have brought the instance from those nodes to its node. No younger migration may contradict
   this move. Neutron must bind the ports as above. Shared storage stays and is not given twice.

@@ -7,7 +7,7 @@ consumer's generation changes, and our write fails.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol
 
@@ -71,7 +71,7 @@ class Reader:
         for facts in found:
             given = gives[facts.allocation.consumer]
             owed = bool(facts.homes) and self._is_owed(facts, set(given))
-            bound = self._hosts(ports.get(facts.allocation.consumer, ()))
+            bound = moves.bound_hosts(ports.get(facts.allocation.consumer, ()), self._databases.host_names)
             completed.append(dataclasses.replace(facts, offers=given, owed=owed, ports=Needs(), bound=bound))
         return completed
 
@@ -142,10 +142,7 @@ class Reader:
             if only_reported:
                 return facts
             raise
-        return dataclasses.replace(facts, ports=needs, bound=self._hosts(ports))
-
-    def _hosts(self, ports: Iterable[Port]) -> frozenset[str]:
-        return frozenset(self._databases.host_names.normal(port.host) for port in ports if port.host)
+        return dataclasses.replace(facts, ports=needs, bound=moves.bound_hosts(ports, self._databases.host_names))
 
     def _with_provider(
         self,

@@ -49,7 +49,7 @@ class Facts:
     :param offers: capacity by class, for each provider of the node; empty if not read, or unknown to Placement
     :param owed: whether a migration has resources of the instance's node that belong to the instance (:func:`.moves.is_owed`)
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
-    :param bound: the hosts to which Neutron binds the ports; empty if not read
+    :param bound: as :func:`~handlers.nova.allocations.moves.bound_hosts` returns it; empty if not read
     """
 
     allocation: Allocation
@@ -200,8 +200,8 @@ def _unattested(facts: Facts, give: Give) -> str:
     if give.problem != Problem.MISSING or moves.is_attested(facts.here, facts.bound):
         return ""
     return (
-        "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored "
-        "from before the instance was shelved. Look for the guest on its host; if it is there, run: "
+        "Neutron does not bind all of its ports to its host, so that only its cell names the host. The cell may have been "
+        "restored from before the instance was shelved. Look for the guest on its host; if it is there, run: "
         f"{_command(facts.instance, give)}"
     )
 

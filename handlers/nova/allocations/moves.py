@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from handlers.access.neutron import INSTANCES, Port
 from handlers.nova.names import HostNames
 from handlers.nova.records import Migration
 
@@ -21,8 +22,8 @@ SUCCEEDED = frozenset({"confirmed", "completed", "done"})
 ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
 #: the refusal of a heal without :func:`is_attested`
 UNATTESTED = (
-    "Neutron does not bind its ports to its host, so that only its cell names the host. The cell may have been restored from "
-    "before a move. Look for the guest on both nodes"
+    "Neutron does not bind all of its ports to its host, so that only its cell names the host. The cell may have been restored "
+    "from before a move. Look for the guest on both nodes"
 )
 
 
@@ -35,13 +36,23 @@ def normal(move: Migration, names: HostNames) -> Migration:
     return dataclasses.replace(move, source=normal_place(move.source, names), dest=normal_place(move.dest, names))
 
 
+def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
+    """Return the hosts to which Neutron binds an instance's ports; an empty name stands for an unbound port of Nova.
+
+    Nova binds every port of a server, except on bare metal, where Ironic binds the ports. A shelve offload unbinds them one by
+    one, goes on after an error, and then releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance;
+    ``nova/network/neutron.py``, _unbind_ports).
+    """
+    return frozenset(names.normal(port.host) for port in ports if port.host or port.owner.startswith(INSTANCES))
+
+
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether all bound ports of an instance, at least one, are bound to its host.
+    """Return whether all ports of an instance, at least one, are bound to its host.
 
     A cell from an older backup may name a former host. Ironic binds ports to a node instead of a host
     (``nova/virt/ironic/driver.py``, network_binding_host_id).
 
-    :param bound: the hosts to which Neutron binds the ports
+    :param bound: the result of :func:`bound_hosts`
     """
     return bool(bound) and (bound == {here[0]} or bound == {here[1]})
 

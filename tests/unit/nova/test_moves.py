@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from handlers.access.neutron import HOST, Port
 from handlers.nova.allocations import moves
 from handlers.nova.allocations.moves import ROLLED_BACK, SUCCEEDED
 from handlers.nova.names import HostNames
@@ -89,6 +90,30 @@ def test_a_resize_waits_until_a_confirmed_migration_led_here(
     vm_state: str, migrations: list[Migration], waits: bool
 ) -> None:
     assert moves.awaits_user(vm_state, migrations, B) is waits
+
+
+def port(host: str | None, owner: str = "compute:nova") -> Port:
+    return Port({"id": "p", "device_owner": owner, HOST: host})
+
+
+@pytest.mark.parametrize(
+    ("ports", "attested"),
+    [
+        ([], False),
+        ([port("a")], True),
+        ([port("A"), port("a ")], True),
+        ([port("a"), port("b")], False),
+        ([port("")], False),
+        ([port("a"), port("")], False),  # a shelve offload went half way
+        ([port("a"), port(None, "compute:az1")], False),
+        ([port("a"), port("", "")], True),  # Nova made it a moment ago, or does not know it
+        ([port("a"), port("", "network:dhcp")], True),
+        ([port("a"), port("b", "")], False),
+    ],
+)
+def test_every_port_of_nova_must_be_bound_to_the_host(ports: list[Port], attested: bool) -> None:
+    bound = moves.bound_hosts(ports, HostNames(exact=False))
+    assert moves.is_attested(A, bound) is attested
 
 
 def test_names_are_compared_as_the_database_compares_them() -> None:

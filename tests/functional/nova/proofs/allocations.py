@@ -107,6 +107,14 @@ def _bound_elsewhere(host: str) -> Mapping[str, Act]:
     }
 
 
+def _second_port(stage: Stage, instance: str) -> None:
+    """Add a port that Nova made and that is unbound, as a shelve offload leaves it that failed for the other one."""
+    stage.neutron.add(device_id=instance, device_owner="compute:nova")
+
+
+_UNBOUND: Mapping[str, Act] = {"beside a bound one": _second_port}
+
+
 # heal_allocations
 
 
@@ -184,6 +192,7 @@ ALLOCATION_MISSING = Drift(
         "``queued_for_delete`` or another owner in the mapping": {**_QUEUED, **_OF_ANOTHER},
         "an allocation of a rolled-back migration": {"of its node": _owed},
         "a last live migration in ``error``": {"to another node": migration("b", "error", "live-migration")},
+        "an unbound port of the instance": _UNBOUND,
     },
 )
 
@@ -229,6 +238,7 @@ WRONG_PROVIDER = Drift(
         "a task, an unfinished or unconfirmed migration": _TASK,
         "a build request, or a mapping to another cell": {"a build request": BUILD_REQUEST, **_ELSEWHERE_MAPPED},
         "``queued_for_delete`` or another owner in the mapping": {**_QUEUED, **_OF_ANOTHER},
+        "an unbound port of the instance": _UNBOUND,
     },
 )
 
@@ -459,6 +469,7 @@ LEFT_ON_ANOTHER_NODE = Drift(
         "a task": {"a task": RUNNING_TASK},
         "a mapping to another cell": _ELSEWHERE_MAPPED,
         "a row in another cell": ELSEWHERE,
+        "an unbound port of the instance": _UNBOUND,
         "another generation of the allocation": _WRITTEN_AGAIN,
     },
 )
@@ -518,6 +529,7 @@ MIGRATION_HOLDS = Drift(
         "an unfinished migration": {"a running migration": migration("d", "running")},
         "a build request, or a mapping to another cell": {"a build request": BUILD_REQUEST, **_ELSEWHERE_MAPPED},
         "``queued_for_delete`` in the mapping": _QUEUED,
+        "an unbound port of the instance": _UNBOUND,
         "another generation of either allocation": {
             "of the instance": Change(write_again, _BETWEEN),
             "of the migration": Change(_to_migration(write_again), _BETWEEN),
