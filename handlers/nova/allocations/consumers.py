@@ -44,34 +44,24 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The facts about a consumer. If the consumer is a migration, *the instance* is the migration's instance.
+class InstanceFacts:
+    """The facts about an instance and an allocation.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
-    :param migration: the consumer, if it is a migration
     :param migrations: the instance's migrations, youngest first, including deleted ones
-    :param archived: whether the consumer is an archived instance or the migration of one
     :param here: host and node of the instance
-    :param home: the compute node with this host and node; None unless exactly one matches
-    :param roots: the root provider of each provider in ``allocation`` and ``own``
+    :param roots: the root provider of each provider of the allocation
     :param nodes: host and node of each root provider that is a compute node, deleted or not
-    :param own: the instance's resources, if the consumer is a migration
-    :param wanted: the instance's entitlement; None if not read
     """
 
     allocation: Allocation
     building: bool = False
     mapping: InstanceMapping | None = None
     rows: tuple[Located, ...] = ()
-    migration: Migration | None = None
     migrations: tuple[Migration, ...] = ()
-    archived: bool = False
     here: Place = (None, None)
-    home: str | None = None
     roots: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, Place] = field(default_factory=dict)
-    own: Held = field(default_factory=dict)
-    wanted: Mapping[str, int] | Unbuildable | None = None
 
     @property
     def live(self) -> tuple[Located, ...]:
@@ -87,6 +77,28 @@ class Facts:
         return self.row.instance
 
     @property
+    def age(self) -> float:
+        return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
+
+
+@dataclass(frozen=True, slots=True)
+class Facts(InstanceFacts):
+    """The facts about a consumer. If the consumer is a migration, *the instance* is the migration's instance.
+
+    :param migration: the consumer, if it is a migration
+    :param archived: whether the consumer is an archived instance or the migration of one
+    :param home: the compute node with the instance's host and node; None unless exactly one matches
+    :param own: the instance's resources, if the consumer is a migration; ``roots`` has their providers too
+    :param wanted: the instance's entitlement; None if not read
+    """
+
+    migration: Migration | None = None
+    archived: bool = False
+    home: str | None = None
+    own: Held = field(default_factory=dict)
+    wanted: Mapping[str, int] | Unbuildable | None = None
+
+    @property
     def is_mapped(self) -> bool:
         return self.mapping is not None and self.mapping.cell_id == self.row.cell_id
 
@@ -95,10 +107,6 @@ class Facts:
         """Whether the mapping names no cell with a row of the instance, and ``queued_for_delete`` is false."""
         mapping = self.mapping
         return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
-
-    @property
-    def age(self) -> float:
-        return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
 
     @property
     def moving(self) -> tuple[Migration, ...]:

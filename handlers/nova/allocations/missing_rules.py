@@ -12,12 +12,11 @@ from enum import StrEnum
 
 from handlers.nova import concerns
 from handlers.nova.allocations import moves
-from handlers.nova.allocations.consumers import NOVA_TYPES, Located
+from handlers.nova.allocations.consumers import NOVA_TYPES, InstanceFacts
 from handlers.nova.allocations.entitlement import Unbuildable, differences, total
-from handlers.nova.allocations.moves import Place
 from handlers.nova.allocations.port_requests import Needs, Unshown, is_port_class
 from handlers.nova.placement import Allocation, Held
-from handlers.nova.records import Instance, InstanceMapping, Migration
+from handlers.nova.records import Instance, Migration
 from handlers.nova.verdicts import BUSY, MOVED_SETTLE, NODE_GONE, Report, Wait
 
 #: tasks at whose end Nova releases the allocation
@@ -38,29 +37,17 @@ class Problem(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The facts about an instance.
+class Facts(InstanceFacts):
+    """The facts about an instance. ``nodes`` is empty if only ``homes`` give resources.
 
-    :param rows: the instance's rows in all cells, including deleted and hidden ones
-    :param migrations: the instance's migrations, youngest first, including deleted ones
     :param homes: the live compute nodes with the instance's host and node; normally one
-    :param roots: the root provider of each provider of the allocation
-    :param nodes: host and node of each root that is a compute node, deleted or not; empty if only ``homes`` give resources
     :param offers: capacity by class, for each provider of the node; empty if not read, or unknown to Placement
     :param owed: whether a migration has resources of the instance's node that belong to the instance (:func:`.moves.is_owed`)
     :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
     :param bound: as :func:`~handlers.nova.allocations.moves.bound_hosts` returns it; empty if not read
     """
 
-    allocation: Allocation
-    building: bool = False
-    mapping: InstanceMapping | None = None
-    rows: tuple[Located, ...] = ()
-    migrations: tuple[Migration, ...] = ()
-    here: Place = (None, None)
     homes: tuple[str, ...] = ()
-    roots: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, Place] = field(default_factory=dict)
     offers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     wanted: Mapping[str, int] | Unbuildable = field(default_factory=dict)
     owed: bool = False
@@ -68,27 +55,10 @@ class Facts:
     bound: frozenset[str] = frozenset()
 
     @property
-    def live(self) -> tuple[Located, ...]:
-        return tuple(row for row in self.rows if not row.instance.deleted)
-
-    @property
-    def row(self) -> Located:
-        """The first live row; IndexError without one."""
-        return self.live[0]
-
-    @property
-    def instance(self) -> Instance:
-        return self.row.instance
-
-    @property
     def moving(self) -> tuple[Migration, ...]:
         """The migrations in progress, except ``finished`` ones, which wait until the user confirms the resize."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
-
-    @property
-    def age(self) -> float:
-        return min([row.instance.age for row in self.rows] + [move.age for move in self.migrations])
 
     @property
     def concerns(self) -> frozenset[str]:
