@@ -8,8 +8,9 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
+from handlers.access import schemas
 from handlers.base import Resources
-from handlers.nova import clocks, database, queries, tables
+from handlers.nova import clocks, database, nodes, queries, tables
 from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.mappings import queries as mapping_queries
@@ -30,6 +31,8 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "CELLS_TTL", math.inf)
     monkeypatch.setattr(clocks, "APART", (math.inf, math.inf))
     monkeypatch.setattr(shared_looks, "FRESH", math.inf)
+    monkeypatch.setattr(nodes, "OWN_FOR", math.inf)
+    monkeypatch.setattr(schemas, "TTL", math.inf)
     monkeypatch.setattr(AuditAllocations, "confirm_after", 0.0)
 
 
