@@ -1,8 +1,8 @@
 """The handlers' writes into Octavia's database. Each write succeeds only if the row is still as it was read.
 
-To exclude deadlocks, writes about an amphora on a load balancer lock rows in the order of Octavia's health manager:
-``amphora_health``, ``load_balancer``, ``amphora`` (``octavia/controller/healthmanager/health_manager.py``). The schema does not
-set ``updated_at``; the writes do, except :func:`detach_deleted`.
+To exclude deadlocks, every write locks rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
+``amphora`` (``octavia/controller/healthmanager/health_manager.py``). The schema does not set ``updated_at``; the writes do,
+except :func:`detach_deleted`.
 
 No write may leave one of these two states in the database:
 
@@ -305,6 +305,7 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
     same_server = (
         _AMPHORA.compute_id.is_(None) if amphora.compute_id is None else _AMPHORA.compute_id == amphora.compute_id
     )
+    connection.execute(sa.delete(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id))
     changed = connection.execute(
         sa.update(tables.amphora)
         .where(
@@ -317,7 +318,6 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
     )
     if changed.rowcount != 1:
         raise Conflict(f"amphora {amphora.id} is no longer {amphora.status} without a load balancer")
-    connection.execute(sa.delete(tables.amphora_health).where(_HEALTH.amphora_id == amphora.id))
     if queries.has_member_ports(connection):
         connection.execute(
             sa.delete(tables.amphora_member_port).where(tables.amphora_member_port.c.amphora_id == amphora.id)
