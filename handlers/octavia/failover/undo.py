@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from handlers.octavia import records
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
 from handlers.octavia.failover.steps import THEN, AnyReading, Step, StepName
 
@@ -35,11 +36,17 @@ def _lease(s: AnyReading, _step: Step) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step) -> str:
+    """Return the undo; it resets ``busy`` only if the row serves again (:mod:`handlers.octavia.changes`)."""
     amphora = s.amphora
-    return (
+    restored = (
         f"only while the row is ERROR without a server: UPDATE amphora SET status='{amphora.status}', "
-        f"compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL; "
-        f"UPDATE amphora_health SET busy=FALSE WHERE amphora_id='{amphora.id}'"
+        f"compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL"
+    )
+    if amphora.status not in records.SERVING:
+        return restored
+    return (
+        f"{restored}; UPDATE amphora_health SET busy=FALSE WHERE amphora_id='{amphora.id}' AND EXISTS (SELECT 1 FROM amphora "
+        f"WHERE id='{amphora.id}' AND status='{amphora.status}' AND compute_id='{amphora.compute_id}')"
     )
 
 

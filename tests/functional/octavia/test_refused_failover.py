@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from handlers.base import Finding, Handler, InFlight, Key, Unavailable
-from handlers.octavia import changes
+from handlers.octavia import changes, queries
 from handlers.octavia.failover.steps import StepName
 from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError, UnauthorizedException, UnavailableException
 from tests.functional.octavia.world import House, mend
@@ -197,12 +197,47 @@ def test_the_undo_of_let_go_lets_the_health_manager_act(make_house: MakeHouse) -
     before = house.amphora(key.id)
     house.database.run(partial(changes.let_go, amphora=before))
     assert house.health_manager_replaces() == []
-    statements = finding.undo.partition(": ")[2].split("; ")
-    house.database.run(lambda connection: [connection.execute(sa.text(one)) for one in statements])
+    take_back(house, finding)
     after = house.amphora(key.id)
     assert (after.status, after.compute_id) == (before.status, before.compute_id)
     house.octavia.heartbeat(key.id, silent=70)  # the lease has expired
     assert house.health_manager_replaces() == [key.id]
+
+
+def take_back(house: House, finding: Finding) -> None:
+    """Run the statements of a finding's undo."""
+    statements = finding.undo.partition(": ")[2].split("; ")
+    house.database.run(lambda connection: [connection.execute(sa.text(one)) for one in statements])
+
+
+def is_busy(house: House, amphora: str) -> bool:
+    health = house.database.run(partial(queries.health, amphora=amphora))
+    return health is not None and health.busy
+
+
+def test_the_undo_of_let_go_keeps_the_health_manager_off_a_row_in_error(make_house: MakeHouse) -> None:
+    """With an old heartbeat and not busy, the health manager could set the row to FAILOVER_STOPPED, and later to ALLOCATED."""
+    house = make_house(maximum_preserved_amphora_count=1)
+    _balancer, key = silent_one(house)
+    house.octavia.set_amphora(key.id, status="ERROR")
+    finding = advance_to(house, house.handler(), key, StepName.LET_GO)
+    before = house.amphora(key.id)
+    house.database.run(partial(changes.let_go, amphora=before))
+    take_back(house, finding)
+    after = house.amphora(key.id)
+    assert (after.status, after.compute_id) == ("ERROR", before.compute_id)
+    assert is_busy(house, key.id)
+
+
+def test_the_undo_of_let_go_changes_nothing_once_octavia_has_begun_the_failover(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    _balancer, key = silent_one(house)
+    finding = advance_to(house, house.handler(), key, StepName.LET_GO)
+    house.database.run(partial(changes.let_go, amphora=house.amphora(key.id)))
+    house.octavia.set_amphora(key.id, status="PENDING_DELETE")
+    take_back(house, finding)
+    assert (house.amphora(key.id).status, house.amphora(key.id).compute_id) == ("PENDING_DELETE", None)
+    assert is_busy(house, key.id)
 
 
 def test_a_place_that_is_lost_ends_the_lease(make_house: MakeHouse) -> None:
