@@ -27,7 +27,8 @@ from handlers.octavia import names, records
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, Group, Image, Port, Server
 
 #: seconds after which Nova and Neutron have done what the deletion of a load balancer requested. Its flow writes DELETED into
-#: the load balancer's row last (``octavia/controller/worker/v2/flows/load_balancer_flows.py``)
+#: the load balancer's row after all removals, then only lowers the quota and sends the notification
+#: (``octavia/controller/worker/v2/flows/load_balancer_flows.py``)
 SETTLED = 30.0
 
 #: the owner that Neutron shows for a port of Octavia (``octavia/common/constants.py``)
