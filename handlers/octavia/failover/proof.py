@@ -55,8 +55,8 @@ class Unclear:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """The verdict that only one record shows a failure, and no second will appear. (In a sweep, a suspect is a key.)
+class OneWitness:
+    """The verdict that only one record shows a failure, and no second will appear.
 
     :param why: the sign of the failure
     :param reason: why stackmend reports the amphora but does not heal it
@@ -66,7 +66,7 @@ class Suspect:
     reason: str
 
 
-Verdict = Failed | Alive | Unclear | Suspect
+Verdict = Failed | Alive | Unclear | OneWitness
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "silent, among few",
         lambda a: a.silent and a.s.heard.few and a.server.host_up is not False,
-        lambda a: Suspect(
+        lambda a: OneWitness(
             a.silence,
             f"only {a.s.heard.amphorae} amphorae send heartbeats, and Nova reports server {a.server.id} ACTIVE on a host "
             f"that is up; with {FEW} or fewer, stackmend leaves silence to Octavia's health manager",

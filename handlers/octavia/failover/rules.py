@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from handlers.octavia import rebuild, records
 from handlers.octavia.cloud_objects import Server
 from handlers.octavia.failover.ending import WILLING, finish, label_of, marked_for, shelving_of
-from handlers.octavia.failover.proof import Alive, Failed, Suspect, Unclear, judge
+from handlers.octavia.failover.proof import Alive, Failed, OneWitness, Unclear, judge
 from handlers.octavia.failover.steps import (
     AnyReading,
     Deactivated,
@@ -317,7 +317,7 @@ def next_step(s: AnyReading, settings: HousekeepingSettings) -> Decision:
     match judge(s, settings):
         case Unclear(reason=reason, after=after):
             return Wait(reason, after)
-        case Suspect(why=why, reason=reason):
+        case OneWitness(why=why, reason=reason):
             return Report(reason, why)
         case Alive():
             return _leave_alone(s)

@@ -16,7 +16,7 @@ from handlers.octavia.cloud_objects import AMPHORA, METHOD, PRESERVED, REASON, S
 from handlers.octavia.failover import ending, proof, rules
 from handlers.octavia.failover.ending import End, Imaging
 from handlers.octavia.failover.heartbeats import Heard
-from handlers.octavia.failover.proof import Alive, Failed, Signs, Suspect, Unclear, Verdict, judge
+from handlers.octavia.failover.proof import Alive, Failed, OneWitness, Signs, Unclear, Verdict, judge
 from handlers.octavia.failover.rules import Case, Request, ServerCase, at_rest, next_step
 from handlers.octavia.failover.steps import Nothing, Replaced, Report, Situation, Step, StepName, Wait
 from handlers.octavia.failover.table import Row
@@ -127,7 +127,7 @@ JUDGED: dict[str, tuple[Situation, Verdict | type[Verdict]]] = {
         replace(S, server=marked(ACTIVE, reason="its server is SHUTOFF"), health=health(-60.0)),
         Unclear,
     ),
-    "silent, among few": (replace(S, server=ACTIVE, health=health(41.0), heard=Heard(3, 2)), Suspect),
+    "silent, among few": (replace(S, server=ACTIVE, health=health(41.0), heard=Heard(3, 2)), OneWitness),
     "silent, while heartbeats prove nothing": (
         replace(S, server=ACTIVE, health=health(41.0), unsettled=50.0),
         Unclear,
@@ -164,7 +164,7 @@ def test_what_proves_no_failure(situation: Situation) -> None:
 def test_among_few_a_host_that_is_down_is_the_second_witness() -> None:
     for heard in (Heard(1, 0), Heard(2, 1), Heard(3, 2)):
         silent = replace(S, server=ACTIVE, health=health(41.0), heard=heard)
-        assert isinstance(judge(silent, HousekeepingSettings()), Suspect)
+        assert isinstance(judge(silent, HousekeepingSettings()), OneWitness)
         assert isinstance(judge(replace(silent, server=replace(ACTIVE, host_up=False)), HousekeepingSettings()), Failed)
 
 
