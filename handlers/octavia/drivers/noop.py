@@ -104,6 +104,8 @@ class NoopDriver(Driver):
 
     def untag_server(self, server: str, tag: str) -> bool:
         with self._calling("compute", "untag_server"), self.cloud.lock:
+            if self.cloud.server(server) is None:
+                return False
             tags = self._describable(server).tags
             self.cloud.alter_server(server, tags=tags - {tag})
             return tag in tags
@@ -214,7 +216,8 @@ class NoopDriver(Driver):
 
     def security_group(self, name: str) -> Group | None:
         with self._calling("network", "security_group"):
-            return next((group for group in self.cloud.security_groups() if group.name == name), None)
+            found = [group for group in self.cloud.security_groups() if group.name == name]
+            return found[0] if len(found) == 1 else None
 
     def tag_security_group(self, group: str, tag: str) -> None:
         with self._calling("network", "tag_security_group"):

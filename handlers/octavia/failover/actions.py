@@ -31,7 +31,7 @@ from handlers.octavia.cloud_objects import (
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failover.steps import DESCRIBABLE, AnyReading, Deactivated, Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
-from handlers.octavia.housekeeping import AmphoraDriverError, UnavailableException
+from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, UnavailableException
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.pool import State
 from handlers.octavia.settings import HousekeepingSettings
@@ -377,7 +377,10 @@ class Actions:
 
     def _drop_image(self, s: AnyReading, step: Step) -> Healed:
         for image in step.objects:
-            self._driver.delete_image(image)
+            try:
+                self._driver.delete_image(image)
+            except DeleteFailed as error:
+                raise Conflict(str(error)) from error
         return Healed(
             f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}", undo=undo_of(s, step)
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
-from handlers.octavia.housekeeping import NotFoundError, UnauthorizedException, UnavailableException
+from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnauthorizedException, UnavailableException
 
 #: Octavia's project, and the one of the load balancers' owners
 OCTAVIA, OWNER = "octavia-project", "owner-project"
@@ -228,7 +228,9 @@ class Cloud:
 
     def detach(self, server: str, port: str) -> None:
         with self.lock:
-            shown = self.present(server)
+            shown = self._servers.get(server)
+            if shown is None:
+                return
             if shown.status not in _WILLING or shown.task_state:
                 raise _conflict(shown)
             found = self._ports.get(port)
@@ -302,7 +304,7 @@ class Cloud:
         with self.lock:
             found = self._images.get(identity)
             if found is not None and found.protected:
-                raise UnavailableException(f"image:{identity}", "it is protected")
+                raise DeleteFailed(f"image:{identity}: it is protected")
             self._images.pop(identity, None)
 
     def _keep_image(self, name: str, properties: Mapping[str, str], status: str) -> Image:
@@ -353,7 +355,7 @@ class Cloud:
         """:raises UnavailableException: when a port uses the group"""
         with self.lock:
             if any(identity in port.security_groups for port in self._ports.values()):
-                raise UnavailableException(f"security_group:{identity}", "it is in use")
+                raise UnavailableException(f"security-group:{identity}", "it is in use")
             self._security_groups.pop(identity, None)
 
     def add_port(self, port: Port) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handlers.octavia.cloud_objects import AMPHORA, RELEASED, STATE, Server
+from handlers.octavia.cloud_objects import AMPHORA, RELEASED, STATE, Port, Server
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.housekeeping import (
@@ -269,6 +269,10 @@ def test_what_is_not_there(driver: OpenStackDriver) -> None:
     driver.delete_server(NOBODY)
     driver.detach_port(NOBODY, NOBODY)
     driver.delete_image(NOBODY)
+    driver.delete_port(Port(NOBODY, "", "", "", "", "", "", True, 1))
+    driver.delete_server_group(NOBODY)
+    driver.delete_security_group(NOBODY)
+    driver.untag_security_group(NOBODY, "tag")
     driver.delete_amphora(NOBODY)
     calls: list[Any] = [
         lambda: driver.stop_server(NOBODY),
@@ -280,6 +284,10 @@ def test_what_is_not_there(driver: OpenStackDriver) -> None:
         lambda: driver.unlock_server(NOBODY),
         lambda: driver.console(NOBODY, 1),
         lambda: driver.create_image(NOBODY, "image", {}),
+        lambda: driver.disable_port(Port(NOBODY, "", "", "", "", "", "", True, 1)),
+        lambda: driver.release_image(NOBODY),
+        lambda: driver.tag_security_group(NOBODY, "tag"),
+        lambda: driver.require_failover(NOBODY),
         lambda: driver.seal_image(NOBODY),
         lambda: driver.unseal_image(NOBODY),
         lambda: driver.failover_amphora(NOBODY),

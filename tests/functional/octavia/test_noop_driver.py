@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ from oslo_config import cfg
 from handlers.access.service_files import ConfigError
 from handlers.base import Resources
 from handlers.octavia import options
+from handlers.octavia.cloud_objects import Port
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.noop import NoopDriver
-from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnavailableException
 from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.world import House
+
+NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 def test_a_failover_replaces_an_amphora_and_leaves_its_row_behind(house: House) -> None:
@@ -109,7 +113,61 @@ def test_what_nova_refuses_is_refused(house: House) -> None:
     assert house.driver.ports_of(server) == []
     assert (left := house.driver.port(vrrp))
     assert left.device_id == ""
-    assert house.driver.server("00000000-0000-0000-0000-000000000000") is None
+    assert house.driver.server(NOBODY) is None
+
+
+def test_an_object_that_does_not_exist_is_none_removed_or_not_found(house: House) -> None:
+    driver = house.driver
+    port = Port(NOBODY, "", "", "", "", "", "", True, 1)
+    assert [driver.server(NOBODY), driver.port(NOBODY), driver.image(NOBODY)] == [None, None, None]
+    assert (list(driver.ports_of(NOBODY)), driver.security_group(NOBODY)) == ([], None)
+    assert not driver.untag_server(NOBODY, "tag")
+    removals: list[Callable[[], object]] = [
+        lambda: driver.delete_server(NOBODY),
+        lambda: driver.detach_port(NOBODY, NOBODY),
+        lambda: driver.delete_port(port),
+        lambda: driver.delete_image(NOBODY),
+        lambda: driver.delete_server_group(NOBODY),
+        lambda: driver.delete_security_group(NOBODY),
+        lambda: driver.untag_security_group(NOBODY, "tag"),
+        lambda: driver.delete_amphora(NOBODY),
+    ]
+    for remove in removals:
+        remove()
+    others: list[Callable[[], object]] = [
+        lambda: driver.stop_server(NOBODY),
+        lambda: driver.shelve_server(NOBODY),
+        lambda: driver.describe_server(NOBODY, {"a": "b"}),
+        lambda: driver.describe_server(NOBODY, {}, "name"),
+        lambda: driver.tag_server(NOBODY, "tag"),
+        lambda: driver.lock_server(NOBODY, "why"),
+        lambda: driver.unlock_server(NOBODY),
+        lambda: driver.console(NOBODY, 1),
+        lambda: driver.disable_port(port),
+        lambda: driver.create_image(NOBODY, "image", {}),
+        lambda: driver.seal_image(NOBODY),
+        lambda: driver.release_image(NOBODY),
+        lambda: driver.unseal_image(NOBODY),
+        lambda: driver.tag_security_group(NOBODY, "tag"),
+        lambda: driver.require_failover(NOBODY),
+        lambda: driver.failover_amphora(NOBODY),
+        lambda: driver.failover_load_balancer(NOBODY),
+    ]
+    for call in others:
+        with pytest.raises(NotFoundError):
+            call()
+
+
+def test_a_protected_image_and_one_of_two_groups_stay(house: House) -> None:
+    house.octavia.add_load_balancer()
+    image = house.driver.create_image(house.cloud.servers()[0].id, "image", {})
+    house.driver.seal_image(image)
+    with pytest.raises(DeleteFailed):
+        house.driver.delete_image(image)
+    assert house.driver.image(image) is not None
+    for _number in range(2):
+        house.cloud.add_security_group("lb-x")
+    assert house.driver.security_group("lb-x") is None, "nothing shows which of them is Octavia's"
 
 
 def test_a_new_process_boots_the_servers_of_the_rows(house: House) -> None:

@@ -12,6 +12,7 @@ from keystoneauth1 import exceptions as ks
 from handlers.access.cloud import Service
 from handlers.access.neutron import Network
 from handlers.base import Unavailable
+from handlers.octavia.cloud_objects import Port
 from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.drivers.openstack.api import Api, age
 from handlers.octavia.drivers.openstack.compute import _server
@@ -297,3 +298,27 @@ def test_ports_are_asked_for_by_all_their_names_at_once() -> None:
     assert calls.answers.asked[0]["params"]["name"] == ["octavia-lb-a", "octavia-lb-vrrp-a"]
     assert calls.ports_named([]) == [], "without a name, Neutron lists every port"
     assert len(calls.answers.asked) == 1
+
+
+def a_port(*answers: tuple[int, Any]) -> tuple[Calls, Port]:
+    """Return Neutron's calls, and a port that was read earlier."""
+    calls = Calls(*answers)  # type: ignore[abstract]
+    calls.neutron = Network(Service(calls.answers, "network"))  # type: ignore[arg-type]
+    return calls, Port("p", "octavia-lb-vrrp-a", "octavia", "n", "", "", "fa:16:3e:00:00:01", True, 3)
+
+
+def test_a_missing_port_cannot_be_disabled_and_needs_no_deletion() -> None:
+    calls, port = a_port((404, {}), (404, {}), (404, {}), (404, {}))
+    with pytest.raises(NotFoundError):
+        calls.disable_port(port)
+    calls.delete_port(port)
+
+
+@pytest.mark.parametrize("call", ["disable_port", "delete_port"])
+def test_a_port_that_has_changed_stays(call: str) -> None:
+    shown = {"id": "p", "name": "octavia-lb-vrrp-a", "project_id": "octavia", "network_id": "n", "device_id": "s"}
+    shown |= {"device_owner": "compute:nova", "mac_address": "fa:16:3e:00:00:01"}
+    calls, port = a_port((412, {}), (200, {"port": {**shown, "admin_state_up": True, "revision_number": 4}}))
+    with pytest.raises(UnavailableException) as changed:
+        getattr(calls, call)(port)
+    assert changed.value.dependency == "port:p"

@@ -15,7 +15,7 @@ from handlers.base import Conflict
 from handlers.octavia.cloud_objects import Group, Port
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age, translated
-from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, UnavailableException
+from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, NotFoundError, UnavailableException
 
 PREFIX = "octavia-lb-"
 OWNER = "Octavia"
@@ -51,6 +51,8 @@ class NetworkCalls(Driver):
         try:
             translated(lambda: self.neutron.update(_as_read(port), {"admin_state_up": False}))
         except AmphoraDriverError as error:
+            if isinstance(error.__cause__, Conflict) and self.port(port.id) is None:
+                raise NotFoundError(f"port:{port.id}: it does not exist") from error
             raise _changed(port, error) from error
 
     def delete_port(self, port: Port) -> None:
