@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from handlers.base import HandlerError
 from handlers.octavia import removal
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.housekeeping import AmphoraDriverError, HousekeepingManager
@@ -31,11 +32,11 @@ class Housekeeper(HousekeepingManager):
         LOG.debug("began to build %d spare amphorae", len(made))
 
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        failures: list[AmphoraDriverError] = []
+        failures: list[AmphoraDriverError | HandlerError] = []
         for amphora in amphora_ids:
             try:
                 removal.remove_amphora(self._driver, amphora)
-            except AmphoraDriverError as error:
+            except (AmphoraDriverError, HandlerError) as error:
                 LOG.warning("amphora %s is not removed: %s", amphora, error)
                 failures.append(error)
         if failures:

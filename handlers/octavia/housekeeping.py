@@ -45,7 +45,7 @@ class DeleteFailed(AmphoraDriverError):
 
 
 class HousekeepingManager(ABC):
-    """The interface of the specification. Every method may also raise :class:`AmphoraDriverError` and Unavailable."""
+    """The interface of the specification. Every method may also raise :class:`AmphoraDriverError` and HandlerError."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:

@@ -33,6 +33,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
     :raises DeleteFailed: when the amphora is on a load balancer, may be another provider's device or still exists, or
         :func:`names.not_removable` has a reason
     :raises Unavailable: when Octavia may work on the amphora, or an API or the database does not answer
+    :raises Conflict: when the row has changed meanwhile
     """
     row = _row(driver, identity)
     if row is None:

@@ -274,6 +274,23 @@ def test_the_removal_of_several_amphorae_continues_after_a_failure(house: House)
     Housekeeper(house.driver).remove_amphora([gone])
 
 
+def test_the_removal_of_several_amphorae_continues_after_an_error_of_the_database(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = detached(house, "ERROR"), detached(house, "ERROR")
+    run, errors = house.database.run, [Unavailable("octavia_database", "the connection is lost")]
+
+    def lost_once(work: Callable[[sa.Connection], object]) -> object:
+        if errors:
+            raise errors.pop()
+        return run(work)
+
+    monkeypatch.setattr(house.database, "run", lost_once)
+    with pytest.raises(Unavailable, match="the connection is lost"):
+        Housekeeper(house.driver).remove_amphora([first, second])
+    assert (house.amphora(first).status, house.amphora(second).status) == ("ERROR", "DELETED")
+
+
 def test_an_amphora_that_octavia_began_to_delete_is_not_removed(house: House) -> None:
     amphora = detached(house, "PENDING_DELETE")
     before = world(house)
