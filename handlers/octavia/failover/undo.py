@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from handlers.octavia import records
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
 from handlers.octavia.failover.steps import THEN, AnyReading, Step, StepName
+from handlers.octavia.preserved import pool
 
 _Undo = Callable[[AnyReading, Step], str]
 
@@ -77,8 +78,8 @@ def _impossible(_s: AnyReading, step: Step) -> str:
 
 _UNDO: Mapping[StepName, _Undo] = {
     StepName.LEASE: _lease,
-    StepName.MARK: lambda s, _: f"openstack server unset --tag {PRESERVED} {_server(s)}",
-    StepName.UNMARK: lambda s, _: f"openstack server set --tag {PRESERVED} {_server(s)}",
+    StepName.MARK: lambda s, _: f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {_server(s)}",
+    StepName.UNMARK: lambda s, _: pool.restoring(s.server) if s.server is not None else "its server is gone",
     StepName.STOP: lambda s, _: f"openstack server start {_server(s)}",
     StepName.IMAGE: lambda s, _: (
         f"openstack image list --property {AMPHORA}={s.amphora.id}, then openstack image delete IMAGE"

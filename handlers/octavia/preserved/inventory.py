@@ -58,7 +58,9 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
             undo.append(f"openstack image set --protected {mark} {one.image.id}")
         if one.server is not None:
             self._release_server(one.server)
-            undo.append(f"openstack server set --tag {PRESERVED} {one.server.id}")
+            undo.append(pool.restoring(one.server))
+            if one.server.locked:
+                undo.append(f"openstack server lock {one.server.id}")
         if one.image is not None:
             self._driver.release_image(one.image.id)
         return Healed(

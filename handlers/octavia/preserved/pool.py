@@ -151,6 +151,13 @@ def parsed(since: str) -> datetime | None:
     return when if when.tzinfo is not None else None
 
 
+def restoring(server: Server) -> str:
+    """Return the command that gives a server its present mark again. Tags need version 2.26 of Nova's API."""
+    marks = {name: server.metadata.get(name, "") for name in (AMPHORA, SINCE, STATE)}
+    properties = " ".join(f"--property {name}={value}" for name, value in marks.items())
+    return f"openstack --os-compute-api-version 2.26 server set --tag {PRESERVED} {properties} {server.id}"
+
+
 def discard(driver: Driver, one: Preserved) -> None:
     """Delete a preserved amphora's image, and its server with Octavia's ports; after an error, call again."""
     if one.image is not None:

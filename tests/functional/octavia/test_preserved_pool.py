@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
 from tests.doubles import World
 from tests.functional.engine.machine import SETTINGS, Machine
-from tests.functional.octavia.mending import grow_older
+from tests.functional.octavia.mending import grow_older, world
 from tests.functional.octavia.mending import mend as sweep_and_heal
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House, Stuck, mend
@@ -238,6 +240,48 @@ def test_a_released_amphora_leaves_the_pool(make_house: MakeHouse, method: str) 
         assert (server.locked, server.tags) == (False, frozenset())
     else:
         assert len(house.cloud.images()) == 2
+
+
+def run(house: House, command: str) -> None:
+    """Run an openstack command of an undo."""
+    words = shlex.split(command.replace("--os-compute-api-version 2.26 ", ""))
+    assert words[0] == "openstack"
+    *options, identity = words[3:]
+    values = [value.partition("=") for name, value in pairwise(options) if name == "--property"]
+    properties = {name: value for name, _, value in values}
+    match words[1:3]:
+        case ["server", "lock"]:
+            house.driver.lock_server(identity, "")
+        case ["server", "set"]:
+            house.driver.describe_server(identity, properties)
+            house.driver.tag_server(identity, options[options.index("--tag") + 1])
+        case ["image", "set"]:
+            known = house.cloud.image(identity)
+            assert known is not None
+            assert "--protected" in options
+            house.cloud.alter_image(identity, protected=True, properties={**known.properties, **properties})
+        case _:
+            raise AssertionError(command)
+
+
+def shown(house: House) -> str:
+    """Return everything in the cloud, with the states of preservation as text."""
+    return str(world(house)).replace(repr(pool.State.PRESERVED), repr(pool.State.PRESERVED.value))
+
+
+@pytest.mark.parametrize(("method", "keeps"), [("unplug", "server"), ("snapshot", "server"), ("snapshot", "image")])
+def test_the_undo_of_a_release_preserves_the_amphora_again(make_house: MakeHouse, method: str, keeps: str) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=1, preservation_method=method, preservation_keeps=keeps, failover_threshold=0
+    )
+    amphora = preserve_one(house)
+    before, inventory = shown(house), PreservedAmphorae(house.driver)
+    released = inventory.release(amphora)
+    assert shown(house) != before
+    for command in released.undo.split("; "):
+        run(house, command)
+    assert shown(house) == before
+    assert [item["state"] for item in inventory.items()] == ["preserved"]
 
 
 @pytest.mark.parametrize("keeps", ["image", "server"])
