@@ -161,8 +161,17 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
         f"{where}: heartbeats",
         Verdict.WARNING,
         f"Octavia deletes a silent amphora after {timeout} s, before it counts as failed here ({after:.0f} s), so that it "
-        "cannot be preserved: write there [health_manager] heartbeat_timeout = 60",
+        f"cannot be preserved: {_earlier(resources.conf[settings.GROUP].heartbeat_margin, preservation, where)}",
     )
+
+
+def _earlier(margin: int, preservation: settings.HousekeepingSettings, where: str) -> str:
+    """Return the options with which a silent amphora counts as failed before Octavia deletes it."""
+    least, wanted = preservation.heard_within, margin or settings.MARGIN
+    found = [] if margin else [f"[{settings.GROUP}] heartbeat_margin = {wanted} in stackmend's configuration"]
+    if preservation.heartbeat_timeout <= least:
+        found.append(f"[health_manager] heartbeat_timeout = {least + wanted:.0f} in {where}")
+    return f"write {' and '.join(found)}"
 
 
 def _watch(conf: cfg.ConfigOpts) -> Iterator[Checked]:

@@ -11,6 +11,9 @@ from handlers.octavia.flow_times import FlowTimes
 
 GROUP = "housekeeping"
 
+#: seconds before Octavia's own failover at which a silent amphora counts as failed, where it can be preserved
+MARGIN = 20
+
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
@@ -125,7 +128,7 @@ OPTIONS: list[cfg.Opt] = [
     ),
     cfg.IntOpt(
         "heartbeat_margin",
-        default=20,
+        default=MARGIN,
         min=0,
         help="Where amphorae are preserved, a silent amphora counts as failed this many seconds before [health_manager] "
         "heartbeat_timeout. So Octavia's health manager does not delete it first. At least three heartbeats must be missing.",

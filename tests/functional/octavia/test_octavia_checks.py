@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -48,6 +50,7 @@ def checked(
     driver: str = "noop",
     bus: Bus | None = None,
     more: tuple[cfg.Opt, ...] = (),
+    own: Mapping[str, int] | None = None,
 ) -> list[Checked]:
     (folder / "octavia.conf").write_text(text)
     conf = cfg.ConfigOpts()
@@ -57,6 +60,8 @@ def checked(
     conf.set_override("config_file", [str(folder / "octavia.conf")], "octavia")
     conf.set_override("database_connection", f"sqlite:///{folder}/octavia.sqlite", "octavia")
     conf.set_override("driver", driver, "housekeeping")
+    for name, value in (own or {}).items():
+        conf.set_override(name, value, "housekeeping")
     return [one for one in octavia_checks(Resources(conf, bus), modes) if one.subject == subject]
 
 
@@ -107,6 +112,30 @@ def test_heartbeats_in_the_future_are_a_warning(tmp_path: Path, silent: float, n
     octavia.heartbeat(str(uuid4()), -100.0)  # one is under lease
     database.close()
     assert len(warnings(tmp_path, WHOLE, {FailedAmphora: Mode.AUDIT}, "heartbeats: clock")) == number
+
+
+def heartbeats(folder: Path, interval: int, timeout: int, margin: int) -> tuple[Verdict, str]:
+    text = f"{WHOLE}[health_manager]\nheartbeat_interval = {interval}\nheartbeat_timeout = {timeout}\n"
+    own = {"heartbeat_margin": margin, "maximum_preserved_amphora_count": 1}
+    modes: dict[type[Handler], Mode] = {FailedAmphora: Mode.AUDIT}
+    (found,) = checked(folder, text, modes, f"{folder / 'octavia.conf'}: heartbeats", own=own)
+    return found.verdict, found.text
+
+
+@pytest.mark.parametrize("interval", [3, 10, 40])
+@pytest.mark.parametrize("timeout", [10, 30, 60])
+@pytest.mark.parametrize("margin", [0, 5, 20])
+def test_the_advice_about_heartbeats_lets_silent_amphorae_be_preserved(
+    tmp_path: Path, interval: int, timeout: int, margin: int
+) -> None:
+    verdict, text = heartbeats(tmp_path, interval, timeout, margin)
+    preservable = margin > 0 and timeout > 3 * interval
+    assert (verdict is Verdict.OK) == preservable, text
+    advised = {name: int(value) for name, value in re.findall(r"(heartbeat_\w+) = (\d+)", text)}
+    assert bool(advised) != preservable
+    timeout, margin = advised.get("heartbeat_timeout", timeout), advised.get("heartbeat_margin", margin)
+    verdict, text = heartbeats(tmp_path, interval, timeout, margin)
+    assert verdict is Verdict.OK, text
 
 
 def test_handlers_that_do_not_need_the_work_queue_are_no_warning(tmp_path: Path) -> None:
