@@ -1,4 +1,4 @@
-"""Whether stackmend may fail over a load balancer in ERROR as a whole, and how often.
+"""Whether stackmend may fail over a load balancer in ERROR as a whole, and how often; also how often an ACTIVE one.
 
 The failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
 A deletion by Octavia first removes the server group, then the security group and the VIP port, then the amphorae
@@ -9,6 +9,9 @@ Before such a request, stackmend records the attempt as a tag of the load balanc
 replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows an
 accepted request, even if the answer was lost. The attempt then counts for a week, or longer while the amphora exists. For
 objects in PENDING_*, the tag names one of them instead.
+
+An ACTIVE load balancer may pass traffic, and a failover interrupts it. So its failovers are recorded too: if one does not cure
+the reason for it, the next one waits, and three within a week end with a report.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ _EPOCH = datetime(1970, 1, 1)
 class Attempt:
     """A failover that stackmend recorded before the request.
 
-    :param amphora: one amphora that the failover should replace, or one object in PENDING_*
+    :param amphora: one amphora that the failover should replace, or one object in PENDING_*, or the load balancer itself if it
+        has no amphora
     :param version: version of the load balancer's row before the request
     """
 
@@ -70,7 +74,7 @@ def attempts(group: Group | None, amphorae: Collection[str], balancer: records.L
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """The objects that a load balancer in ERROR still has.
+    """The objects that a load balancer still has.
 
     :param amphorae: ids of the rows that are not DELETED
     :param security_group: None when Neutron has no such group
@@ -99,6 +103,18 @@ class _Rule:
     reason: str
 
 
+_REPEATED = _Rule(
+    lambda r: max(r.attempts, r.lately) >= len(PAUSES),
+    f"{len(PAUSES)} failovers within a week did not help: examine the logs of octavia-worker, then run openstack "
+    "loadbalancer failover",
+)
+
+#: An ACTIVE load balancer to which a rule applies is only reported, because a failover interrupts it.
+ACTIVE_RULES = (
+    _Rule(lambda r: r.security_group is None, "it has no security group lb-<id>, so no failover can be counted"),
+    _REPEATED,
+)
+
 _OWNER = "only its owner can decide to delete it or to create it again"
 
 #: A load balancer in ERROR to which a rule applies is only reported; the first one gives the reason.
@@ -110,26 +126,35 @@ RULES = (
         lambda r: r.security_group is None,
         f"its security group lb-<id> is gone, so its deletion may have failed, and no failover can be counted: {_OWNER}",
     ),
-    _Rule(
-        lambda r: max(r.attempts, r.lately) >= len(PAUSES),
-        f"{len(PAUSES)} failovers within a week did not help: examine the logs of octavia-worker, then run openstack "
-        "loadbalancer failover",
-    ),
+    _REPEATED,
 )
 
 
 def obstacle(remains: Remains) -> str:
     """Return why stackmend must not fail over the load balancer; empty when a failover is allowed."""
-    return next((rule.reason for rule in RULES if rule.applies(remains)), "")
+    return _first(RULES, remains)
+
+
+def repetition(remains: Remains) -> str:
+    """Return why stackmend must not fail over an ACTIVE load balancer again; empty when a failover is allowed."""
+    return _first(ACTIVE_RULES, remains)
+
+
+def _first(rules: Sequence[_Rule], remains: Remains) -> str:
+    return next((rule.reason for rule in rules if rule.applies(remains)), "")
 
 
 def pause(remains: Remains) -> float:
-    """Return the seconds for which a load balancer must be in ERROR before its next failover."""
-    return PAUSES[min(remains.attempts, len(PAUSES) - 1)]
+    """Return the seconds for which a load balancer must be in ERROR, or unchanged while ACTIVE, before its next failover.
+
+    An ACTIVE load balancer has new amphorae after a failover. So all failovers of a week count there.
+    """
+    failed = remains.attempts if remains.balancer.status == "ERROR" else remains.lately
+    return PAUSES[min(failed, len(PAUSES) - 1)]
 
 
 def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora]) -> Remains:
-    """Read the objects that a load balancer in ERROR still has.
+    """Read the objects that a load balancer still has.
 
     :param amphorae: all amphora rows of the load balancer
     :raises Unavailable: when the database, Neutron or Nova does not answer
@@ -156,10 +181,11 @@ def require(
     :raises Unavailable: when the database, Neutron or Nova does not answer
     """
     remains = read(driver, balancer, amphorae)
-    if reason := obstacle(remains):
+    if reason := obstacle(remains) if balancer.status == "ERROR" else repetition(remains):
         raise Refused(reason)
     if settled_for < pause(remains):
-        raise InFlight(f"load balancer {balancer.id} is in ERROR for {settled_for:.0f} s", pause(remains) - settled_for)
+        text = f"load balancer {balancer.id} is {balancer.status} for {settled_for:.0f} s"
+        raise InFlight(text, pause(remains) - settled_for)
     return remains
 
 

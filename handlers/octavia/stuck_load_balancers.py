@@ -35,9 +35,9 @@ deleted amphora's row once the amphora has no server and no port.
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
 PENDING_DELETE: a failover would restore it.
 
-**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. In ERROR, stackmend repeats a
-failover that did not help only after ``stuck_load_balancers_after``, and at most three times a week. It repeats none that left
-an object in PENDING_*.
+**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. stackmend repeats a failover
+that did not help only after ``stuck_load_balancers_after``, and at most three times a week, in ACTIVE too
+(:mod:`handlers.octavia.rebuild`). It repeats none that left an object in PENDING_*.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
@@ -267,7 +267,8 @@ class StuckLoadBalancers(OctaviaHandler):
             return
         elif balancer.miscounted:
             summary = f"load balancer {key.id} ({row.topology}) has {len(balancer.live)} amphorae"
-            yield self._failover(key, Problem.COUNT, summary, balancer)
+            refusal = self._repetition(balancer) if row.status == "ACTIVE" else ""
+            yield self._failover(key, Problem.COUNT, summary, balancer, refusal)
         elif row.status == "ERROR" and all(amphora.status in records.SERVING for amphora in balancer.live):
             refusal = (
                 ""
@@ -276,6 +277,15 @@ class StuckLoadBalancers(OctaviaHandler):
             )
             summary = f"load balancer {key.id} is in ERROR, although it has all its amphorae"
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
+
+    def _repetition(self, balancer: Balancer) -> str:
+        """Return why the number of amphorae of an ACTIVE load balancer does not justify a failover now; empty if it does."""
+        remains = rebuild.read(self._driver, balancer.row, balancer.live)
+        if (refusal := rebuild.repetition(remains)) or not remains.lately or balancer.quiet >= self._after:
+            return refusal
+        return (
+            f"it is wrong within a week of a failover: the next one follows after {self._after:.0f} s without a change"
+        )
 
     def _stuck_children(self, key: Key, balancer: Balancer) -> Iterator[Finding]:
         if not balancer.has_stuck_children(self._after):
@@ -402,11 +412,9 @@ class StuckLoadBalancers(OctaviaHandler):
 
     def _fail_over(self, balancer: Balancer, settled_for: float) -> Healed:
         row = balancer.row
-        if row.status == "ERROR":
-            remains = rebuild.require(self._driver, row, balancer.live, settled_for)
-            rebuild.record_attempt(self._driver, remains.security_group, row, remains.amphorae[0])
-            return self._request_failover(balancer, remains.attempts)
-        return self._request_failover(balancer)
+        remains = rebuild.require(self._driver, row, balancer.live, settled_for)
+        rebuild.record_attempt(self._driver, remains.security_group, row, next(iter(remains.amphorae), row.id))
+        return self._request_failover(balancer, remains.attempts)
 
     def _complete_children(self, balancer: Balancer) -> Healed:
         if not balancer.children:

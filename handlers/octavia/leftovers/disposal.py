@@ -92,13 +92,10 @@ class Disposal:
         row, found = reading.amphorae(self._driver, amphora)[0], reading.balancer(self._driver, balancer)
         if found is None or not found.idle:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
-        attempts = 0
-        if found.status == "ERROR":
-            rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
-            remains = rebuild.require(self._driver, found, rows, found.age)
-            attempts = remains.attempts
-            rebuild.record_attempt(self._driver, remains.security_group, found, amphora)
-        ready = pool.spares_for(self._driver, row, attempts)
+        rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
+        remains = rebuild.require(self._driver, found, rows, found.age)
+        rebuild.record_attempt(self._driver, remains.security_group, found, amphora)
+        ready = pool.spares_for(self._driver, row, remains.attempts)
         if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
             self._driver.failover_amphora(amphora)
         else:

@@ -85,9 +85,12 @@ class Judge:
             return None
         rows = self._database.run(partial(queries.amphorae_of, load_balancer=found.id))
         serving = sum(row.status in records.SERVING for row in rows)
-        if found.status != "ERROR":
+        if not found.idle:
             return Place(found, serving)
-        return Place(found, serving, rebuild.obstacle(rebuild.read(self._driver, found, rows)))
+        remains = rebuild.read(self._driver, found, rows)
+        return Place(
+            found, serving, rebuild.obstacle(remains) if found.status == "ERROR" else rebuild.repetition(remains)
+        )
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
         """Return the leftover; with a refusal if the amphora is PENDING_DELETE and the queue proves nothing.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 
@@ -67,6 +69,61 @@ def booting(house: House) -> Case:
     (row,) = house.serving(balancer)
     house.octavia.set_amphora(row.id, status="BOOTING")
     return Case(house, balancer, DeactivatedAmphorae(house.driver, Queue(), AFTER), Key("amphora", row.id))
+
+
+def short_of_one(house: House) -> Case:
+    """Return a pair of which every failover loses an amphora again."""
+    case, build = miscounted(house), house.octavia._failover
+
+    def lose_one(balancer: str, only: list[str] | None) -> None:
+        build(balancer, only)
+        house.octavia._delete(house.serving(balancer)[0])
+
+    house.octavia._failover = lose_one  # type: ignore[method-assign]
+    return case
+
+
+def lost_in_a_flow(house: House) -> Case:
+    """Return an ACTIVE load balancer whose amphora no failover changes."""
+    case = booting(house)
+
+    def nothing(balancer: str, only: list[str] | None) -> None:
+        house.octavia.set_balancer(balancer, "ACTIVE")
+
+    house.octavia._failover = nothing  # type: ignore[method-assign]
+    return case
+
+
+@pytest.mark.parametrize("make", [short_of_one, lost_in_a_flow])
+def test_failovers_that_do_not_cure_an_active_load_balancer_end_with_a_report(
+    house: House, make: Callable[[House], Case]
+) -> None:
+    """Each process remembers nothing; each failover interrupts the traffic."""
+    case = make(house)
+    house.octavia.add_load_balancer()
+    grow_older(house)
+    requests, now = list[float](), 0.0
+
+    def note(call: str) -> None:
+        if call.startswith("failover"):
+            requests.append(now)
+
+    house.cloud.weather.before = note
+    while now < 2 * 86_400.0:
+        step = 60.0 if now < 3600.0 else 1800.0
+        made = type(case.handler)(house.driver, Queue(), AFTER)  # type: ignore[call-arg]
+        with suppress(InFlight):
+            for finding in made.inspect(case.key):
+                if finding.healable:
+                    made.heal(finding)
+        grow_older(house, step)
+        now += step
+    assert len(requests) == len(rebuild.PAUSES)
+    gaps = [later - earlier for earlier, later in pairwise(requests)]
+    assert all(gap >= pause for gap, pause in zip(gaps, rebuild.PAUSES[1:], strict=True)), gaps
+    assert house.balancer(case.balancer).status == "ACTIVE"
+    assert not case.finding().healable
+    assert "did not help" in case.finding().refusal
 
 
 CASES = [failed, miscounted, in_error, booting]

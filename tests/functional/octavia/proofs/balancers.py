@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -77,11 +78,11 @@ def rows_gone(scene: Scene) -> None:
         scene.house.octavia.set_amphora(row.id, status="DELETED", load_balancer_id=None)
 
 
-def attempted(scene: Scene) -> None:
-    """Record three failovers of the last days."""
+def attempted(scene: Scene, number: int = 3) -> None:
+    """Record failovers of the last days."""
     (group,) = (one for one in scene.house.cloud.security_groups() if one.name == f"lb-{scene.balancer}")
     version = rebuild.version(scene.house.balancer(scene.balancer))
-    for days in range(1, 4):
+    for days in range(1, number + 1):
         attempt = rebuild.Attempt("another-amphora", version - timedelta(days=days) // timedelta(microseconds=1))
         scene.house.cloud.tag_security_group(group.id, attempt.tag)
 
@@ -93,6 +94,17 @@ REMAINS = {
     "amphora rows": rows_gone,
 }
 ALL_REMAINS = {**REMAINS, "three failovers": attempted}
+
+
+def while_active(act: Act, seconds: float = 86_400.0) -> Act:
+    """Set the load balancer to ACTIVE, let time pass, then act."""
+
+    def acts(scene: Scene) -> None:
+        scene.house.octavia.set_balancer(scene.balancer, "ACTIVE")
+        grow_older(scene.house, seconds)
+        act(scene)
+
+    return acts
 
 
 def topology(value: str | None) -> Act:
@@ -332,6 +344,13 @@ DRIFTS = (
         contradiction={
             "a load balancer in PENDING_*": PENDING,
             "in ERROR the same as for ``load-balancer-error``": ALL_REMAINS,
+            "in ACTIVE three failovers within a week, or no security group that counts them": {
+                "three": while_active(attempted),
+                "no security group": while_active(security_group_gone),
+            },
+            "in ACTIVE a failover within a week, and a row that changed within ``stuck_load_balancers_after``": {
+                "ten minutes ago": while_active(partial(attempted, number=1), 600.0),
+            },
         },
     ),
     Drift(

@@ -13,7 +13,7 @@ from handlers.octavia import tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SPARE, STATE, Port
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from tests.functional.octavia.mending import grow_older
-from tests.functional.octavia.proofs.balancers import depth, jobboard, requests_inside
+from tests.functional.octavia.proofs.balancers import attempted, depth, jobboard, requests_inside, security_group_gone
 from tests.functional.octavia.proofs.drift import Act, Drift, Scene
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House
@@ -422,6 +422,10 @@ DRIFTS = (
             "a request in the queue or inside a worker": {
                 "in the queue": depth(1, 1),
                 "inside a worker": requests_inside,
+            },
+            "three failovers of its load balancer within a week, or no security group that counts them": {
+                "three": attempted,
+                "no security group": security_group_gone,
             },
         },
     ),
