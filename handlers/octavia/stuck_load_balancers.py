@@ -227,9 +227,10 @@ class StuckLoadBalancers(OctaviaHandler):
             raise InFlight(f"server {building} of load balancer {key.id} is building", 60.0)
         problem, refusal = _STUCK[balancer.row.status]
         refusal = self._queue.refusal or refusal
+        summary = f"load balancer {key.id} is {balancer.row.status}, unchanged for {self._after:.0f} s"
         if not self._queue.refusal:
             self._prove_idle()
-        summary = f"load balancer {key.id} is {balancer.row.status}, and no flow of Octavia works on it"
+            summary = f"load balancer {key.id} is {balancer.row.status}, and no flow of Octavia works on it"
         return [Finding(key, problem, summary, _evidence(balancer), not refusal, refusal)]
 
     def _prove_idle(self) -> None:
@@ -293,10 +294,12 @@ class StuckLoadBalancers(OctaviaHandler):
         refusal = children.deleted(balancer.children) or self._queue.refusal
         if not self._failover_children:
             refusal = refusal or f"a failover would complete them: openstack loadbalancer failover {key.id}"
+        listed = children.names(balancer.children)
+        summary = f"load balancer {key.id} is ACTIVE, and for {self._after:.0f} s nothing changed its {listed}"
         if not refusal:
             self._prove_idle()
             refusal = children.obstacle(rebuild.read(self._driver, balancer.row, balancer.live), balancer.children)
-        summary = f"load balancer {key.id} is ACTIVE, but no flow works on its {children.names(balancer.children)}"
+            summary = f"load balancer {key.id} is ACTIVE, but no flow works on its {listed}"
         evidence = _evidence(balancer) | {
             "children": {str(child): [child.status, str(child.updated_at)] for child in balancer.children}
         }

@@ -102,7 +102,8 @@ class Judge:
         if row.status != "PENDING_DELETE" or found.refusal:
             return found
         if self._queue.refusal:
-            return Leftover(found.problem, found.summary, self._queue.refusal)
+            text = f"amphora {row.id} is PENDING_DELETE, unchanged for {self._grace:.0f} s"
+            return Leftover(found.problem, text, self._queue.refusal)
         self._queue.prove_idle(
             *self._database.run(lambda connection: (queries.open_requests(connection), queries.providers(connection)))
         )

@@ -73,6 +73,13 @@ def test_an_object_that_its_owner_deleted_is_never_restored(house: House) -> Non
     assert {child.status for child in pending(house, balancer)} == {"PENDING_DELETE", "PENDING_UPDATE"}
 
 
+@pytest.mark.parametrize(("queue", "proved"), [(Queue(), True), (Queue("Octavia has a jobboard"), False)])
+def test_a_report_denies_a_flow_only_if_the_queue_proves_it(house: House, queue: Queue, proved: bool) -> None:
+    unfinished(house, Kind.POOL)
+    (finding,) = findings(StuckLoadBalancers(house.driver, queue, AFTER, failover_children=True))
+    assert (finding.healable, "no flow" in finding.summary) == (proved, proved)
+
+
 def test_a_failover_that_left_it_in_pending_is_not_repeated(house: House) -> None:
     """Octavia 10 to 12 leave a pool without a listener in PENDING_*."""
     balancer, identity = unfinished(house, Kind.POOL)

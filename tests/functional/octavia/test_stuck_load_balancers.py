@@ -187,6 +187,7 @@ def test_a_stuck_load_balancer_is_only_reported_where_the_queue_is_unknown(house
     balancer = stuck(house)
     (finding,) = findings(handler)
     assert (finding.healable, finding.refusal) == (False, "Octavia has a jobboard")
+    assert "no flow" not in finding.summary
     with pytest.raises(Refused):
         handler.heal(finding)
     assert house.balancer(balancer).status == "PENDING_UPDATE"
