@@ -39,7 +39,8 @@ removes the remaining server and ports, and sets the row to DELETED if Octavia d
 verifies that deleted servers, ports, groups and images are gone. A port must still have the inspected revision.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows without
-server, address and certificate: another provider may own them. Amphorae that serve, or are in ERROR on a load balancer:
+server, address and certificate, unless their load balancer consists of amphorae: another provider may own them. stackmend
+reports such a row in PENDING_CREATE. Amphorae that serve, or are in ERROR on a load balancer:
 ``failed_amphora`` handles them. A load balancer whose deletion or creation failed. With Octavia's option
 ``[nova] random_amphora_name_length``: an amphora that has a server, and a server that Octavia left behind.
 

@@ -106,16 +106,35 @@ class Place:
         )
 
 
+_DELETED_BY_HAND = "if it is no device of another provider, set its row to DELETED"
+
+
+def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
+    """Return whether a row may be another provider's device, which is no amphora.
+
+    A row on no load balancer in PENDING_CREATE is reported: the amphora provider writes it right before anything else.
+
+    :param provider: the provider of the row's load balancer; None without one
+    """
+    if not amphora.is_device or provider in records.AMPHORA_PROVIDERS:
+        return False
+    return amphora.load_balancer_id is not None or amphora.status != "PENDING_CREATE"
+
+
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
     """Return a leftover if this amphora's row is one.
 
     :param place: None when the row names no load balancer, or one without a row
     :param found: the amphora's server; None when Nova has none
     """
-    if amphora.status == "DELETED" or amphora.age < scope.grace or amphora.is_device:
+    provider = place.balancer.provider if place is not None else None
+    if amphora.status == "DELETED" or amphora.age < scope.grace or may_be_device(amphora, provider):
         return None
     if amphora.load_balancer_id is not None:
         return _stuck_row(amphora, place)
+    if amphora.is_device:
+        text = f"amphora {amphora.id} is {amphora.status}, and has no server, address, certificate and load balancer"
+        return Leftover(Problem.WITHOUT_SERVER, text, f"nothing shows which provider wrote it: {_DELETED_BY_HAND}")
     if found is None:
         text = f"amphora {amphora.id} is {amphora.status}, and has no server and no load balancer"
         return Leftover(Problem.WITHOUT_SERVER, text, scope.mismatch)

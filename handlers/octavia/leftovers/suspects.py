@@ -10,6 +10,7 @@ from handlers.octavia import names, queries, records
 from handlers.octavia.cloud_objects import AMPHORA, Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.leftovers import queries as leftover_queries
+from handlers.octavia.leftovers import rules
 from handlers.octavia.preserved import pool as preserved
 
 
@@ -24,20 +25,22 @@ class Suspects:
 
         :raises Unavailable: when Nova lists no server although amphorae have servers
         """
-        rows, deleted, beats, used, used_groups = self._database.run(
+        rows, deleted, beats, used, used_groups, providers = self._database.run(
             lambda connection: (
                 {row.id: row for row in queries.amphorae(connection)},
                 {row.id: row for row in queries.deleted_amphorae(connection)},
                 queries.healths(connection),
                 leftover_queries.used_ports(connection),
                 leftover_queries.used_groups(connection),
+                {balancer.id: balancer.provider for balancer in queries.load_balancers(connection)},
             )
         )
         servers = self._driver.servers()
         if not servers and any(row.compute_id for row in rows.values()):
             raise Unavailable("compute", "lists no server of Octavia's project, while Octavia has amphorae")
         for row in rows.values():
-            if names.may_be_stuck(row) and row.age >= self._grace and not row.is_device:
+            device = rules.may_be_device(row, providers.get(row.load_balancer_id or ""))
+            if names.may_be_stuck(row) and row.age >= self._grace and not device:
                 yield Key("amphora", row.id)
         for identity in self._unfinished(servers):
             if identity in deleted and deleted[identity].load_balancer_id is None:

@@ -739,6 +739,52 @@ def test_rows_of_another_provider_stay(house: House, handler: DeactivatedAmphora
     assert world(house) == before
 
 
+def unfinished_row(house: House, balancer: str | None) -> str:
+    """Insert the row of an amphora whose worker died right after it had written the row."""
+    identity = str(uuid4())
+    row = {"id": identity, "status": "PENDING_CREATE", "load_balancer_id": balancer, "cert_busy": False}
+    house.database.run(lambda connection: connection.execute(sa.insert(tables.amphora).values(**row)))
+    grow_older(house)
+    return identity
+
+
+def test_a_row_without_server_on_a_load_balancer_of_amphorae_is_replaced(
+    house: House, handler: DeactivatedAmphorae
+) -> None:
+    balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+    house.octavia.add_load_balancer()
+    (gone, _other) = house.serving(balancer)
+    house.octavia._delete(gone)
+    house.octavia.set_amphora(gone.id, load_balancer_id=None)
+    row = unfinished_row(house, balancer)
+    assert problems(handler) == ["amphora-stuck"]
+    mend(handler)
+    assert house.amphora(row).status == "DELETED"
+    assert [one.status for one in house.serving(balancer)] == ["ALLOCATED", "ALLOCATED"]
+
+
+def test_a_row_without_server_on_no_load_balancer_is_only_reported(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    unfinished_row(house, None)
+    assert "nothing shows which provider wrote it" in only_reports(house, handler, 1)
+
+
+def test_a_row_on_a_load_balancer_of_another_provider_stays(house: House, handler: DeactivatedAmphorae) -> None:
+    house.octavia.add_load_balancer()
+    other = str(uuid4())
+    values = {
+        "id": other,
+        "provisioning_status": "ACTIVE",
+        "operating_status": "ONLINE",
+        "provider": "f5",
+        "enabled": True,
+    }
+    house.database.run(lambda connection: connection.execute(sa.insert(tables.load_balancer).values(**values)))
+    row = unfinished_row(house, other)
+    assert findings(handler) == []
+    assert list(handler.inspect(Key("amphora", row))) == []
+
+
 def test_an_extra_row_fails_no_healthy_load_balancer_over(house: House, handler: DeactivatedAmphorae) -> None:
     balancer = house.octavia.add_load_balancer()
     (serving,) = house.serving(balancer)
