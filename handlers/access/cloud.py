@@ -40,6 +40,8 @@ INTERFACES = ("internal", "public")
 
 #: the place of stackmend's own credentials
 _OURS = f"[{cloud_options.GROUP}]"
+#: the roles that calls with the credentials of a place need
+_ROLES = "the credentials of {} need the roles admin and service"
 #: the types of the services whose APIs stackmend calls
 _SERVICES = ("placement", "network", "compute", "image", "load-balancer")
 _PASSING = frozenset({502, 503, 504})
@@ -81,7 +83,7 @@ class Cloud:
 
     :param region: the endpoints' region; None suffices for a catalogue with one region
     :param trust: the option that names the file of certificate authorities, for error messages
-    :param source: the place of the credentials, for error messages
+    :param advice: the credentials and the roles that they need, for errors about refused credentials
     """
 
     def __init__(
@@ -91,11 +93,11 @@ class Cloud:
         interfaces: tuple[str, ...] = INTERFACES,
         overrides: Mapping[str, str] | None = None,
         trust: str = "cafile",
-        source: str = _OURS,
+        advice: str = _ROLES.format(_OURS),
     ) -> None:
+        self._advice = advice
         self.session = session
         self._trust = trust
-        self._source = source
         self._region = region
         self._interfaces = interfaces
         self._overrides = dict(overrides or {})
@@ -125,7 +127,7 @@ class Cloud:
             tuple(ours.interface) or access.interfaces or INTERFACES,
             {**access.overrides, **{service: url for service, url in overrides.items() if url}},
             access.trust,
-            access.source,
+            _ROLES.format(access.source),
         )
 
     @classmethod
@@ -139,8 +141,13 @@ class Cloud:
             if access is not None:
                 if access.session.timeout is None:
                     access.session.timeout = TIMEOUT  # type: ignore[assignment]
-                interfaces = access.interfaces or INTERFACES
-                return cls(access.session, access.region, interfaces, trust=access.trust, source=access.source)
+                return cls(
+                    access.session,
+                    access.region,
+                    access.interfaces or INTERFACES,
+                    trust=access.trust,
+                    advice=f"the credentials of {access.source} lack a role, or a quota is used up",
+                )
         return None
 
     def project(self) -> str | None:
@@ -171,7 +178,7 @@ class Cloud:
             connect_retries=0,
             status_code_retries=0,
         )
-        return Service(client, service_type, self._trust, self._source)
+        return Service(client, service_type, self._trust, self._advice)
 
 
 class _OneRegion(adapter.Adapter):
@@ -206,11 +213,13 @@ class _OneRegion(adapter.Adapter):
 class Service:
     """One API of the cloud. Thread-safe."""
 
-    def __init__(self, client: adapter.Adapter, dependency: str, trust: str = "cafile", source: str = _OURS) -> None:
+    def __init__(
+        self, client: adapter.Adapter, dependency: str, trust: str = "cafile", advice: str = _ROLES.format(_OURS)
+    ) -> None:
+        self._advice = advice
         self._client = client
         self.dependency = dependency
         self._trust = trust
-        self._source = source
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """Send GET; repeat it for about a second after an error that may pass."""
@@ -256,10 +265,7 @@ class Service:
         if status in _PASSING:
             raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
         if status in {401, 403}:
-            raise Denied(
-                self.dependency,
-                f"answered {status} to {method} {url}; the credentials of {self._source} need the roles admin and service",
-            )
+            raise Denied(self.dependency, f"answered {status} to {method} {url}; {self._advice}")
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
@@ -269,7 +275,7 @@ class Rehearsal(Service):
     """An API whose writes go to a list, for a plan, instead of to the service."""
 
     def __init__(self, service: Service, writes: list[Write]) -> None:
-        super().__init__(service._client, service.dependency, service._trust, service._source)
+        super().__init__(service._client, service.dependency, service._trust, service._advice)
         self._writes = writes
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:

@@ -198,7 +198,7 @@ def test_a_refusal_names_the_source_of_the_credentials(
     file.write_text("[service_auth]\nauth_type = password\nauth_url = http://k/v3\nusername = o\npassword = x\n")
     octavia = Cloud.of_service(ServiceFiles("[octavia] config_file", [str(file)]), ["service_auth"])
     assert octavia is not None
-    assert f"the credentials of [service_auth] of {file} need" in refusal(octavia, "compute", monkeypatch)
+    assert f"the credentials of [service_auth] of {file} lack a role" in refusal(octavia, "compute", monkeypatch)
 
 
 def test_credentials_from_keystone_authtoken_of_octavia(tmp_path: Path) -> None:

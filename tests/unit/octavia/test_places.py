@@ -16,7 +16,9 @@ from handlers.access.cloud import Cloud, Place
 from handlers.access.service_files import ServiceFiles
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.openstack import OpenStackDriver
+from handlers.octavia.drivers.openstack.api import Api
 from handlers.octavia.drivers.openstack.places import places
+from handlers.octavia.housekeeping import UnauthorizedException
 from handlers.octavia.options import AmphoraSettings
 from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.work_queue import Queue
@@ -119,3 +121,31 @@ def test_a_version_in_an_endpoint_is_not_repeated(tmp_path: Path) -> None:
     )
     files = ServiceFiles("[octavia] config_file", [str(tmp_path / "octavia.conf")])
     assert places(files)["network"] == Place(None, ("a", "b"), "http://n:9696")
+
+
+class Refusing(BaseAdapter):
+    """Refuses every request."""
+
+    def send(self, request: requests.PreparedRequest, *_arguments: Any, **_named: Any) -> requests.Response:
+        response = requests.Response()
+        response.request, response.url, response.status_code = request, str(request.url), 403
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_refusal_names_the_credentials_that_were_refused(tmp_path: Path, own: bool) -> None:
+    path = tmp_path / "octavia.conf"
+    path.write_text("[service_auth]\nauth_type = none\nendpoint = http://nova\n")
+    octavia = Cloud.of_service(ServiceFiles("[octavia] config_file", [str(path)]), ["service_auth"])
+    assert octavia is not None
+    cloud = octavia if own else Cloud(octavia.session)
+    cloud.session.session = requests.Session()
+    cloud.session.session.mount("http://", Refusing())
+    service = Api(cloud.service("compute", Place(url="http://nova")))
+    with pytest.raises(UnauthorizedException) as refused:
+        service.get("/servers", "servers")
+    assert (f"[service_auth] of {path}" in str(refused.value)) == own
+    assert ("[openstack]" in str(refused.value)) != own
