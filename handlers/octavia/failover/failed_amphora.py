@@ -159,7 +159,8 @@ class FailedAmphora(OctaviaHandler):
     requires = ("octavia_database", "compute")
     cost = (
         "A sweep is one query over Octavia's tables; every few seconds suits thousands of amphorae. It lists servers only "
-        "while amphorae have no heartbeat record, or most are silent. Of failed_amphora_heals_per_hour, each heal takes one: a "
+        "while an amphora has no heartbeat record, or is silent while silence proves nothing: while most are silent, and for "
+        "one heartbeat_timeout afterwards or after a start. Of failed_amphora_heals_per_hour, each heal takes one: a "
         "replacement takes two, a preservation about four. With more than 30 s, silence is left to Octavia's health manager."
     )
     rights = {
