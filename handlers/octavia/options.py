@@ -21,11 +21,13 @@ OPTIONS = [
         "config_file",
         default=[],
         help="Octavia's configuration files (or directories of ``*.conf``), in order; later ones win. stackmend reads "
-        "connection, queue and topic: [database] connection, [DEFAULT] transport_url, [oslo_messaging_notifications] "
-        "transport_url, [oslo_messaging_rabbit] ssl and its files, [oslo_messaging] topic. It reads [controller_worker] "
-        "``amp_*``, [health_manager] heartbeat_timeout, [task_flow] jobboard_enabled, and the retries and timeouts of "
-        "[haproxy_amphora], [compute] and [networking]. It also reads region and endpoint of [nova], [neutron] and [glance], "
-        "and the credentials of [service_auth] or [keystone_authtoken].",
+        "[database] connection, [DEFAULT] transport_url, control_exchange and executor_thread_pool_size, "
+        "[oslo_messaging_notifications] transport_url, driver and topics, [oslo_messaging_rabbit] ssl and its files, "
+        "[oslo_messaging] topic, [controller_worker] ``amp_*`` and event_notifications, [health_manager] heartbeat_timeout, "
+        "heartbeat_interval and failover_threshold, [task_flow] jobboard_enabled, and the retries and timeouts of "
+        "[haproxy_amphora], [controller_worker], [compute] and [networking]. It also reads [nova] random_amphora_name_length, "
+        "region and endpoint of [nova], [neutron] and [glance], and the credentials of [service_auth] or "
+        "[keystone_authtoken].",
     ),
     cfg.BoolOpt(
         "jobboard",

@@ -10,11 +10,14 @@ from uuid import uuid4
 import pytest
 from oslo_config import cfg
 
+from handlers.access.service_files import ServiceFiles
 from handlers.base import Bus, Checked, Handler, Mode, QueueDepth, Resources, Verdict
 from handlers.octavia import options, settings
+from handlers.octavia.brokers import octavia_brokers
 from handlers.octavia.checks import octavia_checks
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.failover.failed_amphora import FailedAmphora
+from handlers.octavia.flow_times import flow_times
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.simulation.cloud import Cloud
 from handlers.octavia.simulation.controller import Controller
@@ -196,3 +199,41 @@ def test_a_database_of_octavia_that_does_not_answer_has_a_remedy(tmp_path: Path)
 def test_a_handler_that_asks_for_nothing_needs_no_worker(tmp_path: Path) -> None:
     modes: dict[type[Handler], Mode] = {FailedAmphora: Mode.AUDIT, SparePool: Mode.HEAL}
     assert checked(tmp_path, "", modes, "octavia worker", "openstack") == []
+
+
+#: groups of which the help of ``config_file`` names several options at once
+_GROUPS = {"haproxy_amphora", "compute", "networking", "neutron", "glance", "service_auth", "keystone_authtoken"}
+
+
+def test_the_help_of_config_file_names_every_option_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, get = set[tuple[str, str]](), ServiceFiles.get
+
+    def noted(files: ServiceFiles, group: str, name: str) -> str | None:
+        read.add((group, name))
+        return get(files, group, name)
+
+    monkeypatch.setattr(ServiceFiles, "get", noted)
+    modes: dict[type[Handler], Mode] = dict.fromkeys(
+        (FailedAmphora, DeactivatedAmphorae, StuckLoadBalancers), Mode.HEAL
+    )
+    text = f"{WHOLE}[oslo_messaging_notifications]\ndriver = messagingv2\n"
+    checked(tmp_path, text, modes, "octavia work queue")
+    files = ServiceFiles("[octavia] config_file", [str(tmp_path / "octavia.conf")])
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[])
+    conf.set_override("config_file", [str(tmp_path / "octavia.conf")], "octavia")
+    assert [broker.exchanges for broker in octavia_brokers(Resources(conf))] == [("octavia",)]
+    flow_times(files)
+    assert {"control_exchange", "executor_thread_pool_size", "random_amphora_name_length"} <= {name for _, name in read}
+
+    described = next(option.help for option in options.OPTIONS if option.name == "config_file") or ""
+    unnamed = {
+        (group, name)
+        for group, name in read
+        if group not in _GROUPS and not name.startswith(("amp_", "ssl")) and not re.search(rf"\b{name}\b", described)
+    }
+    assert unnamed == set()
+    assert all(f"[{group}]" in described for group, _ in read)
