@@ -6,12 +6,14 @@ X-Openstack-Request-Id. Nova and Placement log it as the global request id.
 
 from __future__ import annotations
 
-from oslo_context.context import RequestContext, get_current
+from oslo_context.context import get_current
+
+from handlers.base import InspectionContext
 
 
 def begin() -> str:
     """Give this thread a new request id, and return the id."""
-    return str(RequestContext(overwrite=True).request_id)
+    return str(InspectionContext(overwrite=True).request_id)
 
 
 def current() -> str:

@@ -1,4 +1,4 @@
-"""The request id of the current inspection or sweep, which ``consumer`` stores for each thread in oslo.context."""
+"""The request id and the trace of the current inspection or sweep, which ``consumer`` stores in oslo.context."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 from oslo_context.context import RequestContext, get_current
 
+from handlers.base import InspectionContext
+
 HEADER = "X-Openstack-Request-Id"
+#: of W3C Trace Context
+TRACE = "traceparent"
 
 
 def headers() -> dict[str, str]:
-    """Return the HTTP header with this thread's request id; empty without one."""
+    """Return the HTTP headers with this thread's request id and trace; empty without them."""
     context = get_current()
-    return {HEADER: str(context.request_id)} if context else {}
+    if context is None:
+        return {}
+    found = {HEADER: str(context.request_id)}
+    if isinstance(context, InspectionContext) and context.traceparent:
+        found[TRACE] = context.traceparent
+    return found
 
 
 def pool(threads: int, name: str) -> ThreadPoolExecutor:
-    """Return a thread pool with this thread's request id."""
+    """Return a thread pool with this thread's request id and trace."""
     context: RequestContext | None = get_current()
     adopt: Callable[[], None] | None = context.update_store if context else None
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=adopt)

@@ -17,6 +17,7 @@ row is neither. If a database or an API that the proof needs does not answer, no
 ``mode``        the mode of a handler
 ``rights``      roles and database privileges
 ``plugins``     base classes for entry points: plugins, and lists of objects that handlers keep for an operator
+``inspection``  the context of one inspection: its request id and its trace
 ``resources``   the objects that handlers share
 ``brokers``     message brokers and their queues
 ``watermarks``  values that prove that a database is an older copy
@@ -35,6 +36,7 @@ from handlers.base.drift import Event, Finding, Healed, Json, Key, Trigger, keys
 from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable, Unfinished
 from handlers.base.handler import EXEMPT_TAG, Handler
 from handlers.base.holds import EVERYTHING, Hold, HoldSources
+from handlers.base.inspection import InspectionContext
 from handlers.base.mode import Mode
 from handlers.base.plugins import Inventory, Plugin
 from handlers.base.resources import Resources, Warns
@@ -61,6 +63,7 @@ __all__ = [
     "Ids",
     "InFlight",
     "Incomplete",
+    "InspectionContext",
     "Inventory",
     "Json",
     "Key",
