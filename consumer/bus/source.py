@@ -19,9 +19,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 
 from consumer.bus.compression import decompress
 from consumer.bus.connection import LOST, connect, plan, reason
@@ -72,12 +72,14 @@ class Batch:
     """Messages to store and acknowledge together.
 
     :param messages: the number of messages, unwanted ones included
+    :param arrived_at: when they were read, in seconds since the epoch
     """
 
     broker: str
     wanted: tuple[Received, ...] = ()
     dead: tuple[UndecodableMessage, ...] = ()
     messages: int = 0
+    arrived_at: float = field(default_factory=time)
 
 
 class Source:
@@ -203,6 +205,7 @@ class Source:
 
     def _batch(self, messages: Sequence[Arrived]) -> Batch:
         name, pick = self.broker.name, self._sieve.event
+        arrived_at = self.last_message_at = datetime.now(UTC)
         wanted, dead = [], []
         for message in messages:
             body = message.body
@@ -214,11 +217,10 @@ class Source:
                     dead.append(self._dead(message, why))
             if event is not None:
                 wanted.append(Received(event, body))
-        self.last_message_at = datetime.now(UTC)
         self.received += len(messages)
         self.wanted += len(wanted)
         self.dead += len(dead)
-        return Batch(name, tuple(wanted), tuple(dead), len(messages))
+        return Batch(name, tuple(wanted), tuple(dead), len(messages), arrived_at.timestamp())
 
     def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
         """If a message is compressed (``[oslo_messaging_rabbit] kombu_compression``), decompress and decode it.

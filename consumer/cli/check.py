@@ -13,14 +13,15 @@ from typing import Any
 
 from oslo_config import cfg
 
-from consumer import conf, plugins
+from consumer import conf, plugins, tracing
 from consumer.bus import topology
 from consumer.bus.topology import Found, Kind
 from consumer.cli.base import Lister
 from consumer.cli.session import Audience, Session
+from consumer.conf import WrongConfiguration, webhooks
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
-from consumer.conf import webhooks
+from consumer.conf import tracing as tracing_conf
 from consumer.conf.bus import UnusableURL
 from consumer.conf.webhooks import WrongTemplate
 from consumer.engine import service
@@ -109,12 +110,13 @@ def _all(session: Session) -> Iterator[Checked]:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check stackmend's own needs: configuration files, journal, brokers, sources of holds, webhooks."""
+    """Check stackmend's own needs: configuration files, journal, brokers, sources of holds, webhooks, traces."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)
     yield from _holds(session)
     yield from _webhooks(session)
+    yield from _traces(session)
 
 
 def _files(session: Session) -> Iterator[Checked]:
@@ -269,6 +271,22 @@ def _webhooks(session: Session) -> Iterator[Checked]:
             yield Checked(subject, Verdict.WARNING, f"{text}; {advice}")
         else:
             yield Checked(subject, Verdict.OK, f"events: {', '.join(sink.events)}")
+
+
+def _traces(session: Session) -> Iterator[Checked]:
+    settings = tracing_conf.settings(session.conf)
+    if not settings.endpoint:
+        return
+    try:
+        refusal = tracing.refusal(settings)
+    except WrongConfiguration as error:
+        yield Checked("traces", Verdict.FAILURE, str(error))
+        return
+    if refusal:
+        text = f"the collector of [tracing] endpoint does not take them: {refusal}. Heals go on without it"
+        yield Checked("traces", Verdict.WARNING, text)
+    else:
+        yield Checked("traces", Verdict.OK, f"the collector takes them; ratio {settings.ratio:g}")
 
 
 def _listed(session: Session) -> Iterator[Broker | Checked]:

@@ -14,7 +14,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from consumer import __version__, plugins
-from consumer.conf import bus, engine, holds, journal, status, tasks, webhooks
+from consumer.conf import bus, engine, holds, journal, status, tasks, tracing, webhooks
 from handlers.base import Handler
 
 PROJECT = "stackmend"
@@ -23,7 +23,7 @@ _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(req
 #: The groups of handlers' options.
 HANDLER_GROUPS = ("audit", "housekeeping")
 #: Groups that contain only our options; other groups also contain options of libraries and authentication plugins.
-GROUPS = ("journal", "bus", "engine", "status", "webhooks", *HANDLER_GROUPS)
+GROUPS = ("journal", "bus", "engine", "status", "tracing", "webhooks", *HANDLER_GROUPS)
 #: oslo.config's text for the place of a value.
 _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
@@ -47,6 +47,7 @@ def _new_machine() -> cfg.ConfigOpts:
     bus.register(conf)
     engine.register(conf)
     status.register(conf)
+    tracing.register(conf)
     webhooks.register(conf)
     return conf
 
@@ -84,6 +85,7 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
         webhooks.register_sinks(conf)
         _read_all(conf, lambda group: group not in HANDLER_GROUPS)
         holds.settings(conf)
+        tracing.settings(conf)
         webhooks.settings(conf)
     return conf
 

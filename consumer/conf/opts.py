@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from oslo_config import cfg
 
 from consumer import plugins
-from consumer.conf import bus, engine, journal, status, tasks, webhooks
+from consumer.conf import bus, engine, journal, status, tasks, tracing, webhooks
 from consumer.messaging import oslo_messaging
 
 
@@ -20,7 +20,7 @@ def list_opts() -> list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]]:
         for group, opts in handler.options().items():
             _add(found, group, opts)
     ours: list[tuple[cfg.OptGroup | str | None, list[cfg.Opt]]] = [
-        (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine, status, webhooks)
+        (module.GROUP, list(module.OPTS)) for module in (journal, bus, engine, status, tracing, webhooks)
     ]
     ours.append((webhooks.EXAMPLE, list(webhooks.SINK_OPTS)))
     rabbit = [entry for entry in oslo_messaging.opts.list_opts() if entry[0] == "oslo_messaging_rabbit"]

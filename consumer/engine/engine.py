@@ -12,6 +12,7 @@ from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal.database import Database
+from consumer.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,4 @@ class Engine:
     announcer: Announcer = field(default_factory=Announcer)
     meter: Meter = field(default_factory=Meter)
     holds: Board = field(default_factory=Board)
+    tracer: Tracer = field(default_factory=Tracer)

@@ -13,6 +13,7 @@ from consumer.journal import hinting, notification_formats
 from consumer.journal.database import Database, JournalUnavailable, ValuesRefused
 from consumer.journal.dead import DeadLetter
 from consumer.journal.work import Hint
+from consumer.tracing import Tracer
 
 #: Seconds between two updates of the last arrival of one format from one broker.
 _NOTE_EVERY = 60.0
@@ -27,8 +28,15 @@ class Inbox:
     """
 
     def __init__(
-        self, database: Database, router: Router, wake: Callable[[], None], keep_bytes: int, most_waiting: int = 0
+        self,
+        database: Database,
+        router: Router,
+        wake: Callable[[], None],
+        keep_bytes: int,
+        most_waiting: int = 0,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer or Tracer()
         self._database = database
         self._router = router
         self._wake = wake
@@ -57,7 +65,7 @@ class Inbox:
         """Store a batch; if the journal refuses it, store its parts. Return the number of work rows written."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
-            return hinting.enqueue(self._database, hints, dead)
+            stored = hinting.enqueue(self._database, hints, dead)
         except ValuesRefused as refusal:
             wanted, letters = batch.wanted, batch.dead
             if wanted and letters:
@@ -68,6 +76,8 @@ class Inbox:
             at = len(whole) // 2
             halves = (replace(batch, wanted=wanted[part], dead=letters[part]) for part in (slice(at), slice(at, None)))
             return sum(self._store(half) for half in halves)
+        self._tracer.stored(hints, batch.broker, batch.arrived_at)
+        return stored
 
     def _refused(self, broker: str, message: Received | UndecodableMessage, refusal: str) -> int:
         size = message.size if isinstance(message, UndecodableMessage) else len(message.body)

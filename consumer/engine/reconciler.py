@@ -29,6 +29,7 @@ from consumer.engine.task import Task
 from consumer.journal.history import Closing, Deferred, Line, Origin, Outcome, Presumed, Withheld
 from consumer.journal.work import Claim, Disposition, Done, Later, Parked, Reported
 from consumer.text import reason_of
+from consumer.tracing import Step, Tracer
 from handlers.base import Conflict, Finding, Handler, HandlerError, Healed, InFlight, Refused, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Reconciler:
         backoff: DependencyBackoff | None = None,
         announcer: Announcer | None = None,
         meter: Meter | None = None,
+        tracer: Tracer | None = None,
         operator: str = "",
         selected: Callable[[Finding], bool] = lambda _finding: True,
     ) -> None:
@@ -92,6 +94,7 @@ class Reconciler:
         self._backoff = backoff or DependencyBackoff()
         self._announcer = announcer or Announcer()
         self._meter = meter or Meter()
+        self._tracer = tracer or Tracer()
 
     def reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None] = lambda: None) -> Reconciled:
         """Inspect the claim's key; decide, heal and record.
@@ -100,17 +103,19 @@ class Reconciler:
         :param step: called before each step of a long heal
         :raises LeaseLost, JournalUnavailable: from the store; the claim may not be settled
         """
-        trace.begin()
         began = time.monotonic()
-        done = self._reconcile(task, claim, store, step)
+        with self._tracer.work(claim, trace.begin()) as span:
+            done = self._reconcile(task, claim, store, step)
+            span.ended(done.result, done.findings)
         self._meter.inspected(task.name, done.result, time.monotonic() - began)
         return done
 
     def _reconcile(self, task: Task, claim: Claim, store: Store, step: Callable[[], None]) -> Reconciled:
         try:
-            found = filter(self._selected, _inspected(task.handler, claim))
-            declared = [_if_declared(task.handler, finding) for finding in found]
-            findings = tuple(replace(one, exempted=task.handler.exempting_tag(one)) for one in declared)
+            with self._tracer.step(Step.INSPECT):
+                found = filter(self._selected, _inspected(task.handler, claim))
+                declared = [_if_declared(task.handler, finding) for finding in found]
+                findings = tuple(replace(one, exempted=task.handler.exempting_tag(one)) for one in declared)
         except Exception as error:
             return self._inspection_failed(task, claim, store, error)
         self.answered(task)
@@ -177,7 +182,9 @@ class Reconciler:
         answers: list[Withheld] = []
         for finding in decision.findings:
             line = Line.of(task.name, finding, Outcome.HEALING, self._origin(claim))
-            opened = store.open_line(Request(task, finding, claim.healing_id), claim, line)
+            with self._tracer.step(Step.GATES, finding.problem) as span:
+                opened = store.open_line(Request(task, finding, claim.healing_id), claim, line)
+                span.ended(_permitted(opened))
             if isinstance(opened, Deferred):
                 return self._defer(task, claim, store, finding, opened)
             if isinstance(opened, int):
@@ -233,7 +240,9 @@ class Reconciler:
         claim = replace(claim, healing_id=opened)
         started = time.monotonic()
         try:
-            healed = task.handler.heal_while(finding, go_on)
+            with self._tracer.step(Step.HEAL, finding.problem) as span:
+                healed = task.handler.heal_while(finding, go_on)
+                span.ended(Outcome.HEALED)
         except Exception as error:
             if obstacle and isinstance(error, Conflict):
                 error = Conflict(f"{error}: {obstacle}")
@@ -308,6 +317,17 @@ def _if_declared(handler: Handler, finding: Finding) -> Finding:
 def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome, str]:
     reason = store.exemption(finding)
     return (Outcome.EXEMPT, reason) if reason else (outcome, finding.refusal)
+
+
+def _permitted(opened: int | Deferred | Withheld) -> str:
+    """Return the gates' outcome for a trace."""
+    match opened:
+        case Withheld(outcome=outcome):
+            return outcome
+        case Deferred():
+            return Result.DEFERRED
+        case _:
+            return "permitted"
 
 
 def _untouched(error: Exception) -> Outcome | None:

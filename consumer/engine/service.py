@@ -16,11 +16,12 @@ from dataclasses import fields, replace
 
 from oslo_config import cfg
 
-from consumer import __version__
+from consumer import __version__, tracing
 from consumer.bus.source import Source
 from consumer.conf import bus as bus_conf
 from consumer.conf import engine as engine_conf
 from consumer.conf import journal as journal_conf
+from consumer.conf import tracing as tracing_conf
 from consumer.conf import webhooks as webhook_conf
 from consumer.conf.bus import UnusableURL
 from consumer.conf.tasks import TaskSettings
@@ -80,8 +81,16 @@ class Service:
         self._router = Router(task.handler for task in tasks)
         self._announcer = notifier.from_conf(conf, f"stackmend:{self.replica}")
         board = board or Board()
+        self._tracer = tracing.chosen(tracing_conf.settings(conf), self.replica)
         engine = Engine(
-            database, self._tasks, self._settings, self.replica, announcer=self._announcer, meter=meter, holds=board
+            database,
+            self._tasks,
+            self._settings,
+            self.replica,
+            announcer=self._announcer,
+            meter=meter,
+            holds=board,
+            tracer=self._tracer,
         )
         self.dispatcher = Dispatcher(engine, Worker(engine))
         self._holds = Reader(board, database, self.dispatcher.wake)
@@ -89,7 +98,12 @@ class Service:
         self._bus = bus_conf.settings(conf)
         journal = journal_conf.settings(conf)
         self._inbox = Inbox(
-            database, self._router, self.dispatcher.wake, self._bus.dead_body_bytes, journal.max_waiting
+            database,
+            self._router,
+            self.dispatcher.wake,
+            self._bus.dead_body_bytes,
+            journal.max_waiting,
+            self._tracer,
         )
         self._leases = Leases(engine, self.dispatcher)
         self._upkeep = Upkeep(engine, journal)
@@ -183,6 +197,7 @@ class Service:
         self._holds.stop()
         self._webhooks.stop()
         self._announcer.close()
+        self._tracer.close()
         try:
             replicas.unregister(self._database, self.replica)
         except JournalUnavailable as outage:

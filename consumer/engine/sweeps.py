@@ -26,8 +26,9 @@ from consumer.journal import controls, hinting, history, settling
 from consumer.journal.controls import Control
 from consumer.journal.database import Database, now
 from consumer.journal.history import Outcome
-from consumer.journal.work import Claim, Disposition, Done, Hint, Later, Priority
+from consumer.journal.work import SWEEP, Claim, Disposition, Done, Hint, Later, Priority
 from consumer.text import plural, reason_of
+from consumer.tracing import Span, Tracer
 from handlers.base import Incomplete, Key, Unavailable
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +83,10 @@ class _Listing:
 
 
 class Sweeper:
-    def __init__(self, database: Database, settings: EngineSettings, replica: str) -> None:
+    def __init__(
+        self, database: Database, settings: EngineSettings, replica: str, tracer: Tracer | None = None
+    ) -> None:
+        self._tracer = tracer or Tracer()
         self._database = database
         self._settings = settings
         self._replica = replica
@@ -92,12 +96,13 @@ class Sweeper:
 
         :raises Unavailable: a dependency did not answer; hints for the keys listed before the error are stored
         """
-        trace.begin()
+        request_id = trace.begin()
         control = controls.read(self._database).get(task.name, controls.Control(task.name))
         if (wait := _wait_after_gap(task, claim, control)) > 0:
             return Later(wait)
         try:
-            through = self._run(task, _listing(task, claim, control), control)
+            with self._tracer.sweep(claim, request_id) as span:
+                through = self._run(task, _listing(task, claim, control), control, span)
         except Unavailable:
             raise
         except Exception as error:
@@ -109,7 +114,7 @@ class Sweeper:
             return Later(0.0)
         return Later(self._pause(task)) if task.settings.interval else Done()
 
-    def _run(self, task: Task, listing: _Listing, last: Control) -> bool:
+    def _run(self, task: Task, listing: _Listing, last: Control, span: Span) -> bool:
         down: list[Unavailable] = [*listing.down]
         try:
             population = task.handler.population()
@@ -122,10 +127,12 @@ class Sweeper:
             keys = list(breaker.through(keys))
             if breaker.trips:
                 self._break_off(task, keys, limit, population)
+                span.ended(Outcome.STOPPED)
                 return True
             if not down and not self._may_go_on(task):
                 return True
         found = self._enqueue(task, keys)
+        span.listed(found)
         if down:
             self._miss(task, listing, found, down)
         if not task.is_open:
@@ -147,7 +154,7 @@ class Sweeper:
     def _enqueue(self, task: Task, keys: Iterable[Key]) -> int:
         found = 0
         for chunk in _chunks(keys):
-            found += hinting.enqueue(self._database, [Hint(task.name, key, Priority.SWEEP, "sweep") for key in chunk])
+            found += hinting.enqueue(self._database, [_suspect(task, key) for key in chunk])
         return found
 
     def _break_off(self, task: Task, keys: Sequence[Key], limit: int, population: int) -> None:
@@ -205,6 +212,11 @@ def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
     if rest is None:
         return _Listing(task.handler.sweep(), claim.now)
     return _Listing(rest, control.missed_at or claim.now, control.sweep_found or 0, tuple(down))
+
+
+def _suspect(task: Task, key: Key) -> Hint:
+    """Return the hint of a suspect; its id is the request id of the sweep."""
+    return Hint(task.name, key, Priority.SWEEP, SWEEP, source_id=trace.current())
 
 
 def _chunks(keys: Iterable[Key]) -> Iterator[tuple[Key, ...]]:

@@ -24,9 +24,14 @@ class Worker:
         self._engine = engine
         self._store = JournalStore(engine.database, engine.tasks, engine.holds)
         self._reconciler = Reconciler(
-            engine.settings, engine.replica, backoff=engine.backoff, announcer=engine.announcer, meter=engine.meter
+            engine.settings,
+            engine.replica,
+            backoff=engine.backoff,
+            announcer=engine.announcer,
+            meter=engine.meter,
+            tracer=engine.tracer,
         )
-        self._sweeper = Sweeper(engine.database, engine.settings, engine.replica)
+        self._sweeper = Sweeper(engine.database, engine.settings, engine.replica, engine.tracer)
 
     def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
         """Run a timer's sweep or reconcile a key; raise nothing. A row that cannot be settled becomes free when its lease ends.

@@ -91,6 +91,7 @@ class Origin:
     """Why a key was inspected, and by which replica.
 
     :param hint: the source of the hint: an event type, ``sweep``, ``operator`` ...
+    :param hint_id: the id of the notification, or the request id of the sweep
     :param hinted_at: when the notification was sent
     """
 

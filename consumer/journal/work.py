@@ -60,7 +60,7 @@ class Hint:
 
     :param source: an event type, ``sweep``, ``start``, ``operator`` ...
     :param after: seconds before the first inspection
-    :param source_id: the id of the notification, which was sent at ``sent_at``
+    :param source_id: the id of the notification, which was sent at ``sent_at``; or the request id of the sweep
     """
 
     handler: str

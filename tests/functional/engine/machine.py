@@ -18,6 +18,7 @@ from consumer.engine.worker import Worker
 from consumer.journal import backlog, controls, hinting
 from consumer.journal.database import Database
 from consumer.journal.work import Hint, Priority
+from consumer.tracing import Tracer
 from handlers.base import Handler, Key, Mode
 from tests.doubles import CarefulMender, Mender, World
 from tests.waiting import eventually
@@ -57,6 +58,7 @@ class Machine:
     clock: Clock = lambda: datetime.now(UTC)
     replica: str = "r1"
     meter: Meter = field(default_factory=Rounds)
+    tracer: Tracer = field(default_factory=Tracer)
     running: list[tuple[Dispatcher, Leases]] = field(default_factory=list)
 
     def handlers(self) -> list[Handler]:
@@ -67,7 +69,7 @@ class Machine:
         return {handler.name: Task(handler, settings, self.clock) for handler in self.handlers()}
 
     def engine(self) -> Engine:
-        return Engine(self.database, self.tasks(), self.settings, self.replica, meter=self.meter)
+        return Engine(self.database, self.tasks(), self.settings, self.replica, meter=self.meter, tracer=self.tracer)
 
     def worker(self) -> Worker:
         return Worker(self.engine())
