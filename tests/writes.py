@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -21,7 +23,7 @@ _READS = frozenset({"GET", "HEAD"})
 
 @contextmanager
 def recorded(services: Mapping[str, str], databases: Mapping[str, str]) -> Iterator[list[str]]:
-    """Return the list to which each write of this thread is added while the block runs.
+    """Return the list to which each write of this thread is added while the block runs, and each program that it starts.
 
     :param services: names in plans, by endpoint
     :param databases: names in plans, by the file of an SQLite database
@@ -30,6 +32,11 @@ def recorded(services: Mapping[str, str], databases: Mapping[str, str]) -> Itera
     # simulated services write in threads of their own
     caller = threading.get_ident()
     send = HTTPAdapter.send
+    begin = subprocess.Popen.__init__
+
+    def started(self: subprocess.Popen[bytes], arguments: Sequence[str], *given: Any, **more: Any) -> None:
+        lines.append(f"hook: {shlex.join(arguments)}")
+        begin(self, arguments, *given, **more)
 
     def on_the_wire(self: HTTPAdapter, request: requests.PreparedRequest, *given: Any, **more: Any) -> Any:
         target = str(request.url)
@@ -56,7 +63,10 @@ def recorded(services: Mapping[str, str], databases: Mapping[str, str]) -> Itera
 
     sa.event.listen(sa.Engine, "before_execute", executed)
     try:
-        with mock.patch.object(HTTPAdapter, "send", on_the_wire):
+        with (
+            mock.patch.object(HTTPAdapter, "send", on_the_wire),
+            mock.patch.object(subprocess.Popen, "__init__", started),
+        ):
             yield lines
     finally:
         sa.event.remove(sa.Engine, "before_execute", executed)

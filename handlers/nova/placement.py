@@ -83,6 +83,35 @@ class ProviderAggregates:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The inventory of one resource class.
+
+    :param values: ``total``, ``reserved`` and the other columns
+    :param generation: the provider's generation, which rises with each change of its inventories and allocations
+    """
+
+    provider: str
+    resource: str
+    values: Mapping[str, float]
+    generation: int
+
+    @property
+    def total(self) -> int:
+        return int(self.values["total"])
+
+    @property
+    def reserved(self) -> int:
+        return int(self.values["reserved"])
+
+    def command(self, reserved: int) -> str:
+        """Return the ``openstack`` command that sets the reserved amount."""
+        return (
+            f"openstack resource provider inventory set --resource {self.resource}:reserved={reserved} --amend "
+            f"{self.provider}"
+        )
+
+
 class Placement:
     """The client of Placement's API. Thread-safe."""
 
@@ -230,13 +259,54 @@ class Placement:
     def members(self, aggregate: str) -> dict[str, Provider]:
         return self._providers({"member_of": aggregate})
 
+    def marked(self, trait: str, **where: str) -> dict[str, Provider]:
+        """Return the providers with a trait; none if Placement does not know the trait.
+
+        :param where: further conditions: ``uuid``, ``in_tree``
+        """
+        query = {"required": trait, **where}
+        response = self._read("/resource_providers", params=query, microversion=VERSION)
+        if response.status_code == 400 and self._read(f"/traits/{trait}", microversion=VERSION).status_code == 404:
+            return {}
+        return self._listed(response)
+
     def offers(self, provider: str) -> Mapping[str, int]:
         """Return a provider's capacity, used or not, by resource class; empty if unknown."""
-        response = self._read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
+        return {
+            one.resource: int((one.total - one.reserved) * one.values["allocation_ratio"])
+            for one in self.inventories(provider)
+        }
+
+    def inventories_of_each(self, providers: Iterable[str]) -> dict[str, list[Inventory]]:
+        """Return each provider's inventories, by parallel requests."""
+        asked = list(providers)
+        with request_id.pool(_AT_ONCE, "inventories") as pool:
+            return dict(zip(asked, pool.map(partial(self._inventories, self._turns_of_sweeps), asked), strict=True))
+
+    def inventories(self, provider: str) -> list[Inventory]:
+        """Return a provider's inventories; none for an unknown provider."""
+        return self._inventories(self._turns, provider)
+
+    def _inventories(self, turns: threading.Semaphore, provider: str) -> list[Inventory]:
+        with turns:
+            response = self._service.read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
         if response.status_code == 404:
-            return {}
-        found = self._body(response)["inventories"]
-        return {name: int((one["total"] - one["reserved"]) * one["allocation_ratio"]) for name, one in found.items()}
+            return []
+        body = self._body(response)
+        generation = body["resource_provider_generation"]
+        return [Inventory(provider, name, values, generation) for name, values in sorted(body["inventories"].items())]
+
+    def reserve(self, before: Inventory, reserved: int) -> None:
+        """Set the reserved amount of an inventory.
+
+        :raises Conflict: if the provider changed since ``before`` was read
+        :raises Refused: if Placement rejects the request
+        """
+        response = self._write(reserving(before, reserved))
+        if response.status_code == 404:
+            raise Conflict(f"provider {before.provider} is gone")
+        if response.status_code != 200:
+            raise self._failure(response, f"provider {before.provider}")
 
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return a provider's aggregates; None for an unknown provider."""
@@ -258,7 +328,9 @@ class Placement:
             raise self._failure(response, f"provider {before.provider}")
 
     def _providers(self, query: Mapping[str, str]) -> dict[str, Provider]:
-        response = self._read("/resource_providers", params=query, microversion=VERSION)
+        return self._listed(self._read("/resource_providers", params=query, microversion=VERSION))
+
+    def _listed(self, response: requests.Response) -> dict[str, Provider]:
         found = self._body(response)["resource_providers"]
         return {row["uuid"]: Provider(row["uuid"], row["name"], row["root_provider_uuid"]) for row in found}
 
@@ -311,6 +383,11 @@ def deleting_provider(provider: str) -> Write:
 def joining(before: ProviderAggregates, aggregates: Iterable[str]) -> Write:
     body = {"aggregates": sorted(aggregates), "resource_provider_generation": before.generation}
     return Write("placement", "PUT", f"/resource_providers/{before.provider}/aggregates", body)
+
+
+def reserving(before: Inventory, reserved: int) -> Write:
+    body = {**before.values, "reserved": reserved, "resource_provider_generation": before.generation}
+    return Write("placement", "PUT", f"/resource_providers/{before.provider}/inventories/{before.resource}", body)
 
 
 def _replacement(before: Allocation, providers: Held) -> dict[str, Any]:

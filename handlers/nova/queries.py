@@ -20,6 +20,8 @@ COMPUTE = "nova-compute"
 IRONIC = "ironic"
 CHUNK = 500
 NOW = utcnow().label("now")
+#: ``[DEFAULT] service_down_time`` of Nova, by default
+DOWN_TIME = 60.0
 
 #: the columns of :class:`.InstanceMapping`
 _MAPPING = tuple(
@@ -194,6 +196,17 @@ def compute_services(connection: Connection, host: str | None = None) -> list[re
         records.Service(row.host, seconds_since(connection, row.now, row.created_at))
         for row in connection.execute(query)
     ]
+
+
+def host_up(connection: Connection, host: str) -> bool | None:
+    """Return whether the host's nova-compute is up, as ``nova/servicegroup/drivers/db.py`` defines; None without a service."""
+    c = tables.services.c
+    query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
+    row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
+    if row is None:
+        return None
+    seen = row.last_seen_up or row.created_at
+    return not row.forced_down and seen is not None and abs((row.now - seen).total_seconds()) <= DOWN_TIME
 
 
 def compute_services_count(connection: Connection) -> int:

@@ -227,7 +227,25 @@ instance_extra = Table(
     Column("id", Integer, primary_key=True),
     Column("instance_uuid", String(36), ForeignKey("instances.uuid"), nullable=False),
     Column("flavor", Text),
+    Column("pci_requests", Text),
     Index("instance_extra_idx", "instance_uuid"),
+)
+
+pci_devices = Table(
+    "pci_devices",
+    cell,
+    *_soft_delete(),
+    Column("id", Integer, primary_key=True),
+    Column("compute_node_id", Integer, ForeignKey("compute_nodes.id"), nullable=False),
+    Column("address", String(12), nullable=False),
+    Column("vendor_id", String(4), nullable=False),
+    Column("product_id", String(4), nullable=False),
+    Column("dev_type", String(8), nullable=False),
+    Column("label", String(255), nullable=False),
+    Column("status", String(36), nullable=False),
+    Column("instance_uuid", String(36)),
+    Index("ix_pci_devices_compute_node_id_deleted", "compute_node_id", "deleted"),
+    UniqueConstraint("compute_node_id", "address", "deleted", name="uniq_pci_devices0compute_node_id0address0deleted"),
 )
 
 instance_system_metadata = Table(
@@ -290,6 +308,7 @@ def _shadow(table: Table) -> Table:
 
 
 shadow_instances = _shadow(instances)
+shadow_instance_extra = _shadow(instance_extra)
 shadow_migrations = _shadow(migrations)
 shadow_compute_nodes = _shadow(compute_nodes)
 shadow_services = _shadow(services)

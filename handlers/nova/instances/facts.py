@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 from handlers.nova import queries
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
-from handlers.nova.instances.queries import host_up, live_row
+from handlers.nova.instances.queries import live_row
 from handlers.nova.instances.rules import Case, Row
 
 
@@ -35,4 +35,4 @@ def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Ce
 
 def _in_cell(connection: Connection, instance: str) -> tuple[Row | None, bool | None]:
     row = live_row(connection, instance)
-    return row, None if row is None or row.host is None else host_up(connection, row.host)
+    return row, None if row is None or row.host is None else queries.host_up(connection, row.host)

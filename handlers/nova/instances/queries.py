@@ -10,10 +10,7 @@ from sqlalchemy.engine import Connection
 from handlers.access.database import seconds_since, time_before, utcnow
 from handlers.nova import tables
 from handlers.nova.instances.rules import DELETING, Row
-from handlers.nova.queries import COMPUTE, NOW
-
-#: ``[DEFAULT] service_down_time`` of Nova, by default
-_DOWN = 60.0
+from handlers.nova.queries import NOW
 
 
 def live_row(connection: Connection, instance: str) -> Row | None:
@@ -34,17 +31,6 @@ def live_row(connection: Connection, instance: str) -> Row | None:
         seconds_since(connection, row.now, row.created_at, row.updated_at),
         row.node,
     )
-
-
-def host_up(connection: Connection, host: str) -> bool | None:
-    """Return whether the host's nova-compute is up, as ``nova/servicegroup/drivers/db.py`` defines; None without a service."""
-    c = tables.services.c
-    query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
-    row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
-    if row is None:
-        return None
-    seen = row.last_seen_up or row.created_at
-    return not row.forced_down and seen is not None and abs((row.now - seen).total_seconds()) <= _DOWN
 
 
 def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:

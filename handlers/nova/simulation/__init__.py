@@ -4,6 +4,7 @@ It needs the extra ``stackmend[demo]`` (openstack-placement).
 
 cloud       the class NovaSimulation: the operations of the next four files
 hosts, servers, moves, aggregates  Nova's operations
+devices     one-time-use PCI devices
 changes     single writes, without notifications
 world       databases, Placement, Neutron and notifications
 store       reads and writes rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.nova.simulation.placement import PlacementServer, Reply
@@ -24,6 +24,29 @@ class Report:
         self._ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
         self._ask("PUT", f"{url}/inventories", {"resource_provider_generation": 0, "inventories": inventories})
         self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": ["COMPUTE_NODE"]})
+
+    def create_child(
+        self, uuid: str, name: str, parent: str, capacity: Mapping[str, int], traits: Sequence[str]
+    ) -> None:
+        """Create a provider below another one, and its resource classes."""
+        url = f"/resource_providers/{uuid}"
+        for resource in capacity:
+            self._ask("PUT", f"/resource_classes/{resource}")
+        inventories = {resource: {"total": total} for resource, total in capacity.items()}
+        self._ask("POST", "/resource_providers", {"uuid": uuid, "name": name, "parent_provider_uuid": parent})
+        self._ask("PUT", f"{url}/inventories", {"resource_provider_generation": 0, "inventories": inventories})
+        self._ask("PUT", f"{url}/traits", {"resource_provider_generation": 1, "traits": list(traits)})
+
+    def name(self, provider: str) -> str:
+        return str(self._ask("GET", f"/resource_providers/{provider}").body["name"])
+
+    def reserved(self, provider: str, resource: str) -> int:
+        return int(self._ask("GET", f"/resource_providers/{provider}/inventories/{resource}").body["reserved"])
+
+    def reserve(self, provider: str, resource: str, reserved: int) -> None:
+        """Set the reserved amount of an inventory."""
+        url = f"/resource_providers/{provider}/inventories/{resource}"
+        self._ask("PUT", url, {**self._ask("GET", url).body, "reserved": reserved})
 
     def delete_provider(self, uuid: str) -> None:
         self._ask("DELETE", f"/resource_providers/{uuid}")

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Table
 
 from handlers.nova import tables
-from handlers.nova.simulation.changes import Changes
+from handlers.nova.simulation.devices import Devices
 from handlers.nova.simulation.records import Flavor
 
 
-class Servers(Changes):
+class Servers(Devices):
     def request(self, flavor: Flavor | None = None) -> str:
         """Request a server: write request spec, build request and mapping in one transaction
         (nova.compute.api.API._provision_instances).
@@ -96,6 +96,7 @@ class Servers(Changes):
         self._store.update(self.api, mapping, mapping.c.instance_uuid == uuid, queued_for_delete=True)
         self.set_instance(uuid, task_state="deleting")
         self.set_instance(uuid, vm_state="deleted", task_state=None, terminated_at=self._store.now())
+        self._free_devices(uuid)
         if not leak_allocation:
             self.hold(uuid, {})
         self.neutron.unplug(uuid)
@@ -111,6 +112,7 @@ class Servers(Changes):
         host = self.instance(uuid).host
         self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
         self.neutron.move(uuid, "")
+        self._free_devices(uuid)
         if not leak_allocation:
             self.hold(uuid, {})
         self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)

@@ -14,6 +14,7 @@ from tests.functional.nova.proofs import (
     allocations,
     archive,
     bindings,
+    devices,
     hosts,
     info_cache,
     instances,
@@ -27,7 +28,7 @@ from tests.functional.nova.proofs.theatre import Theatre
 from tests.sweeping import journal, swept
 from tests.writes import recorded
 
-FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, instances, info_cache, archive)
+FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, devices, instances, info_cache, archive)
 DRIFTS = [drift for family in FAMILIES for drift in family.DRIFTS]
 
 

@@ -36,6 +36,8 @@ def judged(folder: Path, held: list[str], **modes: str) -> list[tuple[str, str]]
         ([], {"purge": "heal", "discover_hosts": "heal"}, None),
         (["service"], {"map_instances": "heal", "sync_aggregates": "heal"}, "ok"),
         (["service"], {"audit_allocations": "heal"}, "failure"),
+        (["service"], {"release_devices": "heal"}, "ok"),
+        (["reader"], {"release_devices": "audit"}, "failure"),
         (["admin"], {"audit_allocations": "heal"}, "ok"),
         (["reader", "member"], {"audit_allocations": "audit"}, "failure"),
         (["service"], {"audit_ports": "audit"}, "failure"),

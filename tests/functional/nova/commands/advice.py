@@ -15,6 +15,7 @@ from handlers.nova import tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
+from handlers.nova.devices.release_devices import ReleaseDevices
 from handlers.nova.hosts.audit_providers import AuditProviders
 from handlers.nova.hosts.audit_services import AuditServices
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
@@ -44,6 +45,7 @@ from tests.functional.nova.world import long_ago, make_provider
 SQL, SELECT = "SQL", "SELECT"
 _SET = "openstack resource provider allocation set"
 _FREE = "openstack resource provider allocation delete"
+_STOCK = "openstack resource provider inventory set"
 _JOIN = "openstack resource provider aggregate set"
 _LIST_CELLS = "nova-manage cell_v2 list_cells"
 _DELETE_HOST = "nova-manage cell_v2 delete_host"
@@ -690,6 +692,49 @@ INSTANCES = tuple(
     )
 )
 
+# devices
+
+
+def _device(stage: Stage) -> str:
+    set_up(stage)
+    return stage.cloud.add_device("a", "0000:81:00.0")
+
+
+def _reserved_device(stage: Stage) -> Key:
+    provider = _device(stage)
+    stage.cloud.reserve_device(provider, 1)
+    return Key("provider", provider)
+
+
+def _used_device(stage: Stage) -> Key:
+    provider = _device(stage)
+    stage.cloud.heartbeat("a")
+    with stage.cloud.ago(**LONG):
+        server = stage.cloud.boot("a")
+        stage.cloud.use_device(server, provider)
+        stage.cloud.delete(server)
+    return Key("instance", server)
+
+
+def _used_device_of_a_host_that_is_down(stage: Stage) -> Key:
+    key = _used_device(stage)
+    stage.cloud.force_down("a")
+    return key
+
+
+def _free(stage: Stage, key: Key, outputs: Sequence[str]) -> bool:
+    return stage.cloud.reserved(_provider_named(stage, "a_0000:81:00.0")) == 0
+
+
+DEVICES = tuple(
+    Advice("placement.py", ReleaseDevices, problem, build, (_STOCK,), _free, state=state)
+    for problem, build, state in (
+        ("reservation-unexplained", _reserved_device, "by-hand"),
+        ("reservation-left", _used_device, "no-hook"),
+        ("reservation-left", _used_device_of_a_host_that_is_down, "down"),
+    )
+)
+
 # ports and archive
 
 
@@ -824,7 +869,7 @@ ARCHIVE = (
     _archive_advice("id", lambda stage: _unarchivable(stage, "id", "INTEGER")),
 )
 
-ADVICE = (*ALLOCATIONS, *HOSTS, *MAPPINGS, *INSTANCES, *PORTS, *ARCHIVE)
+ADVICE = (*ALLOCATIONS, *HOSTS, *MAPPINGS, *INSTANCES, *DEVICES, *PORTS, *ARCHIVE)
 
 #: Commands that a finding names as its undo; ``test_undo.py`` runs them.
 UNDO = (

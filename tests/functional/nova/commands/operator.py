@@ -100,6 +100,19 @@ class Operator:
         self._ask(command, "PUT", path, list(command.options.get("--aggregate", ())))
         return ""
 
+    def inventory_set(self, command: Command) -> str:
+        """Change columns of inventories. With ``--amend``, the client reads all inventories first and keeps the others."""
+        path = f"/resource_providers/{command.arguments[0]}/inventories"
+        body = dict(self._ask(command, "GET", path))
+        inventories = {name: dict(columns) for name, columns in body["inventories"].items()}
+        if "--amend" not in command.options:
+            inventories = {}
+        for text in command.options["--resource"]:
+            name, _, column = text.rpartition("=")[0].rpartition(":")
+            inventories.setdefault(name, {})[column] = int(text.rpartition("=")[2])
+        self._ask(command, "PUT", path, {**body, "inventories": inventories})
+        return ""
+
     def allocation_delete(self, command: Command) -> str:
         self._ask(command, "DELETE", f"/allocations/{command.arguments[0]}")
         return ""
@@ -318,6 +331,7 @@ _RUN: Mapping[str, Callable[[Operator, Command], str]] = {
     "openstack resource provider allocation show": Operator.allocation_show,
     "openstack resource provider create": Operator.provider_create,
     "openstack resource provider delete": Operator.provider_delete,
+    "openstack resource provider inventory set": Operator.inventory_set,
     "openstack resource provider list": Operator.provider_list,
     "openstack resource provider set": Operator.provider_set,
     "openstack resource provider show": Operator.provider_show,

@@ -46,6 +46,7 @@ openstack resource provider allocation set [--allocation HELD] [--project-id ID]
 openstack resource provider allocation show CONSUMER
 openstack resource provider create [--parent-provider PROVIDER] [--uuid UUID] NAME
 openstack resource provider delete PROVIDER
+openstack resource provider inventory set [--resource X] [--aggregate] [--amend] [--dry-run] PROVIDER
 openstack resource provider list [--name NAME] [--uuid UUID] [--in-tree PROVIDER]
 openstack resource provider set --name NAME [--parent-provider PROVIDER] PROVIDER
 openstack resource provider show [--allocations] PROVIDER

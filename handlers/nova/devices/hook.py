@@ -1,0 +1,106 @@
+"""Runs the operator's program that cleans a device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.access.service_files import ConfigError
+from handlers.base import HandlerError
+
+#: bytes at the end of the output that a message repeats
+TAIL = 2000
+#: seconds between two looks at a program that has closed its output
+_LOOK = 0.2
+#: the only variables that the program gets from stackmend's own environment: none of them holds a secret
+_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
+
+
+class HookFailed(HandlerError):
+    """The hook did not clean a device. The engine counts this as a failed heal, and tries another device of the key next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A program, run without a shell.
+
+    :param program: an absolute path
+    :param timeout: seconds after which the program and its children are killed
+    """
+
+    program: str
+    timeout: float
+
+    def require(self) -> None:
+        """:raises ConfigError: if the program cannot be run"""
+        if not os.path.isabs(self.program) or not (Path(self.program).is_file() and os.access(self.program, os.X_OK)):
+            raise ConfigError(
+                f"[audit] release_devices_hook: {self.program} is not the absolute path of a program that stackmend may run, "
+                "such as /usr/local/bin/clean-device"
+            )
+
+    def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Run the program and wait for its end.
+
+        :param variables: its environment, beside a few harmless variables of stackmend's own
+        :raises HookFailed: unless it ends with status 0 in time; the message has the end of its output
+        """
+        if any(one.startswith("-") for one in arguments):
+            raise HookFailed(f"the hook {self.program} must not get an argument that looks like an option: {arguments}")
+        kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        try:
+            process = subprocess.Popen(
+                [self.program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**kept, **variables},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HookFailed(f"the hook {self.program} cannot be run: {error.strerror}") from error
+        with process:
+            try:
+                output, ended = self._follow(process)
+            finally:
+                _kill(process)
+        if not ended:
+            raise HookFailed(f"the hook {self.program} did not end within {self.timeout:g} s and was killed{output}")
+        if process.returncode != 0:
+            raise HookFailed(f"the hook {self.program} failed with status {process.returncode}{output}")
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, bool]:
+        """Return the end of the output as text, and whether the program ended in time."""
+        assert process.stdout is not None
+        end, descriptor, tail, open_ = time.monotonic() + self.timeout, process.stdout.fileno(), b"", True
+        while process.poll() is None and time.monotonic() < end:
+            wait = max(0.0, min(_LOOK, end - time.monotonic()))
+            if not open_:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(wait)
+            elif select.select([descriptor], [], [], wait)[0]:
+                read = os.read(descriptor, 65536)
+                tail, open_ = (tail + read)[-TAIL:], bool(read)
+        while open_ and select.select([descriptor], [], [], 0)[0] and (read := os.read(descriptor, 65536)):
+            tail = (tail + read)[-TAIL:]
+        return _printable(tail), process.poll() is not None
+
+
+def _printable(tail: bytes) -> str:
+    text = "".join(one if one.isprintable() else " " for one in tail.decode(errors="replace"))
+    return f": {' '.join(text.split())}" if text.strip() else ""
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and the children that it left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
