@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
 from handlers.nova import queries
 from handlers.nova.database import NovaDatabases
-from handlers.nova.devices.queries import archived_users, device, named, users
+from handlers.nova.devices.queries import archived_named, archived_users, device, named, users
 from handlers.nova.devices.rules import Case, Device, Place, User, is_reserved
 from handlers.nova.placement import Placement, Provider
 from handlers.nova.records import ComputeNode
@@ -33,8 +34,12 @@ class Records(NamedTuple):
 
 def named_by(databases: NovaDatabases, instance: str) -> frozenset[str]:
     """Return the providers that a deleted instance's PCI requests name, in any cell."""
-    found = databases.run_in_all(databases.host_cells(), lambda connection: named(connection, instance))
-    return frozenset[str]().union(*found.values())
+    for look in (named, archived_named):
+        rows = databases.run_in_all(databases.host_cells(), partial(look, instance=instance))
+        found = [providers for providers in rows.values() if providers is not None]
+        if found:
+            return frozenset[str]().union(*found)
+    return frozenset()
 
 
 def read(databases: NovaDatabases, placement: Placement, providers: Iterable[str], hooked: bool) -> list[Case]:

@@ -57,16 +57,23 @@ def archived_users(connection: Connection, hosts: Collection[str]) -> list[User]
     )
 
 
-def named(connection: Connection, instance: str) -> frozenset[str]:
-    """Return the providers that a deleted instance's PCI requests name, archived or not."""
-    found: frozenset[str] = frozenset()
-    for rows, extras in _SOURCES:
-        where = sa.and_(rows.c.uuid == instance, rows.c.deleted != 0)
-        for _, user in _users(connection, where, rows, extras):
-            found |= user.providers
-        if found:
-            break
-    return found
+def named(connection: Connection, instance: str) -> frozenset[str] | None:
+    """Return the providers that the PCI requests of a deleted instance name; None without a row of the instance."""
+    return _named(connection, instance, *_SOURCES[0])
+
+
+def archived_named(connection: Connection, instance: str) -> frozenset[str] | None:
+    """Return the same of an archived instance, by a scan of the whole table."""
+    return _named(connection, instance, *_SOURCES[1])
+
+
+def _named(connection: Connection, instance: str, rows: sa.Table, extras: sa.Table) -> frozenset[str] | None:
+    there = rows.outerjoin(extras, extras.c.instance_uuid == rows.c.uuid)
+    query = sa.select(rows.c.deleted, extras.c.pci_requests).select_from(there).where(rows.c.uuid == instance)
+    found = connection.execute(query).all()
+    if not found:
+        return None
+    return frozenset[str]().union(*(_providers(row.pci_requests) for row in found if row.deleted))
 
 
 def _users(
@@ -94,10 +101,10 @@ def _ordered(found: Iterator[tuple[datetime | None, User]]) -> list[User]:
     return [user for _, user in sorted(found, key=youngest, reverse=True)]
 
 
-def _providers(text: str) -> frozenset[str]:
+def _providers(text: str | None) -> frozenset[str]:
     """Read the providers from the JSON of Nova (``nova/objects/instance_pci_requests.py``, to_json)."""
     try:
-        specs = [spec for request in json.loads(text) for spec in request["spec"]]
+        specs = [spec for request in json.loads(text or "[]") for spec in request["spec"]]
         return frozenset(one for spec in specs for one in spec.get(NAMES, "").split(",") if one)
     except (ValueError, LookupError, TypeError, AttributeError):
         return frozenset()

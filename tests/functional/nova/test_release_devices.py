@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 import uuid
@@ -10,14 +11,28 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from consumer.bus.envelope import decode
+from consumer.engine.router import Router
 from consumer.journal import history
 from handlers.access.service_files import ConfigError
 from handlers.base import Conflict, InFlight, Key, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.devices.hook import Hook, HookFailed
 from handlers.nova.devices.release_devices import ReleaseDevices
+from handlers.nova.holds import disabled_hosts
 from handlers.nova.simulation import NovaSimulation
-from tests.functional.nova.world import archive, heal_only, instance_key, make_provider, only_refused, refused, swept
+from handlers.nova.verdicts import DELETED_SETTLE
+from tests.functional.nova.world import (
+    archive,
+    dump,
+    heal_only,
+    instance_key,
+    make_provider,
+    only_refused,
+    refused,
+    restore,
+    swept,
+)
 from tests.sweeping import journal
 from tests.sweeping import swept as sweep_and_heal
 
@@ -159,6 +174,32 @@ def test_the_finding_names_hook_write_undo_and_objects(
     objects = {"host:a", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}", f"provider:{provider}"}
     assert objects <= finding.concerns
     assert finding.weight == 1
+
+
+def test_the_event_of_the_deletion_leads_to_the_finding(cloud: NovaSimulation, release: ReleaseDevices) -> None:
+    instance, provider = used(cloud)
+    cloud.take()
+    with cloud.ago(seconds=DELETED_SETTLE):
+        cloud.delete(instance)
+    [sent] = cloud.take()
+    [hint] = Router([release]).route(decode(sent.body, "nova"))
+    assert hint.key == instance_key(instance)
+    assert hint.after == DELETED_SETTLE
+    assert heal_only(release, hint.key).problem == "reservation-left"
+    assert cloud.reserved(provider) == 0
+
+
+def test_a_hold_of_the_host_holds_the_heal(
+    cloud: NovaSimulation, resources: Resources, release: ReleaseDevices
+) -> None:
+    instance, _ = left(cloud)
+    services = tables.services
+    with cloud.cells["cell1"].begin() as connection:
+        disabled = {"disabled": True, "disabled_reason": "maintenance"}
+        connection.execute(sa.update(services).where(services.c.host == "a").values(disabled))
+    [hold] = disabled_hosts(resources, re.compile("maintenance"))
+    [finding] = release.inspect(instance_key(instance))
+    assert hold.scope in finding.concerns
 
 
 # the hook
@@ -420,6 +461,16 @@ def shelved(cloud: NovaSimulation) -> str:
     return provider
 
 
+def restored(cloud: NovaSimulation) -> str:
+    """The cell is a copy from the time before another instance got the device."""
+    _, provider = left(cloud)
+    backup = dump(cloud, "cell1")
+    cloud.reserve_device(provider, 0)
+    cloud.use_device(cloud.boot("a"), provider)
+    restore(cloud, "cell1", backup)
+    return provider
+
+
 @pytest.mark.parametrize(
     "make_state",
     [
@@ -433,6 +484,7 @@ def shelved(cloud: NovaSimulation) -> str:
         of_another_nova,
         lives_elsewhere,
         shelved,
+        restored,
     ],
 )
 def test_a_device_in_another_state_is_left_alone(
@@ -440,7 +492,9 @@ def test_a_device_in_another_state_is_left_alone(
 ) -> None:
     provider = make_state(cloud)
     before = cloud.placement.request("GET", f"/resource_providers/{provider}").body["generation"]
-    for key in {*swept(release), Key("provider", provider)}:
+    rows = [row for engine in cloud.cells.values() for row in cloud._store.rows(engine, tables.instances)]
+    assert not swept(release) - {instance_key(row.uuid) for row in rows}
+    for key in {Key("provider", provider), *(instance_key(row.uuid) for row in rows)}:
         assert not list(release.inspect(key))
     assert cloud.placement.request("GET", f"/resource_providers/{provider}").body["generation"] == before
     assert not ran(tmp_path)
