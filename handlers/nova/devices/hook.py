@@ -19,6 +19,8 @@ from handlers.base import HandlerError
 TAIL = 2000
 #: seconds between two looks at a program that has closed its output
 _LOOK = 0.2
+#: reads of what the program wrote last; children that it left may write for ever
+_REST = 32
 #: the only variables that the program gets from stackmend's own environment: none of them holds a secret
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 
@@ -69,34 +71,41 @@ class Hook:
             raise HookFailed(f"the hook {self.program} cannot be run: {error.strerror}") from error
         with process:
             try:
-                output, ended = self._follow(process)
+                output, in_time = self._follow(process)
             finally:
                 _kill(process)
-        if not ended:
+        if not in_time:
             raise HookFailed(f"the hook {self.program} did not end within {self.timeout:g} s and was killed{output}")
         if process.returncode != 0:
             raise HookFailed(f"the hook {self.program} failed with status {process.returncode}{output}")
 
     def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, bool]:
-        """Return the end of the output as text, and whether the program ended in time."""
+        """Return the end of the output, and whether the program ended in time."""
         assert process.stdout is not None
-        end, descriptor, tail, open_ = time.monotonic() + self.timeout, process.stdout.fileno(), b"", True
-        while process.poll() is None and time.monotonic() < end:
-            wait = max(0.0, min(_LOOK, end - time.monotonic()))
-            if not open_:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
-            elif select.select([descriptor], [], [], wait)[0]:
+        deadline, descriptor = time.monotonic() + self.timeout, process.stdout.fileno()
+        tail, is_open = b"", True
+        while not (over := _is_over(process)) and (left := deadline - time.monotonic()) > 0:
+            if not is_open:
+                time.sleep(min(_LOOK, left))
+            elif select.select([descriptor], [], [], min(_LOOK, left))[0]:
                 read = os.read(descriptor, 65536)
-                tail, open_ = (tail + read)[-TAIL:], bool(read)
-        while open_ and select.select([descriptor], [], [], 0)[0] and (read := os.read(descriptor, 65536)):
-            tail = (tail + read)[-TAIL:]
-        return _printable(tail), process.poll() is not None
+                tail, is_open = (tail + read)[-TAIL:], bool(read)
+        for _ in range(_REST):
+            if not (is_open and select.select([descriptor], [], [], 0)[0]):
+                break
+            read = os.read(descriptor, 65536)
+            tail, is_open = (tail + read)[-TAIL:], bool(read)
+        return _printable(tail), over
 
 
 def _printable(tail: bytes) -> str:
     text = "".join(one if one.isprintable() else " " for one in tail.decode(errors="replace"))
     return f": {' '.join(text.split())}" if text.strip() else ""
+
+
+def _is_over(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether the program has ended, and keep its id taken, so that no other process gets the id before the kill."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

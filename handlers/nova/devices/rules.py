@@ -178,8 +178,8 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
         lambda it: it.place is not None and not it.place.up,
         _left(
             lambda it: (
-                "its nova-compute is down, so that its record of the device may be old: start nova-compute. If the host is "
-                f"gone for good, nothing is to do. If you know that the device is clean, run {_by_hand(it)}"
+                "its nova-compute is down, so that its record of the device may be old: start nova-compute. If you know that "
+                f"the device is clean, run {_by_hand(it)}"
             )
         ),
     ),
