@@ -105,10 +105,10 @@ class Inventory:
         return int(self.values["reserved"])
 
     def command(self, reserved: int) -> str:
-        """Return the ``openstack`` command that sets the reserved amount."""
+        """Return the ``openstack`` command that sets the reserved amount; all of it only since microversion 1.26."""
         return (
-            f"openstack resource provider inventory set --resource {self.resource}:reserved={reserved} --amend "
-            f"{self.provider}"
+            f"openstack --os-placement-api-version 1.28 resource provider inventory set --resource "
+            f"{self.resource}:reserved={reserved} --amend {self.provider}"
         )
 
 

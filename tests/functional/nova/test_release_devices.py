@@ -169,8 +169,8 @@ def test_the_finding_names_hook_write_undo_and_objects(
     assert first == f"hook: {hook} {ADDRESS} {provider} a"
     assert second.startswith(f"placement: PUT /resource_providers/{provider}/inventories/{cloud.DEVICE} ")
     assert '"reserved": 0' in second
-    undo = f"openstack resource provider inventory set --resource {cloud.DEVICE}:reserved=1 --amend {provider}"
-    assert finding.undo == undo
+    command = "openstack --os-placement-api-version 1.28 resource provider inventory set"
+    assert finding.undo == f"{command} --resource {cloud.DEVICE}:reserved=1 --amend {provider}"
     objects = {"host:a", f"project:{cloud.PROJECT}", "cell:cell1", f"instance:{instance}", f"provider:{provider}"}
     assert objects <= finding.concerns
     assert finding.weight == 1
@@ -376,8 +376,7 @@ def test_without_a_hook_the_finding_has_the_command(cloud: NovaSimulation, resou
     instance, provider = left(cloud)
     finding = only_refused(release, instance_key(instance))
     assert finding.problem == "reservation-left"
-    command = f"openstack resource provider inventory set --resource {cloud.DEVICE}:reserved=0 --amend {provider}"
-    assert command in finding.refusal
+    assert f"inventory set --resource {cloud.DEVICE}:reserved=0 --amend {provider}" in finding.refusal
     assert cloud.reserved(provider) == 1
 
 
