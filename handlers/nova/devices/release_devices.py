@@ -20,7 +20,7 @@ are those of the program of Nova's sample listener. The environment has ``STACKM
 stackmend, so it must reach the host, for example by ``ssh``.
 
 If the hook fails or takes longer than ``release_devices_hook_timeout``, the device stays reserved. The history then has the end
-of its output. A later sweep runs the hook again.
+of its output. After ``[engine] max_attempts`` failures in a row, stackmend parks the key, until ``stackmend work retry``.
 
 The hook must be idempotent: after a crash between hook and write, stackmend runs it again. Two runs for one device can overlap
 if the journal did not answer meanwhile. So let the hook take a lock on the host, for example with ``flock``. It must fail if
@@ -28,7 +28,8 @@ the lock is taken, or if a guest has the device.
 
 **What is not changed.** A device with an allocation, or one that ``pci_devices`` does not call available. A device whose
 reservation no deleted instance explains is only reported: an operator may have reserved it. The same holds for a device that a
-shelved or moved instance used. If nova-compute of the host is down, or without a hook, the finding has the command.
+shelved or moved instance used, and for every device without ``[filter_scheduler] pci_in_placement`` in ``nova.conf``. If
+nova-compute of the host is down, or without a hook, the finding has the command.
 
 **Why a race does no harm.** Placement allocates no reserved device. Each change of the provider changes its generation, and the
 write then fails. To keep a device of a deleted instance reserved for repairs, exempt its host or the instance.
