@@ -46,6 +46,10 @@ class OctaviaDatabase:
     def plan(self, statements: Iterable[Writing]) -> list[str]:
         return self._database.plan(statements).splitlines()
 
+    def typed(self, statement: Writing) -> str:
+        """Return a statement as an operator types it, on one line and without ``;``, so that an undo can have several."""
+        return " ".join(self._database.typed(statement).split()).removesuffix(";")
+
     def require_known_schema(self) -> None:
         """:raises Refused: when stackmend does not know the schema of this database
         :raises Unavailable: when the database does not answer

@@ -109,6 +109,9 @@ class _Database:
         self._lines += self._database.plan(written)
         return answer
 
+    def typed(self, statement: Writing) -> str:
+        return self._database.typed(statement)
+
     def require_known_schema(self) -> None:
         self._database.require_known_schema()
 

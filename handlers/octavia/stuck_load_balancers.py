@@ -380,7 +380,8 @@ class StuckLoadBalancers(OctaviaHandler):
             f"detached {len(detached)} deleted amphorae from load balancer {balancer.row.id}",
             before={"load_balancer": balancer.row.id, "amphorae": detached},
             after={"load_balancer": None},
-            undo=f"UPDATE amphora SET load_balancer_id='{balancer.row.id}' WHERE id IN ({listed}) AND status='DELETED'",
+            undo=f"UPDATE amphora SET load_balancer_id='{balancer.row.id}' WHERE id IN ({listed}) AND status='DELETED' "
+            "AND load_balancer_id IS NULL",
         )
 
     def _free(self, balancer: Balancer) -> Healed:

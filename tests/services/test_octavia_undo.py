@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from handlers.octavia import tables
+from handlers.access.sql_text import Writing, as_typed
+from handlers.octavia import queries, tables
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.failover.steps import Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
@@ -47,17 +48,45 @@ def run(engine: sa.Engine, statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def test_the_undo_of_a_lease_ends_the_lease(engine: sa.Engine) -> None:
-    undo = undo_of(SITUATION, Step(StepName.LEASE, ""))
-    run(engine, undo.partition("or: ")[2])
+def undo(engine: sa.Engine, name: StepName) -> str:
+    def typed(statement: Writing) -> str:
+        return " ".join(as_typed(engine.dialect, statement).split()).removesuffix(";")
+
+    return undo_of(SITUATION, Step(name, ""), typed)
+
+
+def beat(engine: sa.Engine, ahead: float) -> datetime:
+    """Write a heartbeat, so many seconds ahead of the database's clock; return its time as the database keeps it."""
+    column = tables.amphora_health.c.last_update
+    with engine.begin() as connection:
+        now = connection.execute(sa.select(queries.NOW)).scalar_one()
+        at = now.replace(microsecond=0) + timedelta(seconds=ahead)
+        connection.execute(sa.update(tables.amphora_health).values(last_update=at))
+        return connection.execute(sa.select(column)).scalar_one()
+
+
+def silence(engine: sa.Engine) -> float:
+    """Return the seconds since the last heartbeat."""
     with engine.connect() as connection:
-        found = connection.execute(sa.select(tables.amphora_health.c.last_update)).scalar_one()
-    assert found == LATER - timedelta(minutes=2)
+        now, at = connection.execute(sa.select(queries.NOW, tables.amphora_health.c.last_update)).one()
+    return (now - at).total_seconds()
+
+
+def test_the_undo_of_a_lease_ends_the_lease(engine: sa.Engine) -> None:
+    beat(engine, ahead=600)
+    run(engine, undo(engine, StepName.LEASE).partition("or: ")[2])
+    assert 0 <= silence(engine) < 60, "the amphora has a whole heartbeat_timeout to beat"
+
+
+def test_a_late_undo_of_a_lease_leaves_an_amphora_that_lives(engine: sa.Engine) -> None:
+    at = beat(engine, ahead=-2)
+    run(engine, undo(engine, StepName.LEASE).partition("or: ")[2])
+    with engine.connect() as connection:
+        assert connection.execute(sa.select(tables.amphora_health.c.last_update)).scalar_one() == at
 
 
 def test_the_undo_of_let_go_restores_server_and_row(engine: sa.Engine) -> None:
-    undo = undo_of(SITUATION, Step(StepName.LET_GO, ""))
-    run(engine, undo.partition(": ")[2])
+    run(engine, undo(engine, StepName.LET_GO).partition(": ")[2])
     with engine.connect() as connection:
         row = connection.execute(sa.select(tables.amphora.c.status, tables.amphora.c.compute_id)).one()
         busy = connection.execute(sa.select(tables.amphora_health.c.busy)).scalar_one()

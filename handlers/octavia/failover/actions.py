@@ -98,6 +98,9 @@ class Actions:
             return self._finishing[step.name](s, step)
         raise Refused(f"{step.name} is no step for amphora {s.amphora.id}, which is {s.amphora.status}")
 
+    def _undo(self, s: AnyReading, step: Step) -> str:
+        return undo_of(s, step, self._driver.database.typed)
+
     # the health manager and the API
 
     def _lease(self, s: Situation, step: Step) -> Healed:
@@ -110,7 +113,7 @@ class Actions:
         self._driver.database.run(lease)
         return Healed(
             f"kept Octavia's health manager off amphora {s.amphora.id} for {self._settings.preservation_lease} s ({step.why})",
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
@@ -183,7 +186,7 @@ class Actions:
                 "load_balancer": s.amphora.load_balancer_id,
                 "provisioning_status": s.balancer.status,
             },
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _record(self, s: Situation) -> None:
@@ -231,7 +234,7 @@ class Actions:
             f"({step.why}){spares.room_text(spare)}",
             before={"status": amphora.status, "compute_id": amphora.compute_id},
             after={"status": "ERROR", "compute_id": None},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _take_back(self, amphora: records.Amphora, forgotten: records.Amphora | None = None) -> None:
@@ -250,7 +253,7 @@ class Actions:
             f"set the row of amphora {s.amphora.id} to DELETED, without its server {s.amphora.compute_id}",
             before={"status": s.amphora.status, "compute_id": s.amphora.compute_id},
             after={"status": "DELETED", "compute_id": None},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     # the server
@@ -268,7 +271,7 @@ class Actions:
             f"marked server {server.id} of amphora {s.amphora.id} for preservation ({why})",
             before={"tags": sorted(server.tags)},
             after=marks,
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _marks(self, s: Situation | Deactivated, why: str) -> dict[str, str]:
@@ -291,7 +294,7 @@ class Actions:
         return Healed(
             f"removed the mark of server {server.id} of amphora {s.amphora.id}: {step.why or step.summary}",
             before={name: server.metadata.get(name, "") for name in (SINCE, STATE, AMPHORA)},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _stop(self, s: AnyReading, step: Step) -> Healed:
@@ -305,7 +308,7 @@ class Actions:
         return Healed(
             f"asked Nova to stop server {server.id} of amphora {s.amphora.id} ({step.why})",
             before={"status": server.status},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _unplug(self, s: Situation | Deactivated, step: Step) -> Healed:
@@ -318,7 +321,7 @@ class Actions:
         return Healed(
             f"asked Nova to detach {len(s.connected)} ports of server {server.id} of amphora {s.amphora.id}",
             before={"ports": [port.id for port in s.connected]},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _quarantine(self, s: Situation | Deactivated, step: Step) -> Healed:
@@ -329,7 +332,7 @@ class Actions:
         return Healed(
             f"set {len(s.connected)} ports of server {_server(s).id} of amphora {s.amphora.id} down",
             before={"ports": [port.id for port in s.connected]},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _label(self, s: AnyReading, step: Step) -> Healed:
@@ -340,7 +343,7 @@ class Actions:
             f"preserved server {server.id} of amphora {s.amphora.id}",
             before={"name": server.name, "locked": server.locked},
             after={"name": name, "locked": True},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _shelve(self, s: AnyReading, step: Step) -> Healed:
@@ -349,7 +352,7 @@ class Actions:
         return Healed(
             f"asked Nova to shelve preserved server {server.id}, which occupies host {server.host} for its server group",
             before={"status": server.status, "host": server.host, "groups": list(server.groups)},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     # the image
@@ -372,7 +375,7 @@ class Actions:
             f"protected image {', '.join(step.objects)} of amphora {s.amphora.id}, which is complete",
             before={"protected": False},
             after={"protected": True, "visibility": "private"},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _drop_image(self, s: AnyReading, step: Step) -> Healed:
@@ -382,7 +385,8 @@ class Actions:
             except DeleteFailed as error:
                 raise Conflict(str(error)) from error
         return Healed(
-            f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}", undo=undo_of(s, step)
+            f"deleted images {', '.join(step.objects)} of amphora {s.amphora.id}: {step.summary}",
+            undo=self._undo(s, step),
         )
 
     def _drop_server(self, s: Replaced, step: Step) -> Healed:
@@ -393,7 +397,7 @@ class Actions:
         return Healed(
             f"deleted server {server.id} of amphora {s.amphora.id}, which is preserved as image {image.id}",
             before={"server": server.id, "image": image.id},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     # the end
@@ -410,7 +414,7 @@ class Actions:
                 "image": oldest.image.id if oldest.image else None,
                 "since": oldest.since,
             },
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
     def _detach(self, s: Replaced, step: Step) -> Healed:
@@ -424,7 +428,7 @@ class Actions:
             + ", ".join(step.objects),
             before={"load_balancer_id": balancer},
             after={"load_balancer_id": None},
-            undo=undo_of(s, step),
+            undo=self._undo(s, step),
         )
 
 

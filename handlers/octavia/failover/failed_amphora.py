@@ -202,7 +202,7 @@ class FailedAmphora(OctaviaHandler):
                 others = (one for one in read.others if one.amphora in decision.objects)
                 names = self._concerns(read) | concerns.named("amphora", *decision.objects)
                 names = names.union(*(concerns.of_server(one.server) for one in others))
-                return [replace(_finding(key, read, decision), plan=writes, concerns=names)]
+                return [replace(self._finding(key, read, decision), plan=writes, concerns=names)]
 
     def _announced(self, step: Step) -> str:
         further = THEN.get(step.name, ()) if self._steps_within else ()
@@ -307,9 +307,22 @@ class FailedAmphora(OctaviaHandler):
         decision = next_step(read, self._settings)
         if isinstance(decision, Wait):
             raise InFlight(decision.reason, decision.after)
-        if not isinstance(decision, Step) or not finding.same_as(_finding(finding.key, read, decision)):
+        if not isinstance(decision, Step) or not finding.same_as(self._finding(finding.key, read, decision)):
             raise Conflict(f"{finding.key} is no longer as it was found")
         return read, decision
+
+    def _finding(self, key: Key, read: Situation | Replaced, step: Step) -> Finding:
+        further = ", and then the further steps up to the failover" if step.name in THEN else ""
+        what = f"{step.why}; the next step: {step.summary}{further}" if step.why else step.summary
+        return Finding(
+            key,
+            step.name.value,
+            f"amphora {read.amphora.id}: {what}",
+            Evidence.of(read, step).to_json(),
+            weight=_weight(read, step),
+            undo=undo_of_heal(read, step, self._driver.database.typed),
+            begun=isinstance(read, Situation) and read.begun,
+        )
 
 
 def _listener(s: HousekeepingSettings) -> Listener:
@@ -338,18 +351,4 @@ def _joined(taken: Sequence[tuple[StepName, Healed]]) -> Healed:
         after={name.value: healed.after for name, healed in taken},
         undo="; ".join(f"after {name}: {healed.undo}" for name, healed in reversed(taken)),
         complete=False,
-    )
-
-
-def _finding(key: Key, read: Situation | Replaced, step: Step) -> Finding:
-    further = ", and then the further steps up to the failover" if step.name in THEN else ""
-    what = f"{step.why}; the next step: {step.summary}{further}" if step.why else step.summary
-    return Finding(
-        key,
-        step.name.value,
-        f"amphora {read.amphora.id}: {what}",
-        Evidence.of(read, step).to_json(),
-        weight=_weight(read, step),
-        undo=undo_of_heal(read, step),
-        begun=isinstance(read, Situation) and read.begun,
     )

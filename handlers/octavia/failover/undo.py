@@ -1,39 +1,58 @@
 """Builds the undo of a step from facts that were read before the step.
 
-The statements run on MariaDB and PostgreSQL.
+The statements run on the database that ``typed`` is of, at any later time: each changes a row only while the row is as the step
+left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from handlers.octavia import records
+import sqlalchemy as sa
+
+from handlers.access.database import utcnow
+from handlers.access.sql_text import Writing
+from handlers.octavia import records, tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
 from handlers.octavia.failover.steps import THEN, AnyReading, Step, StepName
 from handlers.octavia.preserved import pool
 
 _Undo = Callable[[AnyReading, Step], str]
+#: writes a statement as an operator types it, on one line
+Typed = Callable[[Writing], str]
 
 
-def undo_of(s: AnyReading, step: Step) -> str:
-    return _UNDO[step.name](s, step)
+def undo_of(s: AnyReading, step: Step, typed: Typed) -> str:
+    """Return the undo of a step.
+
+    :param typed: :meth:`handlers.octavia.database.OctaviaDatabase.typed`
+    """
+    return _lease(s, typed) if step.name is StepName.LEASE else _UNDO[step.name](s, step)
 
 
-def undo_of_heal(s: AnyReading, step: Step) -> str:
-    """Return the undo of a step and of the further steps that the same heal may take, the last step first."""
+def undo_of_heal(s: AnyReading, step: Step, typed: Typed) -> str:
+    """Return the undo of a step and of the further steps that the same heal may take, the last step first.
+
+    :param typed: as for :func:`undo_of`
+    """
     ports = tuple(port.id for port in s.connected)
-    later = [f"after {name}: {undo_of(s, Step(name, '', objects=ports))}" for name in reversed(THEN.get(step.name, ()))]
-    return "; ".join([*later, undo_of(s, step)])
+    further = (Step(name, "", objects=ports) for name in reversed(THEN.get(step.name, ())))
+    later = [f"after {each.name}: {undo_of(s, each, typed)}" for each in further]
+    return "; ".join([*later, undo_of(s, step, typed)])
 
 
 def _server(s: AnyReading) -> str:
     return s.server.id if s.server is not None else ""
 
 
-def _lease(s: AnyReading, _step: Step) -> str:
-    at = s.now.strftime("%Y-%m-%d %H:%M:%S")
-    statement = f"UPDATE amphora_health SET last_update='{at}' WHERE amphora_id='{s.amphora.id}'"
-    return f"the lease ends by itself, or: {statement}"
+def _lease(s: AnyReading, typed: Typed) -> str:
+    """Return the undo; it ends only a lease that still runs, and leaves the amphora a whole ``heartbeat_timeout`` to beat.
+
+    A lease alone lies in the future. An older time would let Octavia's health manager replace an amphora that lives.
+    """
+    c = tables.amphora_health.c
+    ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())
+    return f"the lease ends by itself, or: {typed(ending.values(last_update=utcnow()))}"
 
 
 def _let_go(s: AnyReading, _step: Step) -> str:
@@ -55,7 +74,7 @@ def _forget(s: AnyReading, _step: Step) -> str:
     amphora = s.amphora
     return (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' "
-        "AND status='DELETED' AND compute_id IS NULL"
+        "AND status='DELETED' AND compute_id IS NULL AND load_balancer_id IS NULL"
     )
 
 
@@ -69,7 +88,10 @@ def _unplug(s: AnyReading, step: Step) -> str:
 def _detach(s: AnyReading, step: Step) -> str:
     rows = ", ".join(f"'{row}'" for row in step.objects)
     balancer = s.balancer.id if s.balancer is not None else ""
-    return f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ({rows}) AND status='DELETED'"
+    return (
+        f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ({rows}) AND status='DELETED' "
+        "AND load_balancer_id IS NULL"
+    )
 
 
 def _impossible(_s: AnyReading, step: Step) -> str:
@@ -77,7 +99,6 @@ def _impossible(_s: AnyReading, step: Step) -> str:
 
 
 _UNDO: Mapping[StepName, _Undo] = {
-    StepName.LEASE: _lease,
     StepName.MARK: lambda s, _: f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {_server(s)}",
     StepName.UNMARK: lambda s, _: pool.restoring(s.server) if s.server is not None else "its server is gone",
     StepName.STOP: lambda s, _: f"openstack server start {_server(s)}",

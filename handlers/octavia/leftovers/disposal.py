@@ -85,7 +85,7 @@ class Disposal:
             before=dict(evidence),
             after={"status": "DELETED"},
             undo=f"nothing returns server and ports; the row: UPDATE amphora SET status='{evidence['status']}' "
-            f"WHERE id='{amphora}' AND status='DELETED'",
+            f"WHERE id='{amphora}' AND status='DELETED' AND load_balancer_id IS NULL",
         )
 
     def _fail_over(self, amphora: str, balancer: str) -> Healed:

@@ -328,7 +328,7 @@ def test_pauses_between_failovers_grow_and_end_with_a_report() -> None:
 
 def test_every_step_has_an_undo() -> None:
     for name in StepName:
-        assert undo_of(S, Step(name, "", objects=("x",)))
+        assert undo_of(S, Step(name, "", objects=("x",)), str)
 
 
 # properties
@@ -487,7 +487,7 @@ def test_a_server_is_deleted_only_with_a_complete_image(s: Replaced, given_setti
 def test_every_reading_has_a_decision(s: Situation | Replaced, given_settings: HousekeepingSettings) -> None:
     decision = next_step(s, given_settings)
     if isinstance(decision, Step):
-        assert undo_of(s, decision)
+        assert undo_of(s, decision, str)
 
 
 @pytest.mark.parametrize("status", ["PENDING_UPDATE", "PENDING_DELETE", "PENDING_CREATE"])

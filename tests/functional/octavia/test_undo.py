@@ -1,0 +1,66 @@
+"""A statement of an undo changes a row only while the row is as the heal left it, however late it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from handlers.base import Key
+from handlers.octavia import queries, records
+from handlers.octavia.failover.steps import StepName
+from tests.functional.octavia.test_refused_failover import advance_to, silent_one
+from tests.functional.octavia.world import House
+
+MakeHouse = Callable[..., House]
+
+
+def run(house: House, undo: str) -> None:
+    statement = undo.rpartition(", or: ")[2]
+    house.database.run(lambda connection: connection.exec_driver_sql(statement))
+
+
+def health(house: House, key: Key) -> records.Health:
+    found = house.database.run(partial(queries.health, amphora=key.id))
+    assert found is not None
+    return found
+
+
+def leased(house: House) -> tuple[Key, list[str]]:
+    """Return an amphora under lease, and the undo that was known before and after the heal."""
+    _balancer, key = silent_one(house)
+    handler = house.handler()
+    finding = advance_to(house, handler, key, StepName.LEASE)
+    healed = handler.heal(finding)
+    assert health(house, key).silent < -records.SKEW
+    return key, [finding.undo, healed.undo]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the undo of a killed heal", "the undo of a heal"])
+def test_a_late_undo_of_a_lease_leaves_a_living_amphora_alone(make_house: MakeHouse, number: int) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    key, undo = leased(house)
+    house.octavia.heartbeat(key.id, silent=2)
+    before = health(house, key).last_update
+    run(house, undo[number])
+    assert health(house, key).last_update == before
+    assert house.health_manager_replaces() == []
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the undo of a killed heal", "the undo of a heal"])
+def test_the_undo_of_a_lease_ends_it_and_leaves_time_to_beat(make_house: MakeHouse, number: int) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    key, undo = leased(house)
+    run(house, undo[number])
+    assert -1 < health(house, key).silent < house.driver.settings.heartbeat_timeout
+    assert house.health_manager_replaces() == []
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the undo of a killed heal", "the undo of a heal"])
+def test_the_undo_of_a_lease_that_has_expired_keeps_no_health_manager_off(make_house: MakeHouse, number: int) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    key, undo = leased(house)
+    house.octavia.heartbeat(key.id, silent=70)
+    run(house, undo[number])
+    assert house.health_manager_replaces() == [key.id]
