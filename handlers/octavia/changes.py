@@ -121,9 +121,7 @@ def end_lease(connection: Connection, amphora: records.Amphora, silent: float, l
     :raises Conflict: when the row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
-    if locked.status not in records.SERVING or locked.last_update is None or locked.last_update <= locked.now:
-        return False
-    if not _is_lease(locked.last_update, leases):
+    if locked.status not in records.SERVING or not _is_lease_ahead(locked, leases):
         return False
     return _write_heartbeat(connection, amphora, locked.now - timedelta(seconds=silent))
 
@@ -170,8 +168,13 @@ def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[
 
 
 def _is_under_lease(locked: _Locked, leases: Collection[str]) -> bool:
+    return locked.last_update is None or _is_lease_ahead(locked, leases)
+
+
+def _is_lease_ahead(locked: _Locked, leases: Collection[str]) -> bool:
+    """Return whether the heartbeat record has a lease that runs; a heartbeat of a clock that is a little ahead is none."""
     at = locked.last_update
-    return at is None or (at > locked.now + timedelta(seconds=records.SKEW) and _is_lease(at, leases))
+    return at is not None and at > locked.now + timedelta(seconds=records.SKEW) and _is_lease(at, leases)
 
 
 def take_back(

@@ -44,6 +44,17 @@ class LoadBalancer:
         """Whether no flow works on the load balancer, so that Octavia accepts a failover."""
         return self.status in IDLE
 
+    def is_whole(self, serving: int) -> bool:
+        """Return whether the load balancer is ACTIVE with all amphorae of its topology.
+
+        A failover of any further amphora would build one too many, which answers for the same VIP
+        (``get_failover_amphora_flow`` in ``octavia/controller/worker/v2/flows/amphora_flows.py``).
+
+        :param serving: number of its amphorae that serve
+        """
+        wanted = AMPHORAE_OF.get(self.topology or "")
+        return self.status == "ACTIVE" and wanted is not None and serving >= wanted
+
 
 @dataclass(frozen=True, slots=True)
 class Amphora:

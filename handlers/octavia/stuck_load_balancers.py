@@ -281,6 +281,12 @@ class StuckLoadBalancers(OctaviaHandler):
 
     def _repetition(self, balancer: Balancer) -> str:
         """Return why the number of amphorae of an ACTIVE load balancer does not justify a failover now; empty if it does."""
+        serving = sum(amphora.status in records.SERVING for amphora in balancer.live)
+        if serving < len(balancer.live) and balancer.row.is_whole(serving):
+            return (
+                "all amphorae of its topology serve, and a failover would interrupt it: when the traffic allows it, run "
+                f"openstack loadbalancer failover {balancer.row.id}"
+            )
         remains = rebuild.read(self._driver, balancer.row, balancer.live)
         if (refusal := rebuild.repetition(remains)) or not remains.lately or balancer.quiet >= self._after:
             return refusal

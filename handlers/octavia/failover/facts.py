@@ -215,6 +215,8 @@ def _situation(
         group=group,
         attempts=rebuild.attempts(group, live, balancer),
         remains=rebuild.read(driver, balancer, rows.beside) if balancer.status == "ERROR" else None,
+        surplus=rows.amphora.status == "ERROR"
+        and balancer.is_whole(sum(row.status in records.SERVING for row in rows.beside)),
     )
 
 

@@ -139,6 +139,15 @@ class Request:
 
 
 REQUEST: tuple[Row[Request], ...] = (
+    Row(
+        "it is one too many",
+        lambda r: r.s.surplus,
+        lambda r: Report(
+            "it is one too many: all amphorae of the topology serve, and its failover would build another: when the traffic "
+            f"allows it, run openstack loadbalancer failover {r.s.balancer.id}",
+            r.why,
+        ),
+    ),
     Row("the load balancer is ACTIVE", lambda r: r.s.balancer.status == "ACTIVE", lambda _: Nothing()),
     Row("only its owner decides", lambda r: bool(r.obstacle), lambda r: Report(r.obstacle, r.why)),
     Row(

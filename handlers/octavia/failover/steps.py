@@ -122,6 +122,7 @@ class Situation(Reading):
     :param unsettled: seconds until silence can prove a failure
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
     :param attempts: failovers that failed to replace the load balancer's amphorae; 0 if ``group`` was not read
+    :param surplus: whether the load balancer is whole without this amphora, which is in ERROR
     """
 
     balancer: records.LoadBalancer
@@ -133,6 +134,7 @@ class Situation(Reading):
     group: Group | None = None
     attempts: int = 0
     remains: Remains | None = None
+    surplus: bool = False
 
     @property
     def serves(self) -> bool:

@@ -101,9 +101,7 @@ class Place:
 
     @property
     def is_whole(self) -> bool:
-        return self.balancer.status == "ACTIVE" and self.serving == records.AMPHORAE_OF.get(
-            self.balancer.topology or ""
-        )
+        return self.balancer.is_whole(self.serving)
 
 
 _DELETED_BY_HAND = "if it is no device of another provider, set its row to DELETED"
@@ -166,7 +164,7 @@ def _stuck_row(amphora: records.Amphora, place: Place | None) -> Leftover | None
     if place is None or not place.balancer.idle or amphora.status not in names.IN_A_FLOW:
         return None
     refusal = place.obstacle
-    if place.is_whole and amphora.status != "PENDING_DELETE":
+    if place.is_whole:
         refusal = (
             "its load balancer works with all its amphorae, and a failover would interrupt it: when the traffic allows it, run "
             f"openstack loadbalancer failover {place.balancer.id}"
