@@ -62,14 +62,15 @@ def beat(engine: sa.Engine, ahead: float) -> datetime:
         now = connection.execute(sa.select(queries.NOW)).scalar_one()
         at = now.replace(microsecond=0) + timedelta(seconds=ahead)
         connection.execute(sa.update(tables.amphora_health).values(last_update=at))
-        return connection.execute(sa.select(column)).scalar_one()
+        kept: datetime = connection.execute(sa.select(column)).scalar_one()
+    return kept
 
 
 def silence(engine: sa.Engine) -> float:
     """Return the seconds since the last heartbeat."""
     with engine.connect() as connection:
         now, at = connection.execute(sa.select(queries.NOW, tables.amphora_health.c.last_update)).one()
-    return (now - at).total_seconds()
+    return float((now - at).total_seconds())
 
 
 def test_the_undo_of_a_lease_ends_the_lease(engine: sa.Engine) -> None:

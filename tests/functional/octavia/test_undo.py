@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from handlers.base import Key
-from handlers.octavia import queries, records
+from handlers.octavia import changes, queries, records
 from handlers.octavia.failover.steps import StepName
 from tests.functional.octavia.test_refused_failover import advance_to, silent_one
 from tests.functional.octavia.world import House
@@ -63,4 +63,17 @@ def test_the_undo_of_a_lease_that_has_expired_keeps_no_health_manager_off(make_h
     key, undo = leased(house)
     house.octavia.heartbeat(key.id, silent=70)
     run(house, undo[number])
+    assert house.health_manager_replaces() == [key.id]
+
+
+def test_a_heartbeat_of_a_fast_clock_is_not_ended_as_a_lease(make_house: MakeHouse) -> None:
+    """Nova shows no metadata of a server in ERROR, so the ends of its leases are unknown."""
+    house = make_house(maximum_preserved_amphora_count=1)
+    key, _undo = leased(house)
+    house.octavia.heartbeat(key.id, silent=-5)
+    end = partial(changes.end_lease, amphora=house.amphora(key.id), silent=120.0)
+    assert not house.database.run(end)
+    assert house.health_manager_replaces() == []
+    house.octavia.heartbeat(key.id, silent=-600)
+    assert house.database.run(end)
     assert house.health_manager_replaces() == [key.id]

@@ -61,7 +61,7 @@ def look_again(scene: Scene) -> None:
 
 
 def reported(scene: Scene) -> str:
-    return " ".join(str(row) for row in scene.program.json("work", "list", "--state", "reported"))
+    return " ".join(str(line) for line in scene.program.json("history", "--outcome", "refused"))
 
 
 @pytest.mark.parametrize("topology", ["SINGLE", "ACTIVE_STANDBY"])
