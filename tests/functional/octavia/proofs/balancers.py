@@ -213,6 +213,14 @@ def _miscounted(house: House) -> Scene:
     return scene(house, balancer)
 
 
+def _with_a_third(scene: Scene) -> None:
+    """Complete the pair, and add an amphora that no flow finishes."""
+    octavia = scene.house.octavia
+    octavia._build(scene.balancer, "MASTER", None, 0)
+    octavia.set_amphora(octavia._build(scene.balancer, "BACKUP", None, 0), status="BOOTING")
+    grow_older(scene.house)
+
+
 def _in_error(house: House) -> Scene:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     house.cloud.hosts["compute-4"] = "nova"
@@ -350,6 +358,9 @@ DRIFTS = (
             },
             "in ACTIVE a failover within a week, and a row that changed within ``stuck_load_balancers_after``": {
                 "ten minutes ago": while_active(partial(attempted, number=1), 600.0),
+            },
+            "in ACTIVE as many serving amphorae as the topology has, beside others": {
+                "a third": while_active(_with_a_third)
             },
         },
     ),
