@@ -197,6 +197,7 @@ FAILED_CASES = {
     "": (case(), None),
 }
 REQUEST_CASES = {
+    "it is one too many": (Request(replace(S, surplus=True), ""), Report),
     "the load balancer is ACTIVE": (Request(S, ""), Nothing),
     "only its owner decides": (Request(replace(IN_ERROR, remains=remains(vip_port=False)), ""), Report),
     "too early": (Request(replace(IN_ERROR, balancer=balancer("ERROR", 14.0)), ""), Wait),
