@@ -13,7 +13,8 @@ or is installed anew, the status stays. Nova repairs only unconfirmed resizes, a
 the instance must still be deleted or without a task. Nova writes the same status for a failed migration.
 
 **What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. Without a younger
-migration that succeeded, nothing proves where the guest runs: the finding has the statement for an operator.
+migration that succeeded, nothing proves where the guest runs: the finding has the statement for an operator. The same holds
+for an evacuation: by its row, nova-compute on the former host destroys the old guest when it starts.
 
 **Why a race does no harm.** A deleted instance needs a minute without a change, a live one ``[audit]
 audit_stuck_migrations_after``. If Nova writes the row after all, its status replaces ``error``.
@@ -21,7 +22,8 @@ audit_stuck_migrations_after``. If Nova writes the row after all, its status rep
 **Undo.** The ``UPDATE`` with the old status.
 
 Sources: ``nova/db/main/api.py`` (migration_get_in_progress_by_host_and_node), ``nova/compute/manager.py``
-(_poll_unconfirmed_resizes, _post_live_migration, _init_instance), ``nova/api/openstack/compute/services.py`` (delete).
+(_poll_unconfirmed_resizes, _post_live_migration, _init_instance, _destroy_evacuated_instances),
+``nova/api/openstack/compute/services.py`` (delete).
 """
 
 from __future__ import annotations

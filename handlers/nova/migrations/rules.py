@@ -16,6 +16,7 @@ from handlers.nova.verdicts import MOVED_SETTLE, Keep, Report, Wait
 
 #: statuses after which the instance lives on the destination
 SUCCEEDED = frozenset({"confirmed", "completed", "done"})
+EVACUATION = "evacuation"
 
 
 class Problem(StrEnum):
@@ -46,6 +47,15 @@ class Move:
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def is_evacuation(self) -> bool:
+        """Whether nova-compute at the source, when it starts, destroys the guest that this unfinished row names.
+
+        Nova's ``_destroy_evacuated_instances`` looks for the statuses accepted, pre-migrating and done, of deleted instances
+        too. With the status ``error``, the old guest would run beside the new one.
+        """
+        return self.kind == EVACUATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,24 @@ _WITHOUT_END = Report(
     "the statement",
 )
 
+
+def _evacuation(case: Case) -> Report:
+    source, problem = case.move.source, Problem.OF_DELETED if case.gone else Problem.WITHOUT_END
+    if not case.gone and case.names.same(source, case.here.host):
+        return Report(
+            problem,
+            f"it is an evacuation, and the instance is still on {source}",
+            f"when nova-compute on {source} starts, it destroys the guest there. Look for the guest on both hypervisors first. "
+            f"If it runs only on {source}, run, before nova-compute starts,",
+        )
+    return Report(
+        problem,
+        f"it is an evacuation, and {source} may still have the old guest",
+        f"when nova-compute on {source} starts, it destroys the old guest and ends the migration. With the status error, it "
+        "would leave the guest. Only if that host never returns, run",
+    )
+
+
 CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
     (lambda it: it.building, lambda it: Keep("Nova schedules the instance")),
     (
@@ -110,6 +138,7 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
         lambda it: it.gone and it.unchanged < MOVED_SETTLE,
         lambda it: Wait("the instance was deleted just now", MOVED_SETTLE - it.unchanged),
     ),
+    (lambda it: it.gone and it.move.is_evacuation, _evacuation),
     (lambda it: it.gone, lambda it: _OF_DELETED),
     (lambda it: sum(not copy.deleted for copy in it.copies) > 1, lambda it: Keep("several cells have the instance")),
     (lambda it: it.here.deleted, lambda it: Keep("another cell has the live instance")),
@@ -120,6 +149,7 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
         lambda it: it.unchanged < it.after,
         lambda it: Wait("Nova may still be at work on the migration", it.after - it.unchanged),
     ),
+    (lambda it: it.move.is_evacuation, _evacuation),
     (lambda it: it.successor is not None and not it.move.cross_cell, lambda it: _SUPERSEDED),
     (lambda it: True, lambda it: _WITHOUT_END),
 )

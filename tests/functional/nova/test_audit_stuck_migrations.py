@@ -183,6 +183,25 @@ def test_nothing_proves_where_the_guest_runs(cloud: NovaSimulation, stuck: Audit
     assert cloud.migration(migration).status == "running"
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_row_by_which_the_former_host_destroys_the_old_guest_stays(
+    cloud: NovaSimulation, stuck: AuditStuckMigrations, gone: bool
+) -> None:
+    """nova-compute on b died after it wrote the instance's host, and before it wrote ``done`` (finish_evacuation)."""
+    with cloud.ago(**LONG):
+        instance = cloud.boot("a")
+        evacuation = cloud.evacuate(instance, "b")
+        cloud.set_migration(evacuation, status="pre-migrating")
+    with cloud.ago(hours=4):
+        cloud.finish_migration(cloud.start_migration(instance, "d", live=True))
+        if gone:
+            cloud.delete(instance)
+            cloud.set_migration(evacuation, deleted=0)
+    [finding] = stuck.inspect(instance_key(instance))
+    assert "when nova-compute on a starts" in refused(stuck, finding).refusal
+    assert cloud.migration(evacuation).status == "pre-migrating"
+
+
 # what changes in between
 
 

@@ -98,3 +98,23 @@ def test_without_a_younger_success_the_migration_is_reported(case: Case) -> None
     verdict = decide(case)
     assert isinstance(verdict, Report)
     assert verdict.problem is Problem.WITHOUT_END
+
+
+@pytest.mark.parametrize(
+    ("case", "problem"), [(SUPERSEDED, Problem.WITHOUT_END), (GONE, Problem.OF_DELETED)], ids=["live", "deleted"]
+)
+def test_an_evacuation_whose_former_host_may_return_is_only_reported(case: Case, problem: Problem) -> None:
+    evacuation = replace(MOVE, kind="evacuation", status="pre-migrating")
+    others = tuple(evacuation if one is MOVE else one for one in case.others)
+    verdict = decide(replace(case, move=evacuation, others=others))
+    assert isinstance(verdict, Report)
+    assert verdict.problem is problem
+    assert "nova-compute on a starts" in verdict.refusal
+
+
+def test_an_evacuation_that_never_led_away_is_a_danger_to_the_only_guest() -> None:
+    evacuation = replace(MOVE, kind="evacuation", status="accepted")
+    verdict = decide(replace(at(SUPERSEDED, host="a"), move=evacuation, others=(evacuation,)))
+    assert isinstance(verdict, Report)
+    assert "destroys the guest there" in verdict.refusal
+    assert "before nova-compute starts" in verdict.refusal

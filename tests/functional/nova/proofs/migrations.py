@@ -79,6 +79,7 @@ _OPEN: dict[str, Act] = {
     "it has no status": _set("b", status=None),
     "it changed this moment": _changed_just_now,
 }
+_EVACUATION = _set("b", status="pre-migrating", migration_type="evacuation")
 _SCHEDULED: Changes = {"a build request": BUILD_REQUEST, "a mapping without a cell": MAPPED_TO_NO_CELL}
 _REWRITTEN: Changes = {
     "another status": Change(_set("b", status="post-migrating"), (Moment.BETWEEN,)),
@@ -102,6 +103,7 @@ OF_DELETED = Drift(
         },
     },
     contradiction={
+        "an evacuation": {"in its row": _EVACUATION},
         "a live row in any cell": {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)},
         "a build request, or a mapping without a cell": _SCHEDULED,
         "another status or ``updated_at`` of the migration": _REWRITTEN,
@@ -140,6 +142,7 @@ SUPERSEDED = Drift(
         "a row in another cell": {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)},
         "a build request, or a mapping without a cell": _SCHEDULED,
         "a cross-cell migration": {"in its row": _set("b", cross_cell_move=True)},
+        "an evacuation": {"in its row": _EVACUATION},
         "another status or ``updated_at`` of the migration": _REWRITTEN,
     },
 )
