@@ -1,6 +1,7 @@
-"""Whether stackmend knows a database's schema, and which tables and columns the schema lacks.
+"""Whether heals may rely on a database: stackmend knows its schema, and its server accepts writes.
 
-A later release may add a column that every write must set, so stackmend does not write to an unknown schema.
+A later release may add a column that every write must set, so stackmend does not write to an unknown schema. A server that
+refuses writes is a replica of the one to which the service writes. It may be minutes late, and an older state proves nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from handlers.base import Refused
 #: seconds for which a known schema is not read again
 TTL = 60.0
 
+#: by dialect: the query that is true on a server that refuses writes
+READ_ONLY = {
+    "mysql": "SELECT @@GLOBAL.read_only",
+    "mariadb": "SELECT @@GLOBAL.read_only",
+    "postgresql": "SELECT pg_is_in_recovery()",
+}
+
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
 
 
@@ -34,9 +42,9 @@ class KnownSchemas:
         self._read_at: dict[str, float] = {}
 
     def require(self, databases: Iterable[Database]) -> None:
-        """Check the schemas of databases before a write.
+        """Check databases before a heal that relies on them.
 
-        :raises Refused: stackmend does not know a schema
+        :raises Refused: stackmend does not know a schema, or a server refuses writes
         :raises Unavailable: a database does not answer
         """
         for database in databases:
@@ -61,7 +69,12 @@ class KnownSchemas:
             yield objection
 
     def _objection(self, database: Database) -> str:
-        found = database.run(revisions)
+        found, read_only = database.run(lambda connection: (revisions(connection), is_read_only(connection)))
+        if read_only:
+            return (
+                f"the server of {database.name} refuses writes, so it may be a replica that is late, and an older state proves "
+                "nothing: let the URL name the server to which the service writes"
+            )
         if found and found <= self._revisions:
             return ""
         return (
@@ -73,6 +86,12 @@ class KnownSchemas:
 
 def revisions(connection: Connection) -> frozenset[str]:
     return frozenset(connection.execute(sa.select(_VERSION.c.version_num)).scalars())
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Return whether the server refuses writes. MariaDB 12 answers with words instead of numbers."""
+    query = READ_ONLY.get(connection.dialect.name)
+    return query is not None and str(connection.exec_driver_sql(query).scalar()) not in {"0", "OFF", "False"}
 
 
 def lacking(connection: Connection, wanted: sa.MetaData) -> list[str]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 
 from handlers.access import database as access
+from handlers.access import schemas
 from handlers.access.database import READ_TIMEOUT, Database
 from handlers.base import Unavailable
 from handlers.nova import clocks, queries, tables
@@ -321,3 +322,17 @@ def test_the_reports_of_services_and_the_life_of_instances_are_read(engine: sa.E
     assert reading.alive
     assert reading.reports[5][0] == 7
     assert database.run(lambda connection: queries.lives(connection, {"i", "d", "x"})) == {"i": True, "d": False}
+
+
+def test_each_server_says_whether_it_accepts_writes(database: Database) -> None:
+    assert not database.run(schemas.is_read_only)
+
+
+def test_a_server_that_refuses_writes_is_known(mariadb: MariaDB, mariadb_url: str) -> None:
+    database = Database("nova_api", mariadb_url)
+    mariadb.execute("SET GLOBAL read_only = 1")
+    try:
+        assert database.run(schemas.is_read_only)
+    finally:
+        mariadb.execute("SET GLOBAL read_only = 0")
+        database.close()

@@ -21,7 +21,8 @@ nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
-provider's generation makes the second write fail.
+provider's generation makes the second write fail. If the server of nova_api refuses writes, it may be a replica that is late:
+then nothing is changed.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships.
 

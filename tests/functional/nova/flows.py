@@ -1,7 +1,7 @@
 """The steps of Nova's flows, as the rows that another process sees in between.
 
-Each flow is a generator: it writes what one service of Nova writes in one transaction or request, and yields the name of the step.
-The order is that of Nova's source, which each flow names.
+Each flow is a generator: it writes what a service of Nova writes in one transaction or request, and yields the name of the
+step. The order is that of Nova's source, which each flow names.
 """
 
 from __future__ import annotations

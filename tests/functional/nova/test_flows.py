@@ -52,7 +52,7 @@ def keys_about(cloud: NovaSimulation) -> list[Key]:
     keys = [Key(kind, server) for server in servers for kind in ("instance", "consumer")]
     keys += [Key("consumer", move) for move in sorted(moves)]
     keys += [Key("host", host) for host in "abc"]
-    return keys + [Key("mappings", "1-99")]
+    return [*keys, Key("mappings", "1-99")]
 
 
 def healable(cloud: NovaSimulation, handlers: list[Handler]) -> Iterator[tuple[str, Finding]]:

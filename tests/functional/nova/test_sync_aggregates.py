@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from handlers.access import schemas
 from handlers.base import Conflict, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.hosts import sync_aggregates
@@ -443,3 +444,36 @@ def test_a_sweep_asks_for_a_part_and_the_next_one_continues(
     found = [swept(sync) for _ in unknown]
     assert [len(some) for some in found] == [1, 1, 1]
     assert set().union(*found) == {key(one) for one in unknown.values()}
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_replica_that_is_late_changes_no_aggregate(
+    cloud: NovaSimulation,
+    sync: SyncAggregates,
+    removing: SyncAggregates,
+    aggregate: str,
+    monkeypatch: pytest.MonkeyPatch,
+    added: bool,
+) -> None:
+    """Placement has the operator's latest change, and this nova_api does not: all looks at it agree for minutes."""
+    cloud.add_host_to_aggregate(aggregate, "a")
+    handler = removing if added else sync
+    rows = tables.aggregate_hosts
+    if added:
+        with cloud.api.begin() as connection:
+            connection.execute(sa.delete(rows))
+    else:
+        cloud.remove_host_from_aggregate(aggregate, "a")
+        with cloud.api.begin() as connection:
+            [number] = connection.scalars(sa.select(tables.aggregates.c.id))
+            connection.execute(sa.insert(rows).values(host="a", aggregate_id=number))
+    before = members(cloud, aggregate)
+    [finding] = handler.inspect(key(aggregate))
+    assert finding.healable
+    monkeypatch.setitem(schemas.READ_ONLY, "sqlite", "SELECT 1")
+    with pytest.raises(Refused, match="may be a replica"):
+        handler.heal(finding)
+    assert members(cloud, aggregate) == before
+    monkeypatch.setitem(schemas.READ_ONLY, "sqlite", "SELECT 0")
+    handler.heal(finding)
+    assert members(cloud, aggregate) != before
