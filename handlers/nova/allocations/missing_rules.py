@@ -21,6 +21,8 @@ from handlers.nova.verdicts import BUSY, MOVED_SETTLE, NODE_GONE, Report, Wait
 
 #: tasks at whose end Nova releases the allocation
 _LEAVING = frozenset({"deleting", "shelving_offloading"})
+#: project and user of allocations from before Placement knew them (``[placement] incomplete_consumer_project_id``)
+UNKNOWN_OWNER = "00000000-0000-0000-0000-000000000000"
 #: states in which an instance holds nothing
 _NOWHERE = frozenset({"building", "deleted", "shelved_offloaded"})
 
@@ -148,6 +150,19 @@ def _of_another_owner(facts: Facts, give: Give) -> str:
     )
 
 
+def _of_unknown_user(facts: Facts, give: Give) -> str:
+    mapping, held = facts.mapping, facts.allocation.user_id
+    if give.problem != Problem.WRONG_OWNER or mapping is None or mapping.user_id is not None:
+        return ""
+    if held in {facts.instance.user_id, UNKNOWN_OWNER}:
+        return ""
+    return (
+        "the instance's mapping, from before Nova's release Stein, names no user, so that only the instance's row contradicts "
+        f"Placement. Find out whose the instance is; if it is {facts.instance.user_id}'s, run: "
+        f"{_command(facts.instance, give)}"
+    )
+
+
 def _undecided(facts: Facts, give: Give) -> str:
     if give.problem != Problem.MISSING or not moves.ends_undecided(facts.migrations):
         return ""
@@ -181,7 +196,12 @@ def _command(instance: Instance, give: Give) -> str:
 
 
 #: Why an allocation that could be written must not be, in order.
-CONTRADICTIONS: tuple[Callable[[Facts, Give], str], ...] = (_of_another_owner, _undecided, _unattested)
+CONTRADICTIONS: tuple[Callable[[Facts, Give], str], ...] = (
+    _of_another_owner,
+    _of_unknown_user,
+    _undecided,
+    _unattested,
+)
 
 
 def _nothing(facts: Facts) -> Verdict:

@@ -58,8 +58,8 @@ def is_attested(here: Place, bound: frozenset[str]) -> bool:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration is a live migration in ``error``."""
-    return move.kind == "live-migration" and move.status == "error"
+    """Return whether a migration is a live migration in ``error``, or one in ``error`` whose row does not name its type."""
+    return move.kind in {None, "live-migration"} and move.status == "error"
 
 
 def ends_undecided(migrations: Sequence[Migration]) -> bool:

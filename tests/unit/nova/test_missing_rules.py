@@ -11,6 +11,7 @@ from handlers.nova.allocations.consumers import Located
 from handlers.nova.allocations.entitlement import Unbuildable
 from handlers.nova.allocations.missing_rules import (
     RULES,
+    UNKNOWN_OWNER,
     Drift,
     Facts,
     Give,
@@ -296,3 +297,18 @@ def test_an_instance_that_leaves_has_departed(changed: dict[str, Any]) -> None:
 def test_an_instance_that_stays_has_not_departed() -> None:
     assert has_departed(INSTANCE, None)
     assert not has_departed(INSTANCE, replace(INSTANCE, task_state="rebooting"))
+
+
+@pytest.mark.parametrize(
+    ("user", "kind"), [("another", Report), (UNKNOWN_OWNER, Give), ("u", Give)], ids=["another", "unknown", "the same"]
+)
+def test_a_mapping_without_a_user_proves_no_user(user: str, kind: type[Give | Report]) -> None:
+    """The mapping is from before Stein. Placement's user for an unknown one contradicts nothing."""
+    facts = replace(
+        HEALTHY, mapping=replace(MAPPED, user_id=None), allocation=replace(HELD, project_id="q", user_id=user)
+    )
+    verdict = decide(facts)
+    assert not isinstance(verdict, Wait)
+    [drift] = verdict
+    assert drift.problem == Problem.WRONG_OWNER
+    assert isinstance(drift, kind)

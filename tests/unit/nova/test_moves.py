@@ -37,6 +37,7 @@ def test_every_terminal_status_is_a_success_or_a_roll_back() -> None:
         ({"status": "reverted", "kind": "resize"}, A, B),
         ({"status": "error", "kind": "resize"}, A, B),
         ({"status": "error"}, None, None),
+        ({"status": "error", "kind": None}, None, None),
         ({"status": "running"}, None, None),
         ({"deleted": True}, None, None),
     ],
