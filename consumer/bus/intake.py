@@ -106,7 +106,7 @@ class Intake:
         self._broker = broker
         self._settings = settings
         self._deleted: set[str] = set()
-        self._unbound = set(broker.exchanges) if settings.bindings else set()
+        self._unbound = self._to_bind
         self._logged = logged
         self._tags = 0
         self._wait = settings.queue_wait
@@ -116,6 +116,11 @@ class Intake:
         self._channel = link.channel()
         # The limit applies per consumer: quorum queues refuse one per channel.
         self._channel.basic_qos(0, prefetch, False)
+
+    @property
+    def _to_bind(self) -> set[str]:
+        """The exchanges to which stackmend's own queue must be bound."""
+        return set(self._broker.exchanges) if self._settings.bindings else set()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -241,6 +246,7 @@ class Intake:
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)
+        self._unbound = self._to_bind  # a queue takes its bindings with it
         self.gaps.append(f"the queue {queue} was deleted or moved")
         self._wait = self._settings.queue_wait
         self._next_discovery = 0.0

@@ -360,6 +360,30 @@ def test_bind_mode_makes_one_queue_and_leaves_the_shared_ones_alone(
     }
 
 
+def test_our_own_queue_that_is_deleted_is_made_and_bound_again(
+    rabbitmq: RabbitMQ, broker: Broker, journal: Journal
+) -> None:
+    declare(broker, "versioned_notifications.info")
+    settings = BusSettings(queue_wait=0.1, queue_mode=QueueMode.BIND)
+    name = broker.transport_url.rpartition("/")[2]
+
+    def bound() -> bool:
+        return sum("nova\texchange\tstackmend.events" in row for row in _bindings(rabbitmq, name)) == 4
+
+    source = Source(broker, settings, WANTED, journal.deliver, journal.on_gap)
+    with running(source):
+        until(bound)
+        delete(broker, "stackmend.events")
+        until(lambda: len(journal.gaps) == 2)
+        until(bound, 30)
+        send(broker, DELETE, queue="versioned_notifications.info")
+        until(lambda: len(journal.ids) == 1)
+    assert [gap.partition(" ")[2] for gap in journal.gaps] == [
+        "the queue stackmend.events was deleted or moved",
+        "the queue stackmend.events is back",
+    ]
+
+
 def _bindings(rabbitmq: RabbitMQ, vhost: str) -> list[str]:
     return rabbitmq.ctl("list_bindings", "-p", vhost, "--no-table-headers").splitlines()
 
