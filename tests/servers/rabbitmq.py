@@ -45,18 +45,20 @@ class RabbitMQ(Server):
     run next to it on few cores.
 
     :param tls: speak nothing but TLS, with this certificate
+    :param epmd_port: the port of a port mapper that others share and end; None for a private one
     """
 
     name = "rabbitmq"
 
-    def __init__(self, folder: Path, tls: Certificate | None = None) -> None:
+    def __init__(self, folder: Path, tls: Certificate | None = None, epmd_port: int | None = None) -> None:
         super().__init__(folder)
         self._tls = tls
+        self._shares_epmd = epmd_port is not None
         programs = packages.find("rabbitmq-server", "rabbitmq-server").parent
         self._server = programs / "rabbitmq-server"
         self._ctl = programs / "rabbitmqctl"
         self._epmd_program = packages.find("epmd", "rabbitmq-server")
-        self._epmd_port = free_port()
+        self._epmd_port = epmd_port or free_port()
         self._dist_port = free_port()
         self._epmd: Process | None = None
 
@@ -70,7 +72,7 @@ class RabbitMQ(Server):
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl; its output."""
-        return run([self._ctl, "-q", "-n", self._node, *arguments], self._environment)
+        return run([self._ctl, "-q", "-n", self.node, *arguments], self._environment)
 
     def add_vhost(self, name: str) -> None:
         """Create a virtual host in which the user may do everything.
@@ -90,9 +92,13 @@ class RabbitMQ(Server):
         self.ctl("delete_vhost", name)
 
     def prepare(self) -> None:
-        (self.folder / "rabbitmq.conf").write_text(_CONFIGURATION + self._listeners())
+        (self.folder / "rabbitmq.conf").write_text(_CONFIGURATION + self._listeners() + self._more())
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "env.conf").write_text("")
+
+    def _more(self) -> str:
+        """Return further lines of the configuration."""
+        return ""
 
     def _listeners(self) -> str:
         if self._tls is None:
@@ -104,7 +110,7 @@ class RabbitMQ(Server):
         )
 
     def spawn(self) -> Process:
-        if self._epmd is None or not self._epmd.alive:
+        if not self._shares_epmd and (self._epmd is None or not self._epmd.alive):
             self._epmd = Process(
                 [self._epmd_program, "-port", str(self._epmd_port), "-address", HOST],
                 self._environment,
@@ -140,11 +146,17 @@ class RabbitMQ(Server):
             self._epmd = None
 
     @property
+    def _kernel(self) -> str:
+        """Further arguments of the Erlang machine."""
+        return ""
+
+    @property
     def _authority(self) -> str:
         return f"{USER}:{PASSWORD}@{HOST}:{self.port}"
 
     @property
-    def _node(self) -> str:
+    def node(self) -> str:
+        """The name of its Erlang node."""
         return f"stackmend-{self.port}@localhost"
 
     @property
@@ -157,7 +169,7 @@ class RabbitMQ(Server):
             HOME=folder,
             ERL_EPMD_PORT=str(self._epmd_port),
             ERL_EPMD_ADDRESS=HOST,
-            RABBITMQ_NODENAME=self._node,
+            RABBITMQ_NODENAME=self.node,
             RABBITMQ_BASE=folder,
             RABBITMQ_CONF_ENV_FILE=f"{folder}/env.conf",
             RABBITMQ_CONFIG_FILE=f"{folder}/rabbitmq.conf",
@@ -170,7 +182,7 @@ class RabbitMQ(Server):
             RABBITMQ_DIST_PORT=str(self._dist_port),
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=(
                 f"-start_epmd false +S {min(2, os.cpu_count() or 1)} +sbwt none +sbwtdcpu none"
-                " +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
+                f" +sbwtdio none -kernel inet_dist_use_interface {{127,0,0,1}}{self._kernel}"
             ),
             RABBITMQ_CTL_ERL_ARGS="-start_epmd false +S 1 +sbwt none",
         )
