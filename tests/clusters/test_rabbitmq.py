@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from handlers.nova.simulation import NovaSimulation
+from tests.clusters.quorum import QUORUM, Reading, brokers, cluster, events, leader_is_killed, reading
 from tests.program import Program
 from tests.servers.rabbitmq_cluster import RabbitMQCluster
 from tests.services.conftest import cloud, options
-from tests.services.quorum import QUORUM, Reading, brokers, cluster, events, reading
 from tests.services.test_bus import Journal, declare, delete, journal, running, until
 from tests.services.test_daemon import assert_healed_once, held, leak, nothing_left
 from tests.services.virtual_host import Bus
@@ -107,6 +107,16 @@ def test_a_queue_that_is_deleted_and_made_again_is_a_gap(reading: Reading, journ
     assert journal.dead == []
 
 
+def take_and_return(reading: Reading, journal: Journal, delivers: bool) -> None:
+    """Read while the journal is down; the stop returns the messages to the broker, which counts that."""
+    asked = journal.asked
+    source = reading.source(journal)
+    with running(source):
+        until(lambda: source.queues)
+        if delivers:
+            until(lambda: journal.asked > asked)
+
+
 @pytest.mark.parametrize("dead_letters", ["kept", "dropped"])
 def test_a_message_over_the_delivery_limit(reading: Reading, journal: Journal, dead_letters: str) -> None:
     """The limit of a publishers' queue ends a message; the limit's exchange keeps it. Our own queue has no limit."""
@@ -120,13 +130,9 @@ def test_a_message_over_the_delivery_limit(reading: Reading, journal: Journal, d
         with running(source):
             until(lambda: source.queues)
     reading.publish(0, 3)
-    for _round in range(4):
-        asked = journal.asked
-        source = reading.source(journal)
-        with running(source):
-            until(lambda: source.queues)
-            # A queue that has dropped its messages delivers none.
-            until(lambda asked=asked: journal.asked > asked or (not is_own and _round == 3), 30)  # type: ignore[misc]
+    for returned in range(4):
+        # A queue that has dropped its messages delivers none.
+        take_and_return(reading, journal, delivers=is_own or returned < 3)
     until(lambda: reading.messages() == (3 if is_own else 0))
     journal.up = True
     with running(reading.source(journal)):
@@ -142,6 +148,11 @@ def bus(reading: Reading) -> Bus:
     """Return the virtual host on all nodes."""
     url = reading.broker.transport_url.replace("rabbit://", "amqp://")
     return Bus(reading.cluster.nodes[0], url, reading.vhost)
+
+
+def test_the_node_that_leads_the_queue_is_killed(reading: Reading, journal: Journal) -> None:
+    leader_is_killed(reading, journal)
+    assert journal.dead == []
 
 
 @pytest.mark.timeout(400)

@@ -116,7 +116,7 @@ class RabbitMQ(Server):
                 self._environment,
                 self.folder / "epmd.log",
             )
-            wait_for(lambda: _open(self._epmd_port), 10, "start of epmd")
+            wait_for(lambda: listens(self._epmd_port), 10, "start of epmd")
         return Process([self._server], self._environment, self.log)
 
     def answers(self) -> bool:
@@ -195,7 +195,8 @@ def _binary(text: str) -> str:
     return f'<<"{text}">>'
 
 
-def _open(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether a process listens on a port of loopback."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:

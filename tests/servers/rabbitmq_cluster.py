@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.servers import packages
-from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.rabbitmq import RabbitMQ, listens
 from tests.servers.server import HOST, PASSWORD, USER, Process, clean_environment, free_port, wait_for
 
 _COOKIE = "stackmend"
@@ -86,6 +86,7 @@ class RabbitMQCluster:
                 clean_environment(HOME=str(self._folder)),
                 self._folder / "epmd.log",
             )
+            wait_for(lambda: listens(self._epmd_port), 60, "start of epmd")
         for node in self.nodes:
             node.start()
         wait_for(self._whole, 120, "one cluster of all nodes")
