@@ -10,31 +10,40 @@ from handlers.nova import concerns
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import queries, rules, unmapped_rules
+from handlers.nova.mappings.holders import SHARED, Holders
 from handlers.nova.mappings.rules import Facts
-from handlers.nova.placement import Placement
 from handlers.nova.queries import ArchivedRow
 
 
 def read_mapped(
     databases: NovaDatabases,
-    placement: Placement,
+    holders: Holders,
     instances: Collection[str],
     asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
+    age: float = SHARED,
 ) -> dict[str, Facts]:
-    """Return the facts for :mod:`~handlers.nova.mappings.rules`, by instance."""
-    found = _allocated(placement, queries.read(databases, instances), asks_allocation)
+    """Return the facts for :mod:`~handlers.nova.mappings.rules`, by instance.
+
+    :param age: as in :meth:`~handlers.nova.mappings.holders.Holders.among`
+    """
+    found = _allocated(holders, queries.read(databases, instances), asks_allocation, age)
     asked = {uuid: facts for uuid, facts in found.items() if rules.asks_archive(facts)}
     return found | _archived(databases, asked)
 
 
-def read_unmapped(databases: NovaDatabases, placement: Placement, instances: Collection[str]) -> dict[str, Facts]:
-    return _allocated(placement, queries.read(databases, instances), unmapped_rules.asks_allocation)
+def read_unmapped(
+    databases: NovaDatabases, holders: Holders, instances: Collection[str], age: float
+) -> dict[str, Facts]:
+    return _allocated(holders, queries.read(databases, instances), unmapped_rules.asks_allocation, age)
 
 
-def _allocated(placement: Placement, found: Mapping[str, Facts], asks: Callable[[Facts], bool]) -> dict[str, Facts]:
+def _allocated(
+    holders: Holders, found: Mapping[str, Facts], asks: Callable[[Facts], bool], age: float
+) -> dict[str, Facts]:
+    asked = {uuid for uuid, facts in found.items() if asks(facts)}
+    holding = holders.among(asked, age)
     return {
-        uuid: replace(facts, allocated=bool(placement.allocation(uuid).providers)) if asks(facts) else facts
-        for uuid, facts in found.items()
+        uuid: replace(facts, allocated=uuid in holding) if uuid in asked else facts for uuid, facts in found.items()
     }
 
 

@@ -49,6 +49,7 @@ from handlers.nova.cells import Cell
 from handlers.nova.database import API, NovaDatabases
 from handlers.nova.mappings import facts as records
 from handlers.nova.mappings import findings, queries, suspects
+from handlers.nova.mappings.holders import SHARED, Holders
 from handlers.nova.mappings.rules import (
     BOOT,
     SETTLE,
@@ -106,7 +107,8 @@ class HealInstanceMappings(PlacementHandler):
     requires = ("placement", "nova_api")
     cost = (
         "Per thousand mappings, one query of nova_api and up to two of each cell that they name. Per thousand instances, one "
-        "query of their cell and two of nova_api. Ten minutes is fine for a hundred thousand instances, an hour for a million."
+        "query of their cell and two of nova_api. For many leftover mappings, one request to Placement per provider. Ten "
+        "minutes is fine for a hundred thousand instances, an hour for a million."
     )
     rights = {
         "nova_api": {
@@ -121,6 +123,7 @@ class HealInstanceMappings(PlacementHandler):
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         super().__init__(databases, placement)
         self._suspects = Suspects(databases)
+        self._holders = Holders(placement)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         if key.kind == DATABASE:
@@ -177,9 +180,9 @@ class HealInstanceMappings(PlacementHandler):
     # proof
 
     def _judge(
-        self, instances: Sequence[str], asks: Callable[[Facts], bool] = asks_allocation
+        self, instances: Sequence[str], asks: Callable[[Facts], bool] = asks_allocation, age: float = SHARED
     ) -> dict[str, tuple[Facts, Verdict]]:
-        found = records.read_mapped(self._databases, self._placement, instances, asks)
+        found = records.read_mapped(self._databases, self._holders, instances, asks, age)
         return {uuid: (facts, decide(facts)) for uuid, facts in found.items()}
 
     def _inspect_range(self, key: Key) -> list[Finding]:
@@ -265,7 +268,7 @@ class HealInstanceMappings(PlacementHandler):
         }
         due = [
             expected[instance]
-            for instance, (facts, verdict) in self._judge(list(expected)).items()
+            for instance, (facts, verdict) in self._judge(list(expected), age=0.0).items()
             if isinstance(verdict, Forget) and facts.mapping and facts.mapping.to_json() == expected[instance].to_json()
         ]
         gone = self._databases.api.run(partial(queries.forget, rows=due, undo=finding.undo)) if due else {}

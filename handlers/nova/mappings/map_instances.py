@@ -54,10 +54,13 @@ from handlers.base import (
 from handlers.nova import concerns, keys
 from handlers.nova.base import PlacementHandler
 from handlers.nova.cells import Cell
+from handlers.nova.database import NovaDatabases
 from handlers.nova.mappings import facts as records
 from handlers.nova.mappings import queries
+from handlers.nova.mappings.holders import SHARED, Holders
 from handlers.nova.mappings.rules import SETTLE, Copy, Facts, is_instance
 from handlers.nova.mappings.unmapped_rules import Map, Problem, decide
+from handlers.nova.placement import Placement
 from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait
 
 #: instances of one finding and one transaction
@@ -110,6 +113,10 @@ class MapInstances(PlacementHandler):
     )
     rights = {"nova_api": {"instance_mappings": frozenset({Privilege.INSERT})}}
     roles = Roles((PLACEMENT,))
+
+    def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
+        super().__init__(databases, placement)
+        self._holders = Holders(placement)
 
     def inspect(self, key: Key) -> Iterable[Finding]:
         if key.kind == "cell":
@@ -165,14 +172,14 @@ class MapInstances(PlacementHandler):
         )
 
     def _still_unmapped(self, batch: Batch) -> list[dict[str, Any]]:
-        again = records.read_unmapped(self._databases, self._placement, batch.uuids)
+        again = records.read_unmapped(self._databases, self._holders, batch.uuids, age=0.0)
         found = [verdict.copy for verdict in map(decide, again.values()) if isinstance(verdict, Map)]
         return [_row(copy) for copy in found if copy.cell_id == batch.cell_id]
 
     # one instance, or a batch of them
 
     def _prove(self, key: Key, instances: Sequence[str]) -> tuple[list[Finding], list[Wait]]:
-        facts = records.read_unmapped(self._databases, self._placement, instances)
+        facts = records.read_unmapped(self._databases, self._holders, instances, SHARED)
         cells = {cell.id: cell for cell in self._databases.cells()}
         found: dict[int, dict[str, Copy]] = {}
         reports: list[Finding] = []

@@ -671,6 +671,24 @@ def test_an_instance_that_came_back_or_has_an_allocation_stays(
     assert left(cloud, lost) == lost[:2]
 
 
+def test_of_many_mappings_those_with_an_allocation_stay(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    """Each inspection and each heal sees what Placement has by then."""
+    lost = sorted(astray(cloud, 14))
+    [where] = healer.sweep()
+    cloud.hold(lost[0], {cloud.node("a").uuid: {"VCPU": 1}})
+    found = {one.problem: one for one in healer.inspect(where)}
+    assert set(found["mappings-left-behind"].evidence["mappings"]) == set(lost[1:])
+    assert found["nowhere-but-holding"].evidence["instances"] == lost[:1]
+    cloud.hold(lost[1], {cloud.node("a").uuid: {"VCPU": 1}})
+    found = {one.problem: one for one in healer.inspect(where)}
+    assert set(found["mappings-left-behind"].evidence["mappings"]) == set(lost[2:])
+    cloud.hold(lost[2], {cloud.node("a").uuid: {"VCPU": 1}})
+    assert not healer.heal(found["mappings-left-behind"]).complete
+    assert left(cloud, lost) == lost[:3]
+
+
 @pytest.mark.parametrize("change", ["mapped to another cell", "unmarked", "requested again", "specified again"])
 def test_one_of_many_changes_between_proof_and_deletion(
     cloud: NovaSimulation, healer: HealInstanceMappings, server: str, monkeypatch: pytest.MonkeyPatch, change: str

@@ -118,6 +118,10 @@ def mappings_of_archived(cloud: NovaSimulation, number: int) -> set[str]:
     with cloud.ago(hours=1):
         cloud.add_compute("a", "cell1")
         cloud.boot("a")
+    return leave_mappings(cloud, number)
+
+
+def leave_mappings(cloud: NovaSimulation, number: int) -> set[str]:
     lost = {str(uuid.uuid4()) for _ in range(number)}
     with cloud.api.begin() as connection:
         for one in sorted(lost):
@@ -127,3 +131,23 @@ def mappings_of_archived(cloud: NovaSimulation, number: int) -> set[str]:
     for one in lost:
         add_archived(cloud, "cell1", one)
     return lost
+
+
+def test_more_mappings_cost_placement_nothing(cloud: NovaSimulation, resources: Resources) -> None:
+    healer = HealInstanceMappings.from_resources(resources)
+    with cloud.ago(hours=1):
+        cloud.add_compute("a", "cell1")
+        cloud.boot("a")
+
+    def cost(mappings: int) -> int:
+        lost = leave_mappings(cloud, mappings)
+        [key] = healer.sweep()
+        with counted() as found:
+            for _look in range(2):
+                [finding] = healer.inspect(key)
+            assert healer.heal(finding).complete
+        assert set(finding.evidence["mappings"]) == lost
+        return found.total() - of_nova(found)
+
+    cost(11)  # Placement and its client learn about each other
+    assert cost(60) == cost(20)
