@@ -50,7 +50,6 @@ OF_AN_EVENT: dict[str, Read] = {
     "any deleted consumer": lambda it: queries.known_consumers(it, SOME),
     "audit_allocations: consumers": lambda it: queries.instances_and_migrations(it, SOME),
     "audit_allocations: home": lambda it: allocations.homes(it, HOST, HOST),
-    "audit_allocations: host": lambda it: allocations.rightful(it, [NODE], SOME),
     "heal_allocations: instance": lambda it: allocations.descriptions(it, SOME),
     "heal_allocations: host": lambda it: allocations.residents(it, [NODE]),
     "heal_instance_mappings: mappings": lambda it: mappings.mappings_of(it, SOME),
@@ -62,6 +61,7 @@ OF_AN_EVENT: dict[str, Read] = {
     "audit_stuck_instances: instance": lambda it: instances.live_row(it, INSTANCE),
     "audit_stuck_instances: host": lambda it: instances.suspects(it, 60.0, HOST),
     "release_devices: instance": lambda it: devices.named(it, INSTANCE),
+    "release_devices: host": lambda it: devices.users(it, [HOST]),
     "release_devices: device": lambda it: devices.device(it, 7, "0000:81:00.0"),
     "discover_hosts": lambda it: hosts.presence(it, HOST),
 }
@@ -70,6 +70,10 @@ SCANS: dict[str, Read] = {
     "archived instances": lambda it: queries.archived_instances(it, SOME),
     "archived migrations": lambda it: queries.archived_migrations(it, SOME),
     "migrations of a host": lambda it: migrations.suspects(it, HOST),
+    "consumers of a host": lambda it: allocations.rightful(it, [NODE], SOME),
+    "devices that an archived instance named": lambda it: devices.archived_named(it, INSTANCE),
+    "devices that the archived instances of a host named": lambda it: devices.archived_users(it, [HOST]),
+    "leftovers of a host": lambda it: hosts.traces(it, HOST),
 }
 
 
@@ -150,4 +154,8 @@ def test_only_the_queries_of_the_documentation_scan(engine: sa.Engine, database:
         "archived instances": {"shadow_instances"},
         "archived migrations": {"shadow_migrations"},
         "migrations of a host": {"migrations"},
+        "consumers of a host": {"migrations"},
+        "devices that an archived instance named": {"shadow_instances"},
+        "devices that the archived instances of a host named": {"shadow_instances"},
+        "leftovers of a host": {"migrations"},
     }

@@ -46,7 +46,8 @@ OPTIONS = [
         "archive_deleted_rows_pause_seconds",
         default=0.05,
         min=0,
-        help="Seconds between two transactions, so that Nova gets its turn and replicas keep up.",
+        help="Seconds between two transactions, so that Nova gets its turn and replicas keep up. A purge pauses only as long "
+        "as its last transaction took, and at most so long.",
     ),
 ]
 
