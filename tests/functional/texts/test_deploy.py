@@ -75,6 +75,16 @@ def test_the_role_s_units_are_in_the_wheel() -> None:
     assert set(units) <= shipped
 
 
+def test_the_role_asks_nothing_of_a_systemd_that_does_not_run() -> None:
+    tasks = [*documents(ROLE / "tasks" / "run.yml")[0], *documents(ROLE / "handlers" / "main.yml")[0]]
+    asking = [task for task in tasks if "ansible.builtin.systemd_service" in task]
+    assert len(asking) == 2
+    for task in asking:
+        # The fact service_mgr is "systemd" wherever its packages are installed, also in a chroot.
+        assert "stackmend_systemd.stat.exists" in task["when"]
+        assert "service_mgr" not in task["when"]
+
+
 # containers
 
 
