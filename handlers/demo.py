@@ -1,5 +1,3 @@
-"""The contract of a demonstration: a small cloud in one process, with real drift."""
-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,6 @@
 """A variant of py-amqp's connection that makes fewer system calls, and that survives unreadable messages.
 
-One system call reads many frames. py-amqp makes about 25 calls for a message, which are half the cost of receiving.
+One system call reads many frames. py-amqp makes about 25 calls for a message.
 
 In py-amqp, a routing key or property that is not UTF-8 ends the connection. RabbitMQ then sends the message again.
 Here the message records why its properties are unreadable, and invalid bytes of a routing key are replaced.

@@ -1,8 +1,7 @@
 """Divides the worker threads between services, and between events and background work. No I/O.
 
-A worker that runs a sweep or waits for a dependency cannot take an event. So, with enough workers, some are reserved for each
-service (Nova, Octavia), and some for events. Background work is a sweep, or an inspection that a sweep or a periodic event
-(sent at intervals, even without a change) requested.
+With enough workers, some are reserved for each service (Nova, Octavia), and some for events. Background work is a sweep, or an
+inspection that a sweep or a periodic event (sent at intervals, even without a change) requested.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Runs sweeps, which find drift that no event reported. One replica claims a handler's timer and runs the sweep.
 
 A sweep stores a hint of low priority for each suspect; workers inspect the suspects later. If the mode allows heals, the
-breaker first counts the suspects. Too many suspects point to a wrong database URL or a restored backup: the breaker stops the
-handler, and the sweep stores no hint. If a dependency does not answer, the sweep is incomplete. Once the dependency
-answers, another sweep follows. If the handler can, this sweep lists only the missing keys, and the breaker counts only these.
+breaker first counts the suspects. If they are too many, the breaker stops the handler, and the sweep stores no hint. If a
+dependency does not answer, the sweep is incomplete. Once the dependency answers, another sweep follows. If the handler can,
+this sweep lists only the missing keys, and the breaker counts only these.
 """
 
 from __future__ import annotations

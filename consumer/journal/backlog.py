@@ -92,8 +92,7 @@ class Glance:
 def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
     """Count up to ``count`` rows of a handler in each state; return up to ``read`` *reported* and ``read`` *parked* rows.
 
-    The table can have hundreds of thousands of rows. The index ``work_due_idx`` begins with handler and state, so each query
-    reads only as many rows as its limit allows, and needs no sorting.
+    By the index ``work_due_idx``, each query reads only as many rows as its limit allows.
     """
     clock = now(connection)
     reports = _newest(connection, handler, Standing.REPORTED, read, clock)

@@ -1,7 +1,6 @@
 """Counts the history entries of each hour, for the plots of the status page.
 
-The history can have millions of entries. So no query reads more than one hour, nor more than :data:`MOST` entries of each
-outcome.
+No query reads more than one hour, nor more than :data:`MOST` entries of each outcome.
 """
 
 from __future__ import annotations

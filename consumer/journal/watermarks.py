@@ -38,8 +38,7 @@ def exchange(
 ) -> T | None:
     """Store ``seen`` in place of ``last``; return ``compare(connection, last)``, or None if ``last`` is None.
 
-    If another replica has replaced ``last`` meanwhile, change nothing and return None. ``seen`` may then be older than the
-    new watermark, and a comparison could report a wrong fall.
+    If another replica has replaced ``last`` meanwhile, change nothing and return None.
 
     :param last: the stored watermark before ``seen`` was read
     :param compare: compares ``last`` with ``seen``, and writes the consequences in the same transaction

@@ -2,7 +2,7 @@
 
 A hint inserts a row or increments its ``generation``. While a worker works on a row, the row has a lease (``token`` and
 ``lease_until``). If the generation changed before the worker settles the row, a hint arrived meanwhile, and the row stays for
-another inspection. So one inspection can answer several hints, no hint is lost, and only one worker at a time has the row.
+another inspection. So no hint is lost.
 """
 
 from __future__ import annotations

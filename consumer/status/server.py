@@ -87,7 +87,7 @@ def _made(page: Callable[[], Answer], path: str) -> Answer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Serves at most 16 clients at a time, each for at most 10 seconds: clients cannot use up threads and file descriptors."""
+    """Serves at most 16 clients at a time, each for at most 10 seconds."""
 
     daemon_threads = True
     request_queue_size = 16

@@ -1,5 +1,3 @@
-"""Spares callers the wait for a database that did not answer a moment ago."""
-
 from __future__ import annotations
 
 import threading

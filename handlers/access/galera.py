@@ -18,7 +18,6 @@ def prepare(engine: Engine) -> None:
 
 
 def _read_latest(connection: Any, _record: Any) -> None:
-    """Make reads wait until their node has the writes of the other nodes, because an older state proves nothing."""
     cursor = connection.cursor()
     cursor.execute("SHOW VARIABLES LIKE 'wsrep_on'")
     if ("wsrep_on", "ON") in cursor.fetchall():

@@ -1,5 +1,3 @@
-"""The TLS options for a service's broker: ``[oslo_messaging_rabbit]`` in the service's files."""
-
 from __future__ import annotations
 
 from handlers.access.service_files import ServiceFiles

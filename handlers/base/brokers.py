@@ -1,5 +1,3 @@
-"""Message brokers, and the access to their queues."""
-
 from __future__ import annotations
 
 from collections.abc import Callable

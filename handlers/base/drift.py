@@ -1,5 +1,3 @@
-"""The values between a handler and ``consumer``: keys, events, findings, results of heals."""
-
 from __future__ import annotations
 
 import logging

@@ -1,5 +1,3 @@
-"""Watermarks: values that prove that a database is an older copy or another one."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,5 +1,3 @@
-"""The base classes of Nova's handlers."""
-
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,5 +1,3 @@
-"""Nova's checks for ``stackmend check``."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,3 @@
-"""Connects to ``nova_api`` and to the database of every cell."""
-
 from __future__ import annotations
 
 import threading

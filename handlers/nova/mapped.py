@@ -1,5 +1,3 @@
-"""Reads an instance in every cell, with the cell of its mapping."""
-
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""Spreads a sweep's requests over several sweeps."""
-
 from __future__ import annotations
 
 import random

@@ -1,6 +1,5 @@
 """The handlers of Octavia's drift.
 
-=========================  ===========================================================================================
 failover/                  replaces failed amphorae
 preserved/                 lists, releases and deletes preserved amphorae
 leftovers/                 removes objects that Octavia left behind
@@ -22,5 +21,4 @@ database.py, revisions.py  Octavia's database; its known schemas
 base.py, brokers.py        the handlers' base class; Octavia's broker
 pairing.py                 whether Octavia's database and the cloud belong together
 checks.py, polling.py      ``stackmend check``; a short wait for a result
-=========================  ===========================================================================================
 """

@@ -1,7 +1,4 @@
-"""The base classes of Octavia's handlers and inventories.
-
-An inventory (``stackmend amphora``) lists objects that a handler keeps in the cloud.
-"""
+"""The base classes of Octavia's handlers and inventories."""
 
 from __future__ import annotations
 

@@ -1,5 +1,3 @@
-"""The broker on which Octavia publishes notifications."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable

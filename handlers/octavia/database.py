@@ -1,5 +1,3 @@
-"""Octavia's database: the connection, and the check of its schema."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator

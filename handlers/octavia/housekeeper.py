@@ -1,5 +1,3 @@
-"""Implements the four methods of Octavia's Housekeeping Manager specification with any driver."""
-
 from __future__ import annotations
 
 import logging

@@ -1,5 +1,3 @@
-"""A short wait until Nova, Neutron or Octavia has carried out a request."""
-
 from __future__ import annotations
 
 import operator

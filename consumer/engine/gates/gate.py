@@ -1,5 +1,3 @@
-"""The interface of a gate, and the function that asks gates."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable

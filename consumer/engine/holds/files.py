@@ -1,5 +1,3 @@
-"""Reads holds from files of this host."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The steps of migrations. Except on SQLite, each step commits by itself. It does nothing if it was done before.
 
-So a killed upgrade can be repeated from its first step. MariaDB offers no other way: its DDL ends a transaction.
+So a killed upgrade can be repeated from its first step.
 """
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-"""The base class of the handlers that archive and purge old rows."""
-
 from __future__ import annotations
 
 from abc import abstractmethod

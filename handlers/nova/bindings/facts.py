@@ -1,5 +1,3 @@
-"""Read the records of an instance that explain the bindings of its ports."""
-
 from __future__ import annotations
 
 from sqlalchemy.engine import Connection

@@ -1,5 +1,3 @@
-"""SQL about the hosts of instances."""
-
 from __future__ import annotations
 
 from collections.abc import Collection

@@ -1,5 +1,3 @@
-"""Runs the operator's program that cleans a device."""
-
 from __future__ import annotations
 
 import contextlib
@@ -80,7 +78,6 @@ class Hook:
             raise HookFailed(f"the hook {self.program} failed with status {process.returncode}{output}")
 
     def _follow(self, process: subprocess.Popen[bytes]) -> tuple[str, bool]:
-        """Return the end of the output, and whether the program ended in time."""
         assert process.stdout is not None
         deadline, descriptor = time.monotonic() + self.timeout, process.stdout.fileno()
         tail, is_open = b"", True
@@ -109,7 +106,6 @@ def _is_over(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the program and the children that it left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

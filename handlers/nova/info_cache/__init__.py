@@ -1,9 +1,7 @@
 """Nova's network caches of instances, compared with Neutron.
 
-===================  ==============================================
 ``heal_info_cache``  the handler
 ``facts``            reads an instance's rows
 ``rules``            decides about one port, without I/O
 ``queries``          the SQL
-===================  ==============================================
 """

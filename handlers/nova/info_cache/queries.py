@@ -1,5 +1,3 @@
-"""SQL about network caches of instances."""
-
 from __future__ import annotations
 
 import sqlalchemy as sa

@@ -1,5 +1,3 @@
-"""SQL about instances with a task or a build."""
-
 from __future__ import annotations
 
 from datetime import datetime

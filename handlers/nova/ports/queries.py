@@ -1,5 +1,3 @@
-"""SQL about the rows of a deleted instance."""
-
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,3 @@
-"""Aggregates and their hosts, in Nova and in Placement."""
-
 from __future__ import annotations
 
 import uuid as uuids

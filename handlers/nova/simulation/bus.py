@@ -1,5 +1,3 @@
-"""Makes notifications of Nova from captured ones."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""Single writes to the simulated cloud, without further steps or notifications."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""The life of compute hosts: the writes of nova-compute, nova-api and nova-manage."""
-
 from __future__ import annotations
 
 import uuid as uuids

@@ -1,5 +1,3 @@
-"""An HTTP server of JSON in this process, for doubles of APIs."""
-
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-"""Moves simulated instances by writing the rows that Nova writes."""
-
 from __future__ import annotations
 
 import uuid as uuids

@@ -71,7 +71,6 @@ class Neutron(JsonServer):
         self.ports.pop(self._plugged.pop(instance, ""), None)
 
     def of(self, instance: str) -> list[str]:
-        """Return the ids of the ports of an instance."""
         return [uuid_ for uuid_, port in self.ports.items() if port["device_id"] == instance]
 
     def bind(self, port: str, host: str) -> None:
@@ -79,7 +78,6 @@ class Neutron(JsonServer):
         self.change(port, **{_INACTIVE: {**self.ports[port][_INACTIVE], host: {"vnic_type": "normal", "profile": {}}}})
 
     def activate(self, port: str, host: str) -> None:
-        """Make an inactive binding the active one."""
         active, others = self.ports[port]["binding:host_id"], dict(self.ports[port][_INACTIVE])
         del others[host]
         if active:
@@ -91,7 +89,6 @@ class Neutron(JsonServer):
         return self.ports[port]["binding:host_id"], set(self.ports[port][_INACTIVE])
 
     def change(self, port: str, **values: Any) -> None:
-        """Change a port as another client would."""
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
         self.ports[port] |= {**names, "revision_number": self.ports[port]["revision_number"] + 1}
 
@@ -133,7 +130,6 @@ class Neutron(JsonServer):
         return 200, {"ports": shown, "ports_links": more}
 
     def _candidates(self, query: Mapping[str, list[str]]) -> list[tuple[str, dict[str, Any]]]:
-        """Return the ports among which a listing has to look, by id."""
         if "device_id" not in query:
             return sorted(self.ports.items())
         found = {port for device in query["device_id"] for port in self.of(device)}

@@ -1,5 +1,3 @@
-"""The flavors and compute nodes of the simulated cloud."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass

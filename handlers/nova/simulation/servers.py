@@ -1,5 +1,3 @@
-"""Boots, shelves and deletes simulated instances by writing the rows that Nova writes."""
-
 from __future__ import annotations
 
 import json

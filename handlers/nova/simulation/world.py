@@ -1,5 +1,3 @@
-"""The base of the simulated cloud."""
-
 from __future__ import annotations
 
 import contextlib

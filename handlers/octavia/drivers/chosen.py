@@ -1,5 +1,3 @@
-"""Chooses the driver that ``[housekeeping] driver`` names."""
-
 from __future__ import annotations
 
 from dataclasses import replace

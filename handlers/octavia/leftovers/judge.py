@@ -1,5 +1,3 @@
-"""Reads one object with its rows, and judges whether it is a leftover."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,5 +1,3 @@
-"""Reads the rows of amphorae and of their load balancers."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable

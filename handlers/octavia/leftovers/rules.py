@@ -13,8 +13,7 @@ An object is no leftover when any of these holds (for an amphora's own row, see 
 
 stackmend only reports a leftover in the cloud without a row, because another Octavia may own it. An operator can allow the
 removal, except of a server group: another Octavia's group has no member until its first amphora boots. stackmend only reports a
-VIP port outside Octavia's project, which belongs to the load balancer's owner. It removes only heartbeat records while
-Octavia's database and the cloud may not belong together (:mod:`handlers.octavia.pairing`).
+VIP port outside Octavia's project, which belongs to the load balancer's owner.
 """
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-"""The commands ``stackmend amphora spare``: list, show, release, delete."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-"""The driver's calls to Glance: images."""
-
 from __future__ import annotations
 
 import json
