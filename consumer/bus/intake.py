@@ -1,8 +1,8 @@
 """Consumes the queues of one broker over one connection.
 
-stackmend never creates a queue or exchange of Nova or Octavia. If stackmend chose different arguments, RabbitMQ would refuse
-the declarations of Nova and Octavia with 406. A passive declaration shows whether a queue exists. No message is lost before a
-queue first exists: oslo.messaging's publisher creates the queue with the first message
+stackmend never creates a queue or exchange of Nova or Octavia. With different arguments, RabbitMQ would refuse their
+declarations with 406. A passive declaration shows whether a queue exists. No message is lost before a queue first exists:
+oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
 With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets only later messages.

@@ -1,8 +1,7 @@
 """Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-A restored database disagrees with the other databases, and each difference looks like drift. So once a minute the guard
-compares each database's watermark with the last one in the journal. If the watermark fell, the handlers stop on all replicas
-until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
+Once a minute the guard compares each database's watermark with the last one in the journal. If the watermark fell, the handlers
+stop on all replicas until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-"""The interface of the engine's counters; :mod:`consumer.status.metrics` implements it for Prometheus."""
-
 from __future__ import annotations
 
 

@@ -38,7 +38,6 @@ class OpenLines:
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
-        """Renew the entries until the end of the context."""
         stop = threading.Event()
         thread = threading.Thread(target=self._run, args=(stop,), name="open-lines", daemon=True)
         thread.start()

@@ -320,7 +320,6 @@ def _outcome(store: Store, finding: Finding, outcome: Outcome) -> tuple[Outcome,
 
 
 def _permitted(opened: int | Deferred | Withheld) -> str:
-    """Return the gates' outcome for a trace."""
     match opened:
         case Withheld(outcome=outcome):
             return outcome
@@ -331,7 +330,6 @@ def _permitted(opened: int | Deferred | Withheld) -> str:
 
 
 def _untouched(error: Exception) -> Outcome | None:
-    """Return the outcome of a failed heal if its error proves that the heal changed nothing; otherwise None."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT
@@ -369,7 +367,6 @@ def _close_if_given_up(end: Disposition, claim: Claim) -> list[Closing]:
 
 
 def _is_known(claim: Claim, error: Exception, end: Disposition) -> bool:
-    """Return whether the log has this refusal, or an error of this kind, already."""
     return claim.reported == end.fingerprint if isinstance(end, Reported) else repeats(claim, error)
 
 

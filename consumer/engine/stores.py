@@ -48,11 +48,6 @@ class JournalStore:
         self._gates = all_gates(self._board)
 
     def obstacle(self, claim: Claim, finding: Finding) -> str:
-        """Return why a long heal must not make its next step; empty if it may.
-
-        The mode must still allow heals, and the lease must not have ended. A hold, a stopped handler or an outage of the
-        journal prevents the step.
-        """
         task = self._tasks.get(claim.handler)
         if task is None or not task.heals:
             return f"the mode of {claim.handler} allows no heal now"

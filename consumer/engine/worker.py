@@ -55,7 +55,6 @@ class Worker:
             self._settle_fault(claim, error)
 
     def _settle_fault(self, claim: Claim, error: Exception) -> None:
-        """Settle a row after an unexpected error: try again later, or park it, unless it is a timer."""
         settings = self._engine.settings
         # Only the error's type: its text may contain the value that the journal refused.
         end = after_error(claim, RuntimeError(type(error).__name__), settings)

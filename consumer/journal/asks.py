@@ -126,7 +126,7 @@ _AMONG = 2000
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
     """Return up to ``limit`` asks that wait for a decision, ordered by expiry, and how many asks wait.
 
-    Denied asks stay, and the table has no index by state. So the function reads only the newest 2,000 asks.
+    Only the newest 2,000 asks count, because the table has no index by state.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()

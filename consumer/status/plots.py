@@ -92,7 +92,6 @@ def findings(hours: Sequence[Hour], handler: str) -> Plot:
 
 
 def heals(hours: Sequence[Hour]) -> Plot:
-    """Plot the heals of all handlers for each hour: healed and failed."""
     # Unlike for one handler: a conflict changed nothing, and an object can be parked without a heal.
     outcomes = {Kind.HEALED: (Outcome.HEALED,), Kind.FAILED: (Outcome.FAILED,)}
     counted = [{kind: hour.count(outcomes[kind]) for kind in outcomes} for hour in hours]
@@ -108,7 +107,6 @@ def heals(hours: Sequence[Hour]) -> Plot:
 
 
 def median_lag(hours: Sequence[Hour]) -> Plot:
-    """Plot the median time from a notification to the end of its heal, for each hour."""
     return _lags("Median lag", hours, lambda hour: hour.median_lag)
 
 

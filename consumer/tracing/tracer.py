@@ -1,5 +1,3 @@
-"""The interface of a tracer; :mod:`consumer.tracing.otel` implements it."""
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,3 @@
-"""The Keystone roles that handlers need, by the services' default policies."""
-
 from __future__ import annotations
 
 from handlers.base import Role, Verdict

@@ -1,5 +1,3 @@
-"""Finds commands in this host's cron jobs and ``/etc/systemd/system``."""
-
 from __future__ import annotations
 
 import re

@@ -66,7 +66,6 @@ def fill(template: str, base: str | None, base_option: str) -> str:
 
 
 def _names(url: str) -> set[str]:
-    """Return the fields of a template; none if the URL is no template."""
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(url) if name is not None}
     except ValueError:

@@ -86,7 +86,6 @@ def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
 
 
 def _nodes(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, frozenset[str]]:
-    """Return the concerns of compute nodes, by their uuid in lower case."""
     if not uuids:
         return {}
     found = databases.run_in_all(databases.host_cells(), lambda connection: _places(connection, uuids))

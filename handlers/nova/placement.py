@@ -148,7 +148,6 @@ class Placement:
         )
 
     def allocations(self, consumers: Collection[str]) -> dict[str, Allocation]:
-        """Return each consumer's allocation, by parallel requests."""
         asked = sorted(set(consumers))
         if len(asked) == 1:
             return {asked[0]: self.allocation(asked[0])}
@@ -193,7 +192,6 @@ class Placement:
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
-        """Return each provider's consumers with their resources, by parallel requests."""
         asked = list(providers)
         with request_id.pool(_AT_ONCE, "consumers") as pool:
             return dict(zip(asked, pool.map(partial(self._consumers, self._turns_of_sweeps), asked), strict=True))
@@ -234,7 +232,6 @@ class Placement:
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
     def sharing_providers(self) -> dict[str, Provider]:
-        """Return the providers that share resources with their aggregates."""
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
@@ -278,7 +275,6 @@ class Placement:
         }
 
     def inventories_of_each(self, providers: Iterable[str]) -> dict[str, list[Inventory]]:
-        """Return each provider's inventories, by parallel requests."""
         asked = list(providers)
         with request_id.pool(_AT_ONCE, "inventories") as pool:
             return dict(zip(asked, pool.map(partial(self._inventories, self._turns_of_sweeps), asked), strict=True))

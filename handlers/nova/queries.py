@@ -70,7 +70,6 @@ def read_both(
 
 
 def cells(connection: Connection) -> list[Cell]:
-    """Return all cells, including disabled cells and cell0."""
     c = tables.cell_mappings.c
     query = sa.select(c.id, c.uuid, c.name, c.database_connection, c.transport_url, c.disabled).order_by(c.id)
     return [

@@ -59,8 +59,6 @@ def remove_amphora(driver: Driver, identity: str) -> None:
 
 
 def _octavia_deletes(driver: Driver, identity: str) -> bool:
-    """Ask Octavia to delete an amphora; return whether its row becomes DELETED within OCTAVIA_DEADLINE."""
-
     def is_deleted() -> bool:
         row = _row(driver, identity)
         return row is None or row.status == "DELETED"

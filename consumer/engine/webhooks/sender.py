@@ -97,7 +97,6 @@ class Sender:
                 return
 
     def _send(self, sink: Sink, held: Delivery) -> bool:
-        """Try to send a message; return whether the sink's next message may follow."""
         attempt = self._attempt(sink, held)
         if attempt.error and not attempt.final:
             level = logging.DEBUG if held.attempts else logging.WARNING

@@ -72,7 +72,6 @@ class Schema:
     oldest: str | None
 
     def fit(self, program: str) -> Fit:
-        """Return whether a program of the revision ``program`` may use the journal."""
         # An interrupted upgrade has stored the new limit, but not the new revision.
         if self.oldest is not None and program < self.oldest:
             return Fit.REFUSED

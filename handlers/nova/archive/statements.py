@@ -287,7 +287,6 @@ def forget(connection: Connection, instances: Collection[str], cell: int) -> int
 
 
 def forgetting(instances: Sequence[ColumnElement[Any]], cell: int) -> list[sa.Delete]:
-    """Return the DELETE statements of :func:`forget`."""
     mappings = tables.instance_mappings
     others = (tables.request_specs, tables.instance_group_member)
     return [

@@ -1,5 +1,3 @@
-"""Read the records of one-time-use devices: Placement first, then ``nova_api`` and every cell."""
-
 from __future__ import annotations
 
 import re

@@ -1,5 +1,3 @@
-"""Decide whether a host is mapped to the right cell, without I/O."""
-
 from __future__ import annotations
 
 import shlex

@@ -1,5 +1,3 @@
-"""Read an instance's rows, and pair its ports with its network cache."""
-
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -62,7 +62,6 @@ class Devices(Changes):
         return self._report.reserved(provider, self.DEVICE)
 
     def device(self, provider: str) -> Row[Any]:
-        """Return the row of the provider's device."""
         name = self._report.name(provider)
         devices = tables.pci_devices
         return self._store.find(devices, devices.c.address == name.rpartition("_")[2].lower())[0]

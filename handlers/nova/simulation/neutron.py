@@ -67,7 +67,6 @@ class Neutron(JsonServer):
             self.change(self._plugged[instance], binding_host_id=host)
 
     def unplug(self, instance: str) -> None:
-        """Delete the port that :meth:`plug` made, if it is still there."""
         self.ports.pop(self._plugged.pop(instance, ""), None)
 
     def of(self, instance: str) -> list[str]:
@@ -85,7 +84,6 @@ class Neutron(JsonServer):
         self.change(port, binding_host_id=host, **{_INACTIVE: others})
 
     def hosts(self, port: str) -> tuple[str, set[str]]:
-        """Return the hosts of the active binding and of the inactive ones."""
         return self.ports[port]["binding:host_id"], set(self.ports[port][_INACTIVE])
 
     def change(self, port: str, **values: Any) -> None:

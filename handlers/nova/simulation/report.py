@@ -44,7 +44,6 @@ class Report:
         return int(self._ask("GET", f"/resource_providers/{provider}/inventories/{resource}").body["reserved"])
 
     def reserve(self, provider: str, resource: str, reserved: int) -> None:
-        """Set the reserved amount of an inventory."""
         url = f"/resource_providers/{provider}/inventories/{resource}"
         self._ask("PUT", url, {**self._ask("GET", url).body, "reserved": reserved})
 

@@ -1,5 +1,3 @@
-"""The databases of the simulated cloud: one SQLite file each."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -203,7 +203,6 @@ def _any_works(balancers: Iterable[records.LoadBalancer | None]) -> bool:
 
 
 def _of_group(group: Group, identity: str | None, balancer: records.LoadBalancer | None) -> frozenset[str]:
-    """Return the concerns of a group; its name contains the load balancer ``identity``."""
     own = concerns.named("project", group.project_id) | concerns.named("load-balancer", identity)
     return own | concerns.of_balancer(balancer)
 

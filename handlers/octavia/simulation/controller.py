@@ -199,7 +199,6 @@ class Controller:
     # the API
 
     def require_amphora(self, identity: str) -> None:
-        """Simulate ``GET /octavia/amphorae/ID``."""
         amphora = self.database.run(partial(queries.amphora, identity=identity))
         if amphora is None or amphora.status == "DELETED":
             raise NotFoundError(f"there is no amphora {identity}")
