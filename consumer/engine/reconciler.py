@@ -330,6 +330,7 @@ def _permitted(opened: int | Deferred | Withheld) -> str:
 
 
 def _untouched(error: Exception) -> Outcome | None:
+    """Return the outcome of a failed heal if its error proves that the heal changed nothing; otherwise None."""
     match error:
         case Conflict() | InFlight():
             return Outcome.CONFLICT

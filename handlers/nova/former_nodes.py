@@ -1,5 +1,3 @@
-"""Reads deleted compute nodes, including archived ones."""
-
 from __future__ import annotations
 
 from collections.abc import Collection

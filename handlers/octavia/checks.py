@@ -1,5 +1,3 @@
-"""The part of ``stackmend check`` for Octavia: database, APIs, clocks, work queue and options."""
-
 from __future__ import annotations
 
 import statistics

@@ -1,5 +1,3 @@
-"""Makes the body of a webhook's message: JSON, or the text of a Jinja template."""
-
 from __future__ import annotations
 
 import json

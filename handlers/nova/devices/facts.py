@@ -1,3 +1,5 @@
+"""Read the records of one-time-use devices: Placement first, then ``nova_api`` and every cell."""
+
 from __future__ import annotations
 
 import re

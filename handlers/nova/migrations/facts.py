@@ -1,3 +1,5 @@
+"""Read the records of an instance with unfinished migrations: ``nova_api`` first, then every cell."""
+
 from __future__ import annotations
 
 from sqlalchemy.engine import Connection

@@ -1,5 +1,3 @@
-"""Chooses the next step to preserve an amphora on no load balancer, by the rules of ``failed_amphora``."""
-
 from __future__ import annotations
 
 from handlers.base import InFlight

@@ -188,6 +188,7 @@ class Cloud:
                     del self._images[image.id]
 
     def present(self, identity: str) -> Server:
+        """:raises NotFoundError: when the server does not exist"""
         server = self._servers.get(identity)
         if server is None:
             raise NotFoundError(f"there is no server {identity}")
