@@ -305,7 +305,8 @@ def cross_cell_resize(cloud: NovaSimulation) -> Iterator[str]:
     def write(engine: sa.Engine, status: str, **values: object) -> None:
         i, m = tables.instances, tables.migrations
         with engine.begin() as connection:
-            connection.execute(sa.update(i).where(i.c.uuid == server).values(**values))
+            if values:
+                connection.execute(sa.update(i).where(i.c.uuid == server).values(**values))
             connection.execute(sa.update(m).where(m.c.uuid == move["uuid"]).values(status=status, **places))
 
     write(source, "post-migrating", host="c", node="c", task_state="resize_migrated")
