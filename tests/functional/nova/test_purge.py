@@ -150,17 +150,6 @@ def test_it_stops_between_two_transactions_when_the_window_closes(
     assert left(cloud) == []
 
 
-def test_a_pause_is_no_longer_than_the_deletion_before_it(
-    cloud: NovaSimulation, make: Make, keys: dict[str, Key]
-) -> None:
-    """With a pause of an hour after each row, this test would not end."""
-    shelve(cloud, 100, 101, 102)
-    purge = make("archive_deleted_rows_rows_per_transaction = 1\narchive_deleted_rows_pause_seconds = 3600")
-    [finding] = purge.inspect(keys["cell1"])
-    assert purge.heal(finding).complete
-    assert left(cloud) == []
-
-
 def test_a_cycle_is_bounded_and_the_next_one_deletes_the_rest(
     cloud: NovaSimulation, make: Make, keys: dict[str, Key]
 ) -> None:
