@@ -2,6 +2,7 @@
 
 cloud           the session; turns a failed call into an error of :mod:`handlers.base`
 cloud_options   the options of ``[openstack]``
+cinder          the client for Cinder's attachments
 compute         the client for Nova's API
 database        a service's database, its errors, and ages by its clock
 patience        how long a connection waits for its database

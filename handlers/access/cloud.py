@@ -120,6 +120,7 @@ class Cloud:
             "placement": ours.placement_endpoint_override,
             "network": ours.network_endpoint_override,
             "compute": ours.compute_endpoint_override,
+            "block-storage": ours.block_storage_endpoint_override,
         }
         return cls(
             access.session,
@@ -259,6 +260,8 @@ class Service:
             raise _PassingError(self.dependency, _reason(error)) from error
         except (ks.Unauthorized, ks.Forbidden) as error:
             raise Denied(self.dependency, _reason(error)) from error
+        except ks.EndpointNotFound as error:
+            raise Unavailable(self.dependency, f"is not in the service catalogue: {_reason(error)}") from error
         except (ks.ClientException, OSError) as error:  # requests' own, for a cafile that has gone
             raise Unavailable(self.dependency, _reason(error, self._trust)) from error
         status = response.status_code

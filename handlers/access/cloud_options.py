@@ -60,6 +60,11 @@ OPTIONS: list[cfg.Opt] = [
         schemes=["http", "https"],
         help="URL of Nova, with /v2.1, instead of the service catalogue's.",
     ),
+    cfg.URIOpt(
+        "block_storage_endpoint_override",
+        schemes=["http", "https"],
+        help="URL of Cinder, with /v3, instead of the service catalogue's.",
+    ),
     *loading.get_auth_common_conf_options(),
     *loading.get_session_conf_options(),
 ]

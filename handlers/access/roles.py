@@ -16,3 +16,5 @@ SERVERS = Role(("admin",), "Nova, to delete servers of other projects")
 EVENTS = Role(("service",), "newer releases of Nova, to send external events", Verdict.WARNING)
 #: servers and images of another project, and Octavia's failovers
 AMPHORAE = Role(("admin",), "Nova, Neutron, Glance and Octavia")
+#: ``cinder/policies/attachments.py``: attachments of other projects
+ATTACHMENTS = Role(("admin",), "Cinder, for attachments of other projects")

@@ -1,6 +1,6 @@
 """Handlers for Nova's drift, in families. A family imports the files of this folder, but nothing from another family.
 
-Families: hosts, mappings, allocations, ports, archive, migrations, bindings, instances, info_cache.
+Families: hosts, mappings, allocations, ports, archive, migrations, bindings, attachments, instances, info_cache.
 Tests and demonstration: simulation, notifications.
 
 Handlers: base, stuck, options, keys, verdicts, concerns, exempt_tags, turns.

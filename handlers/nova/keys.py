@@ -30,11 +30,11 @@ def failed_host(event: Event) -> Key | None:
 
 def consumer(event: Event) -> Key | None:
     """Return the key ``consumer:<uuid>`` of the event's instance."""
-    return Key("consumer", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
+    return Key("consumer", uuid_of(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
 def instance(event: Event) -> Key:
-    return Key("instance", _uuid(event.payload.get("uuid") or event.payload["instance_uuid"]))
+    return Key("instance", uuid_of(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 
 def aggregate(event: Event) -> Key | None:
@@ -42,10 +42,11 @@ def aggregate(event: Event) -> Key | None:
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None
-    return _host(host) if uuid is None else Key("aggregate", _uuid(uuid))
+    return _host(host) if uuid is None else Key("aggregate", uuid_of(uuid))
 
 
-def _uuid(value: object) -> str:
+def uuid_of(value: object) -> str:
+    """:raises ValueError: the value is not a uuid"""
     if not isinstance(value, str):
         raise ValueError("the notification has no uuid")
     return str(UUID(value))

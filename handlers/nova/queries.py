@@ -20,7 +20,7 @@ COMPUTE = "nova-compute"
 IRONIC = "ironic"
 CHUNK = 500
 NOW = utcnow().label("now")
-#: ``[DEFAULT] service_down_time`` of Nova, by default
+#: seconds without a heartbeat until a service counts as down: ``[DEFAULT] service_down_time`` of Nova, by default
 DOWN_TIME = 60.0
 
 #: the columns of :class:`.InstanceMapping`
@@ -340,13 +340,20 @@ def migrations_of(connection: Connection, *instances: str) -> list[records.Migra
     return _migrations(connection, tables.migrations.c.instance_uuid.in_(instances))
 
 
-def _migrations(connection: Connection, where: sa.ColumnElement[bool]) -> list[records.Migration]:
-    query = _select_migrations(where).order_by(tables.migrations.c.id.desc())
+def archived_migrations_of(connection: Connection, instance: str) -> list[records.Migration]:
+    """Return the archived migrations of an instance, youngest first, by a scan of the whole table."""
+    return _migrations(connection, tables.shadow_migrations.c.instance_uuid == instance, tables.shadow_migrations)
+
+
+def _migrations(
+    connection: Connection, where: sa.ColumnElement[bool], table: sa.Table = tables.migrations
+) -> list[records.Migration]:
+    query = _select_migrations(where, table).order_by(table.c.id.desc())
     return [_migration(connection, row) for row in connection.execute(query).mappings()]
 
 
-def _select_migrations(where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    c = tables.migrations.c
+def _select_migrations(where: sa.ColumnElement[bool], table: sa.Table = tables.migrations) -> sa.Select[Any]:
+    c = table.c
     places = (c.source_compute, c.source_node, c.dest_compute, c.dest_node)
     times = (c.created_at, c.updated_at, c.deleted_at, NOW)
     return sa.select(c.id, c.uuid, c.instance_uuid, c.status, c.migration_type, *places, c.deleted, *times).where(where)

@@ -298,6 +298,8 @@ block_device_mapping = Table(
     Column("destination_type", String(255)),
     Column("boot_index", Integer),
     Column("volume_id", String(36)),
+    Column("attachment_id", String(36)),
+    Index("volume_id", "volume_id"),
     Index("block_device_mapping_instance_uuid_idx", "instance_uuid"),
 )
 

@@ -2,15 +2,17 @@
 
 It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the class NovaSimulation: the operations of the next four files
+cloud       the class NovaSimulation: the operations of the next six files
 hosts, servers, moves, aggregates  Nova's operations
 devices     one-time-use PCI devices
+volumes     the volumes of servers
 changes     single writes, without notifications
-world       databases, Placement, Neutron and notifications
+world       databases, Placement, Neutron, Cinder and notifications
 store       reads and writes rows
 report      Nova's client of Placement
 placement   the Placement service
 neutron     Neutron's ports
+cinder      Cinder's volumes and attachments
 json_server a server of JSON over HTTP
 bus         notifications from captured ones
 records     flavors and compute nodes

@@ -11,9 +11,10 @@ from sqlalchemy import Table
 from handlers.nova import tables
 from handlers.nova.simulation.devices import Devices
 from handlers.nova.simulation.records import Flavor
+from handlers.nova.simulation.volumes import Volumes
 
 
-class Servers(Devices):
+class Servers(Devices, Volumes):
     def request(self, flavor: Flavor | None = None) -> str:
         """Request a server: write request spec, build request and mapping in one transaction
         (nova.compute.api.API._provision_instances).
@@ -85,9 +86,11 @@ class Servers(Devices):
         self.spawn(uuid, host, node)
         return uuid
 
-    def delete(self, uuid: str, leak_allocation: bool = False) -> None:
+    def delete(self, uuid: str, leak_allocation: bool = False, leak_attachments: bool = False) -> None:
         """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
         nova.compute.manager._delete_instance).
+
+        :param leak_attachments: the attachments stay, as when Cinder does not answer
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings
@@ -99,8 +102,10 @@ class Servers(Devices):
             self.hold(uuid, {})
         self.neutron.unplug(uuid)
         self._cache_ports(uuid)
+        self._delete_volumes(uuid, leak_attachments)
         row = self.instance(uuid)
-        self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now())
+        cleaned = int(host is not None)
+        self.set_instance(uuid, deleted=row.id, deleted_at=self._store.now(), cleaned=cleaned)
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
 
     def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
@@ -111,6 +116,7 @@ class Servers(Devices):
         self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
         self.neutron.move(uuid, "")
         self._free_devices(uuid)
+        self._disconnect_volumes(uuid)
         if not leak_allocation:
             self.hold(uuid, {})
         self.set_instance(uuid, vm_state="shelved_offloaded", task_state=None)

@@ -15,6 +15,7 @@ from handlers.demo import Notification
 from handlers.nova import tables
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation.bus import notification
+from handlers.nova.simulation.cinder import Cinder
 from handlers.nova.simulation.neutron import Neutron
 from handlers.nova.simulation.placement import PlacementServer
 from handlers.nova.simulation.records import Flavor, Node
@@ -36,6 +37,7 @@ class World:
     def __init__(self, folder: Path, cells: Sequence[str] = ("cell1", "cell2")) -> None:
         self.placement = PlacementServer(folder)
         self.neutron = Neutron()
+        self.cinder = Cinder(self._uses_attachment)
         self._store = Store(folder, ("cell0", *cells))
         self._report = Report(self.placement, self.PROJECT, self.USER)
         self._published: list[Notification] = []
@@ -62,6 +64,7 @@ class World:
     def stop(self) -> None:
         self.placement.stop()
         self.neutron.close()
+        self.cinder.close()
         self._store.close()
 
     @property
@@ -84,6 +87,7 @@ class World:
                 "token": self.placement.TOKEN,
                 "placement_endpoint_override": self.placement.url,
                 "network_endpoint_override": self.neutron.url,
+                "block_storage_endpoint_override": self.cinder.url,
             },
         }
 
@@ -167,6 +171,14 @@ class World:
         return self._report.aggregates(uuid)
 
     # for the subclasses
+
+    def _uses_attachment(self, instance: str, attachment: str) -> bool:
+        """Return whether Nova's API shows the attachment: the instance lives, and a mapping names it."""
+        mappings = tables.block_device_mapping
+        named = (mappings.c.instance_uuid == instance) & (mappings.c.attachment_id == attachment)
+        return instance in {one.uuid for one in self.live_instances()} and any(
+            self._store.rows(engine, mappings, named & (mappings.c.deleted == 0)) for engine in self.cells.values()
+        )
 
     def _service(self, host: str) -> tuple[Row[Any], str]:
         services = tables.services

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from handlers.base import Handler, Resources
-from handlers.nova import database, tables
+from handlers.nova import database, queries, tables
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.simulation import NovaSimulation
+from handlers.nova.simulation.cinder import Cinder
 from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute
 from tests.functional.nova.proofs.stage import Scene, Stage
@@ -29,6 +30,12 @@ HANDLERS: tuple[type[Handler], ...] = (DiscoverHosts, SyncAggregates, AuditAlloc
 def fresh_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the list of cells every time: tests change it."""
     monkeypatch.setattr(database, "CELLS_TTL", -1.0)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no host be down because the tests run slowly."""
+    monkeypatch.setattr(queries, "DOWN_TIME", 1800.0)
 
 
 @pytest.fixture(scope="package")
@@ -101,6 +108,13 @@ def compute(resources: Resources, cloud: NovaSimulation) -> Iterator[Compute]:
     resources.conf.set_override("compute_endpoint_override", double.url, "openstack")
     yield double
     double.close()
+
+
+@pytest.fixture
+def cinder(cloud: NovaSimulation) -> Cinder:
+    """The simulated Cinder, with short pages."""
+    cloud.cinder.page = 2
+    return cloud.cinder
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from handlers.nova.simulation import NovaSimulation
 
 Made = TypeVar("Made")
-#: what tests change of the simulated Neutron
+#: what tests change of the simulated Neutron, and of the simulated Cinder
 _OF_NEUTRON = ("ports", "_plugged", "network", "extensions", "hidden", "page", "faults", "before")
+_OF_CINDER = ("volumes", "attachments", "hidden", "page", "faults", "before")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class State:
 
     databases: Mapping[str, sqlite3.Connection]
     neutron: Mapping[str, Any]
+    cinder: Mapping[str, Any]
     made: Any
 
 
@@ -62,7 +64,8 @@ class Site:
             with closing(sqlite3.connect(file)) as connection:
                 connection.backup(databases[name])
         neutron = {name: vars(self.cloud.neutron)[name] for name in _OF_NEUTRON}
-        return State(databases, copy.deepcopy(neutron), made)
+        cinder = {name: vars(self.cloud.cinder)[name] for name in _OF_CINDER}
+        return State(databases, copy.deepcopy(neutron), copy.deepcopy(cinder), made)
 
     def _restore(self, state: State) -> None:
         self.cloud.placement.start()
@@ -70,4 +73,5 @@ class Site:
             with closing(sqlite3.connect(file, timeout=30)) as connection:
                 state.databases[name].backup(connection)
         vars(self.cloud.neutron).update(copy.deepcopy(dict(state.neutron)))
+        vars(self.cloud.cinder).update(copy.deepcopy(dict(state.cinder)))
         self.cloud.take()

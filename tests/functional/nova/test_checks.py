@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Bus, Checked, Resources, Verdict
+from handlers.base import Bus, Checked, Mode, Resources, Verdict
+from handlers.nova.attachments.audit_attachments import AuditAttachments
+from handlers.nova.attachments.notifications import GROUP, OPTIONS, cinder_checks
 from handlers.nova.checks import nova_checks
 from handlers.nova.simulation import NovaSimulation
 
@@ -73,3 +75,22 @@ def test_a_database_that_does_not_answer_has_a_remedy(
     failed = [one for one in nova_checks(resources, {}) if one.subject == broken and one.verdict is Verdict.FAILURE]
     assert len(failed) == 1
     assert remedy in failed[0].text
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "verdicts"),
+    [
+        (Mode.AUDIT, PUBLISHES, [Verdict.OK]),
+        (Mode.HEAL, "[DEFAULT]\ntransport_url = rabbit://c/\n", [Verdict.WARNING]),
+        (Mode.OFF, "", []),
+    ],
+)
+def test_cinders_notifications_are_checked_while_a_handler_uses_them(
+    resources: Resources, tmp_path: Path, mode: Mode, text: str, verdicts: list[Verdict]
+) -> None:
+    file = tmp_path / "cinder.conf"
+    file.write_text(text)
+    resources.conf.register_opts(OPTIONS, GROUP)
+    resources.conf.set_override("config_file", [str(file)], GROUP)
+    found = cinder_checks(Resources(resources.conf, Bus(("stackmend",))), {AuditAttachments: mode})
+    assert [one.verdict for one in found] == verdicts

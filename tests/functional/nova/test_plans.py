@@ -13,6 +13,7 @@ from handlers.base import Finding, Handler
 from tests.functional.nova.proofs import (
     allocations,
     archive,
+    attachments,
     bindings,
     devices,
     hosts,
@@ -28,7 +29,19 @@ from tests.functional.nova.proofs.theatre import Theatre
 from tests.sweeping import journal, swept
 from tests.writes import recorded
 
-FAMILIES = (allocations, mappings, hosts, ports, migrations, bindings, devices, instances, info_cache, archive)
+FAMILIES = (
+    allocations,
+    mappings,
+    hosts,
+    ports,
+    migrations,
+    bindings,
+    devices,
+    attachments,
+    instances,
+    info_cache,
+    archive,
+)
 DRIFTS = [drift for family in FAMILIES for drift in family.DRIFTS]
 
 
@@ -67,6 +80,7 @@ def writes(stage: Stage) -> dict[str, dict[str, str]]:
             stage.cloud.placement.url: "placement",
             stage.neutron.url: "network",
             stage.compute.url: "compute",
+            stage.cinder.url: "block-storage",
         },
         "databases": {str(stage.file(name)): label for name, label in names.items()},
     }

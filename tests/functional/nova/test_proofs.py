@@ -18,6 +18,7 @@ from handlers.base import Finding, Handler, HandlerError, Healed
 from tests.functional.nova.proofs import (
     allocations,
     archive,
+    attachments,
     bindings,
     devices,
     hosts,
@@ -43,6 +44,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *devices.DRIFTS,
+    *attachments.DRIFTS,
     *instances.DRIFTS,
     *info_cache.DRIFTS,
     *archive.DRIFTS,

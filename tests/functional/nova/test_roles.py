@@ -45,6 +45,8 @@ def judged(folder: Path, held: list[str], **modes: str) -> list[tuple[str, str]]
         (["admin"], {"audit_ports": "heal"}, "warning"),
         (["admin", "service"], {"audit_ports": "heal", "heal_allocations": "heal"}, "ok"),
         (["admin"], {"audit_bindings": "heal"}, "warning"),
+        (["service"], {"audit_attachments": "audit"}, "failure"),
+        (["admin"], {"audit_attachments": "heal"}, "ok"),
         (["admin"], {"heal_info_cache": "heal"}, "warning"),
         (["service"], {"audit_stuck_instances": "audit"}, None),
         (["service"], {"audit_stuck_instances": "heal"}, "failure"),

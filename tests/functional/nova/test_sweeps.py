@@ -37,6 +37,7 @@ from tests.functional.nova.site import Site
 from tests.functional.nova.sweeps import (
     allocations,
     archive,
+    attachments,
     bindings,
     devices,
     hosts,
@@ -58,6 +59,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *devices.DRIFTS,
+    *attachments.DRIFTS,
     *instances.DRIFTS,
     *info_cache.DRIFTS,
     *archive.DRIFTS,

@@ -15,6 +15,7 @@ from tests.functional.nova.commands.syntax import commands
 from tests.functional.nova.proofs import (
     allocations,
     archive,
+    attachments,
     bindings,
     devices,
     hosts,
@@ -36,6 +37,7 @@ DRIFTS = (
     *migrations.DRIFTS,
     *bindings.DRIFTS,
     *devices.DRIFTS,
+    *attachments.DRIFTS,
     *instances.DRIFTS,
     *info_cache.DRIFTS,
     *archive.DRIFTS,
@@ -43,6 +45,9 @@ DRIFTS = (
 #: heals that nothing reverses
 FINAL = frozenset(
     {
+        "audit_attachments-attachment-of-deleted-instance-archived",
+        "audit_attachments-attachment-of-deleted-instance-connected",
+        "audit_attachments-attachment-of-deleted-instance-reserved",
         "audit_bindings-binding-inactive",
         "audit_ports-port-of-deleted-instance-delete",
         "audit_stuck_instances-deletion-without-end",
@@ -64,6 +69,7 @@ Facts = dict[str, list[str]]
 
 def facts(stage: Stage) -> Facts:
     found: Facts = {"neutron.ports": [_row(port) for port in stage.neutron.ports.values()]}
+    found["cinder.attachments"] = [_row(one) for one in stage.cloud.cinder.attachments.values()]
     for name in ("nova_api", *stage.cloud.cells, "placement"):
         with closing(sqlite3.connect(stage.file(name), timeout=30)) as connection:
             connection.row_factory = sqlite3.Row

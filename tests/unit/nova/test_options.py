@@ -13,6 +13,8 @@ from handlers.access.cloud import Cloud, Denied
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Resources
 from handlers.nova import options
+from handlers.nova.attachments import notifications as cinder_options
+from handlers.nova.attachments.notifications import cinder_brokers
 from handlers.nova.brokers import nova_brokers
 from handlers.octavia import options as octavia_options
 from handlers.octavia.brokers import octavia_brokers
@@ -54,6 +56,7 @@ def configuration(**groups: dict[str, object]) -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     options.register(conf)
     octavia_options.register(conf)
+    conf.register_opts(cinder_options.OPTIONS, cinder_options.GROUP)
     conf.register_opts(cloud_options.OPTIONS, cloud_options.GROUP)
     conf(args=[], default_config_files=[], default_config_dirs=[])
     for group, values in groups.items():
@@ -258,7 +261,21 @@ heartbeat_timeout = 30
         octavia_options.amphora_settings(conf)
 
 
-@pytest.mark.parametrize("module", [options, octavia_options])
+def test_the_broker_of_cinders_notifications(tmp_path: Path) -> None:
+    assert not list(cinder_brokers(Resources(configuration())))
+    file = tmp_path / "cinder.conf"
+    file.write_text("[DEFAULT]\ntransport_url = rabbit://c:verysecret@b/\n[oslo_messaging_rabbit]\nssl = True\n")
+    [broker] = cinder_brokers(Resources(configuration(cinder={"config_file": [str(file)]})))
+    assert (broker.name, broker.exchanges, broker.options) == ("cinder", ("openstack",), (("ssl", "True"),))
+    assert "verysecret" not in repr(broker)
+    file.write_text(
+        "[DEFAULT]\ncontrol_exchange = cinder\n[oslo_messaging_notifications]\ntransport_url = rabbit://n/\n"
+    )
+    [broker] = cinder_brokers(Resources(configuration(cinder={"config_file": [str(file)]})))
+    assert (broker.transport_url, broker.exchanges) == ("rabbit://n/", ("cinder",))
+
+
+@pytest.mark.parametrize("module", [options, octavia_options, cinder_options])
 def test_what_holds_credentials_is_secret(module: ModuleType) -> None:
     for option in module.OPTIONS:
         assert option.help

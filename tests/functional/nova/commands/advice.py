@@ -877,6 +877,8 @@ UNDO = (
     ("allocations/batches.py", _FREE),
     ("allocations/heal_allocations.py", _FREE),
     ("allocations/port_allocations.py", "openstack port unset"),
+    ("attachments/audit_attachments.py", "nova-manage volume_attachment get_connector"),
+    ("attachments/audit_attachments.py", "nova-manage volume_attachment refresh"),
     ("hosts/audit_services.py", "openstack resource provider create"),
     ("hosts/discover_hosts.py", _DELETE_HOST),
     ("mappings/map_instances.py", SQL),

@@ -24,6 +24,8 @@ nova-manage db purge [--before DATE] [--all] [--verbose] [--all-cells]
 nova-manage placement audit [--verbose] [--resource_provider PROVIDER] [--delete]
 nova-manage placement heal_allocations [--max-count N] [--verbose] [--dry-run] [--instance UUID] [--cell CELL] [--force]
 nova-manage placement sync_aggregates [--verbose]
+nova-manage volume_attachment get_connector [--json]
+nova-manage volume_attachment refresh INSTANCE VOLUME CONNECTOR
 openstack accelerator arq delete REQUEST
 openstack aggregate remove host AGGREGATE HOST
 openstack aggregate show AGGREGATE

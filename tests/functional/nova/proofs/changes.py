@@ -242,5 +242,6 @@ def cut(cell: str) -> Act:
 SILENCE: Mapping[str, Act] = {
     "cell2": cut("cell2"),
     "placement": lambda stage, subject: stage.cloud.placement.stop(),
+    "block-storage": lambda stage, subject: stage.cinder.faults.update(GET=503, DELETE=503),
     "network": lambda stage, subject: stage.neutron.faults.update(GET=503, PUT=503, DELETE=503),
 }

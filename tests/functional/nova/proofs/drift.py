@@ -64,7 +64,7 @@ class Drift:
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     state: str = ""
     one: Drift | None = None
-    needs: tuple[str, ...] = ("cell2", "placement", "network")
+    needs: tuple[str, ...] = ("cell2", "placement", "network", "block-storage")
     swept: bool = True
 
     def __str__(self) -> str:

@@ -28,16 +28,23 @@ class Scene:
 
     rows: Rows
     ports: Mapping[str, dict[str, Any]]
+    volumes: Mapping[str, dict[str, Any]]
+    attachments: Mapping[str, dict[str, Any]]
 
     def differing(self, other: Scene) -> set[str]:
-        """Return the tables whose rows differ, and ``neutron.ports``."""
+        """Return the tables whose rows differ, and ``neutron.ports``, ``cinder.volumes``, ``cinder.attachments``."""
         names = {name for name in {*self.rows, *other.rows} if self.rows.get(name) != other.rows.get(name)}
-        return names | ({"neutron.ports"} if self.ports != other.ports else set())
+        outside = {
+            "neutron.ports": self.ports != other.ports,
+            "cinder.volumes": self.volumes != other.volumes,
+            "cinder.attachments": self.attachments != other.attachments,
+        }
+        return names | {name for name, differs in outside.items() if differs}
 
 
 @dataclass
 class Stage:
-    """A cloud, a Neutron and an API of Nova beside it, and the options of the handler under test."""
+    """A cloud, its Neutron and its Cinder, an API of Nova beside it, and the options of the handler under test."""
 
     cloud: NovaSimulation
     folder: Path
@@ -49,6 +56,7 @@ class Stage:
         self._files["placement"] = self.cloud.placement.database
         self.neutron = self.cloud.neutron
         self.compute = Compute(self.cloud, self.neutron)
+        self.cinder = self.cloud.cinder
 
     def close(self) -> None:
         """Close the port of the API."""
@@ -57,7 +65,8 @@ class Stage:
     def scene(self) -> Scene:
         """Return the present state."""
         rows = {f"{name}.{table}": found for name in self._files for table, found in self._dump(name).items()}
-        return Scene(rows, copy.deepcopy(self.neutron.ports))
+        found = (self.neutron.ports, self.cinder.volumes, self.cinder.attachments)
+        return Scene(rows, *copy.deepcopy(found))
 
     def show(self, scene: Scene) -> None:
         """Return to an earlier state; start Placement if a test stopped it."""
@@ -65,9 +74,12 @@ class Stage:
         self.options = {}
         self.neutron.faults = {}
         self.compute.faults = {}
+        self.cinder.faults = {}
         self.compute.neutron = self.neutron
         self.neutron.ports = copy.deepcopy(dict(scene.ports))
-        for name in self.scene().differing(scene) - {"neutron.ports"}:
+        self.cinder.volumes = copy.deepcopy(dict(scene.volumes))
+        self.cinder.attachments = copy.deepcopy(dict(scene.attachments))
+        for name in self.scene().differing(scene):
             database, _, table = name.partition(".")
             with closing(sqlite3.connect(self._files[database], timeout=30)) as connection, connection:
                 connection.execute("PRAGMA foreign_keys = OFF")

@@ -1,0 +1,163 @@
+"""The client for Cinder's attachments and volumes.
+
+The requests have no service token. So Cinder asks Nova before it deletes a connected attachment, and answers 409 while Nova
+uses it. An attachment without a connection is deleted unasked.
+
+``connection_info`` can contain passwords, so an :class:`Attachment` has only the members in :data:`PLACE`.
+
+Sources: ``cinder/volume/api.py`` (attachment_deletion_allowed), ``cinder/api/v3/attachments.py``,
+``cinder/api/v3/views/attachments.py``, ``cinder/policies/attachments.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import requests
+
+from handlers.access.cloud import Cloud, Service, Write
+from handlers.base import Conflict, Refused, Resources, Unavailable
+
+#: attachments and volumes per request; Cinder may give fewer
+PAGE = 1000
+#: the first microversion with attachments: Pike
+MICROVERSION = "3.27"
+#: the members of ``connection_info`` that name the volume's place on its storage, without passwords
+PLACE = ("driver_volume_type", "name", "target_iqn", "target_lun", "target_portal", "target_wwn", "device_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A record of Cinder that a server uses a volume, or has reserved it.
+
+    :param instance: the server's id, which another service than Nova chooses as it likes; empty without a server
+    :param connected: whether a host has the data to reach the volume; always false in a listing without details
+    :param attached_at: the time as Cinder shows it
+    :param place: the members of ``connection_info`` in :data:`PLACE`
+    """
+
+    id: str
+    volume: str
+    instance: str
+    status: str
+    mode: str = ""
+    attached_at: str = ""
+    connected: bool = False
+    place: Mapping[str, Any] | None = None
+
+
+class Storage:
+    """The client for Cinder. Thread-safe."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    @classmethod
+    def from_resources(cls, resources: Resources) -> Self:
+        return cls(resources.get(Cloud.from_resources).service("block-storage"))
+
+    def attachments(self) -> Iterator[Attachment]:
+        """Yield the attachments of all projects, page by page, without details.
+
+        :raises Unavailable: no usable answer arrives; attachments yielded before are valid
+        """
+        for row in self._rows("/attachments", "attachments", {}):
+            yield _attachment(row)
+
+    def attachments_of(self, **owner: str) -> list[Attachment]:
+        """Return the attachments with details of ``instance_id``, or of ``volume_id``.
+
+        :raises Unavailable: no usable answer arrives
+        """
+        return [_attachment(row) for row in self._rows("/attachments/detail", "attachments", owner)]
+
+    def attachment(self, attachment: str) -> Attachment | None:
+        row = self._one(f"/attachments/{attachment}", "attachment")
+        return None if row is None else _attachment(row)
+
+    def delete_attachment(self, attachment: Attachment) -> None:
+        """Delete an attachment.
+
+        :raises Conflict: the attachment is gone
+        :raises Refused: Nova still uses the attachment, or Cinder rejects the request
+        """
+        response = self._service.send(deleting_attachment(attachment), microversion=MICROVERSION)
+        if response.status_code == 404:
+            raise Conflict(f"attachment {attachment.id} is gone")
+        if response.status_code == 409:
+            raise Refused(
+                f"Cinder answers 409: by Nova's API, instance {attachment.instance} still uses attachment {attachment.id}. "
+                "If Nova's own requests get 409 too, Nova sends no service token: set [service_user] "
+                "send_service_user_token in nova.conf"
+            )
+        if response.status_code not in {200, 202, 204}:
+            raise Refused(
+                f"Cinder refuses to delete attachment {attachment.id}: {response.status_code} {_detail(response)}"
+            )
+
+    def volumes(self) -> Iterator[str]:
+        """Yield the ids of the volumes of all projects, page by page.
+
+        :raises Unavailable: no usable answer arrives
+        """
+        for row in self._rows("/volumes", "volumes", {}):
+            yield str(row["id"])
+
+    def has_volume(self, volume: str) -> bool:
+        return self._one(f"/volumes/{volume}", "volume") is not None
+
+    def _rows(self, url: str, name: str, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        query: dict[str, Any] = {**filters, "all_tenants": "1", "limit": PAGE}
+        more = True
+        while more:
+            found = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, name)
+            yield from found
+            more = bool(found)
+            if more:
+                query["marker"] = found[-1]["id"]
+
+    def _one(self, url: str, name: str) -> Mapping[str, Any] | None:
+        response = self._service.read(url, microversion=MICROVERSION)
+        if response.status_code == 404 and "itemNotFound" in self._service.json(response):
+            return None
+        found: Mapping[str, Any] = self._body(response, url, name)
+        return found
+
+    def _body(self, response: requests.Response, url: str, name: str) -> Any:
+        if response.status_code != 200:
+            raise Unavailable("block-storage", f"answered {response.status_code} to {url}{_HINT}")
+        body = self._service.json(response)
+        if name not in body:
+            raise Unavailable("block-storage", f"answered to {url} without {name}{_HINT}")
+        return body[name]
+
+
+_HINT = "; is this Cinder? See [openstack] block_storage_endpoint_override"
+
+
+def deleting_attachment(attachment: Attachment) -> Write:
+    return Write("block-storage", "DELETE", f"/attachments/{attachment.id}")
+
+
+def _attachment(row: Mapping[str, Any]) -> Attachment:
+    connection = row.get("connection_info") or {}
+    return Attachment(
+        str(row["id"]),
+        str(row["volume_id"]),
+        row.get("instance") or "",
+        row.get("status") or "",
+        row.get("attach_mode") or "",
+        row.get("attached_at") or "",
+        bool(connection),
+        {name: connection[name] for name in PLACE if name in connection},
+    )
+
+
+def _detail(response: requests.Response) -> str:
+    try:
+        [error] = response.json().values()
+        return " ".join(str(error["message"]).split())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return "no detail"

@@ -1,0 +1,223 @@
+"""Decide whether an instance is deleted and its hosts are clean, and about its attachments, without I/O.
+
+A connected attachment needs more than a deletion: while a guest runs on, the deletion of its attachment takes its disk away.
+nova-compute removes such guests when it starts and every ``running_deleted_instance_poll_interval`` (1800 s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from handlers.nova.records import Instance, InstanceMapping, Migration
+from handlers.nova.verdicts import BUSY, MOVED_SETTLE, Keep, Report, Wait
+
+_LIVE, _EVACUATION = "live-migration", "evacuation"
+
+
+class Problem(StrEnum):
+    DELETED = "attachment-of-deleted-instance"
+    UNKNOWN = "attachment-of-unknown-instance"
+    VOLUME_GONE = "mapping-of-missing-volume"
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """A deleted row of an instance in a cell, archived or not, with records about its host.
+
+    :param hidden: whether a cross-cell resize made this copy; such a row proves nothing
+    :param cleaned: whether nova-compute has removed the guest and its files (``instances.cleaned``)
+    :param age: seconds since the row last changed, also by the cleaning
+    :param host_up: whether nova-compute on the host is up; None without a host or such a service
+    :param moves: the instance's migrations in this cell, also deleted ones
+    """
+
+    hidden: bool
+    host: str | None
+    cleaned: bool
+    age: float
+    host_up: bool | None
+    moves: tuple[Migration, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The records about the instance that an attachment names.
+
+    :param building: whether the instance has a build request, or a mapping without a cell
+    :param cells: ids of the cells with a deleted row, archived or not
+    :param alive: whether any cell has a row that is not deleted
+    :param archived: whether only archived rows are left
+    :param after: seconds from the last change of the instance until Nova is done with it
+    """
+
+    building: bool
+    mapping: InstanceMapping | None
+    cells: frozenset[int]
+    alive: bool
+    archived: bool
+    remains: tuple[Remains, ...]
+    after: float
+
+    @property
+    def deleted(self) -> bool:
+        """Whether a record proves the deletion."""
+        return any(not one.hidden for one in self.remains)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last change of a row."""
+        return min((one.age for one in self.remains), default=self.after)
+
+    @property
+    def hosts(self) -> str:
+        return ", ".join(sorted({one.host for one in self.remains if one.host})) or "no host"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An attachment of an instance.
+
+    :param connected: whether a host has the data to reach the volume
+    :param shared: whether another live instance names the same attachment
+    """
+
+    facts: Facts
+    connected: bool
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A block device mapping of a live instance to a volume that Cinder does not have.
+
+    :param id: the row's id in ``block_device_mapping``
+    :param root: whether the instance boots from it
+    """
+
+    id: int
+    instance: Instance
+    volume: str
+    attachment: str | None
+    root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The verdict to delete the attachment."""
+
+
+def _report(reason: Callable[[Facts], str]) -> Callable[[Case], Report]:
+    return lambda case: Report(Problem.DELETED, "which is deleted", reason(case.facts))
+
+
+def _unsettled(move: Migration) -> bool:
+    """Return whether a migration does not prove that its other host has no guest."""
+    if move.kind == _EVACUATION:
+        return move.status not in {"completed", "failed"}
+    return not move.terminal or (move.kind == _LIVE and move.status == "error")
+
+
+#: An instance by its records. While one of these holds, its attachments are left alone.
+ALIVE: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], Keep | Wait]], ...] = (
+    (lambda it: it.building, lambda it: Keep("Nova schedules the instance")),
+    (lambda it: it.alive, lambda it: Keep("the instance lives, or is being deleted")),
+    (
+        lambda it: it.deleted and it.age < it.after,
+        lambda it: Wait("the instance was deleted, or cleaned up, just now", it.after - it.age),
+    ),
+)
+
+#: In order; the last ones concern connected attachments only.
+CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Report | Delete]], ...] = (
+    (
+        lambda it: not it.facts.deleted,
+        lambda it: Report(
+            Problem.UNKNOWN,
+            "which no cell has a record of",
+            "another service may use the volume with an id of its own, another Nova may have the instance, or it was purged",
+        ),
+    ),
+    (
+        lambda it: it.shared,
+        _report(lambda it: "another instance names the same attachment in its block device mapping"),
+    ),
+    (
+        lambda it: it.facts.mapping is None and not it.facts.archived,
+        _report(lambda it: "no second record proves the deletion: the instance has no mapping"),
+    ),
+    (
+        lambda it: it.facts.mapping is not None and not it.facts.mapping.queued,
+        _report(lambda it: "the mapping is not marked as queued for deletion; heal_instance_mappings judges it first"),
+    ),
+    (
+        lambda it: it.facts.mapping is not None and it.facts.mapping.cell_id not in it.facts.cells,
+        _report(
+            lambda it: "the mapping names another cell, which may have been restored; look for the guest on its hosts"
+        ),
+    ),
+    (lambda it: not it.connected, lambda it: Delete()),
+    (
+        lambda it: any(one.host is None for one in it.facts.remains),
+        _report(
+            lambda it: (
+                "a host is connected, and no record names it; look for the guest before you delete the attachment"
+            )
+        ),
+    ),
+    (
+        lambda it: any(_unsettled(move) for one in it.facts.remains for move in one.moves),
+        _report(lambda it: "a migration or evacuation did not end; look for the guest on both of its hosts"),
+    ),
+    (
+        lambda it: any(one.host_up is None for one in it.facts.remains),
+        _report(lambda it: f"there is no nova-compute on {it.hosts} any more; make sure that no guest runs there"),
+    ),
+    (
+        lambda it: not all(one.host_up for one in it.facts.remains),
+        _report(
+            lambda it: f"nova-compute on {it.hosts} is down, and the guest may still run there; start nova-compute"
+        ),
+    ),
+    (
+        lambda it: not all(one.cleaned for one in it.facts.remains),
+        _report(lambda it: f"nova-compute on {it.hosts} has not cleaned up after the instance; its log has the reason"),
+    ),
+    (lambda it: True, lambda it: Delete()),
+)
+
+
+def state(facts: Facts) -> Keep | Wait | None:
+    """Return the reason to leave the instance's attachments alone; None without one."""
+    return next((verdict(facts) for holds, verdict in ALIVE if holds(facts)), None)
+
+
+def decide(case: Case) -> Report | Delete:
+    return next(verdict(case) for holds, verdict in CASES if holds(case))
+
+
+_ROOT = (
+    "the server boots from this volume, and cannot start again: restore the volume from a backup, or delete the server"
+)
+_DATA = (
+    "let the owner reboot the server hard: Nova 2023.2 and later then deletes the mapping. With an older Nova, make sure that "
+    "the guest does without the disk, and run"
+)
+
+DISKS: tuple[tuple[Callable[[Disk], bool], Callable[[Disk], Wait | Report]], ...] = (
+    (
+        lambda it: it.instance.task_state is not None or it.instance.vm_state == "building",
+        lambda it: Wait("Nova works on the instance", BUSY),
+    ),
+    (
+        lambda it: it.instance.age < MOVED_SETTLE,
+        lambda it: Wait("the instance changed just now", MOVED_SETTLE - it.instance.age),
+    ),
+    (lambda it: it.root, lambda it: Report(Problem.VOLUME_GONE, "which Cinder does not have", _ROOT)),
+    (lambda it: True, lambda it: Report(Problem.VOLUME_GONE, "which Cinder does not have", _DATA)),
+)
+
+
+def judge(disk: Disk) -> Wait | Report:
+    return next(verdict(disk) for holds, verdict in DISKS if holds(disk))
