@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import requests
@@ -24,6 +25,7 @@ from handlers.base import Conflict, Refused, Resources, Unavailable
 PAGE = 1000
 #: the first microversion with attachments: Pike
 MICROVERSION = "3.27"
+ABSENT = "the service catalogue has no Cinder (block-storage), so that there are no attachments to inspect"
 #: the members of ``connection_info`` that name the volume's place on its storage, without passwords
 PLACE = ("driver_volume_type", "name", "target_iqn", "target_lun", "target_portal", "target_wwn", "device_path")
 
@@ -57,6 +59,22 @@ class Storage:
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         return cls(resources.get(Cloud.from_resources).service("block-storage"))
+
+    def exists(self) -> bool:
+        """Return whether the cloud has a Cinder: an option or the service catalogue names its endpoint.
+
+        :raises Unavailable: Keystone does not answer, or rejects the credentials
+        """
+        return self._service.exists()
+
+    def warnings(self) -> Iterator[str]:
+        if not self.exists():
+            yield ABSENT
+
+    def require(self) -> None:
+        """:raises Unavailable: Cinder gives no usable answer"""
+        url = "/attachments"
+        self._body(self._service.read(url, params={"limit": 1}, microversion=MICROVERSION), url, "attachments")
 
     def attachments(self) -> Iterator[Attachment]:
         """Yield the attachments of all projects, page by page, without details.
@@ -106,7 +124,24 @@ class Storage:
             yield str(row["id"])
 
     def has_volume(self, volume: str) -> bool:
-        return self._one(f"/volumes/{volume}", "volume") is not None
+        """:param volume: its id in any letters: Nova stores those of a request, and Cinder's ids are in lower case"""
+        return self._one(f"/volumes/{volume.lower()}", "volume") is not None
+
+    def unchanged_for(self, volume: str) -> float:
+        """Return the seconds since a volume last changed, by the clock of this machine; infinite without such a volume."""
+        row = self._one(f"/volumes/{volume}", "volume")
+        times = [] if row is None else [row[name] for name in ("created_at", "updated_at") if row.get(name)]
+        if not times:
+            return float("inf")
+        changed = max(datetime.fromisoformat(time).replace(tzinfo=UTC) for time in times)
+        return (datetime.now(UTC) - changed).total_seconds()
+
+    def shows_all_projects(self) -> bool:
+        """Return whether Cinder shows a volume as it shows volumes to administrators only; False also without any volume."""
+        url = "/volumes/detail"
+        query = {"all_tenants": "1", "limit": 1}
+        rows = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, "volumes")
+        return any(_ADMIN in row for row in rows)
 
     def _rows(self, url: str, name: str, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         query: dict[str, Any] = {**filters, "all_tenants": "1", "limit": PAGE}
@@ -134,6 +169,8 @@ class Storage:
         return body[name]
 
 
+#: a member of a volume that only administrators see (``cinder/policies/volumes.py``: volume_host_attribute)
+_ADMIN = "os-vol-host-attr:host"
 _HINT = "; is this Cinder? See [openstack] block_storage_endpoint_override"
 
 

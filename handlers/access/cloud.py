@@ -17,7 +17,8 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -222,6 +223,19 @@ class Service:
         self.dependency = dependency
         self._trust = trust
 
+    def exists(self) -> bool:
+        """Return whether an option or the service catalogue names an endpoint.
+
+        :raises Unavailable: Keystone does not answer, rejects the credentials, or gives an empty catalogue
+        """
+        with self._unavailable():
+            try:
+                return self._client.get_endpoint() is not None
+            except ks.EmptyCatalog:
+                raise
+            except ks.EndpointNotFound:
+                return False
+
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """Send GET; repeat it for about a second after an error that may pass."""
         retrying = tenacity.Retrying(
@@ -254,16 +268,8 @@ class Service:
         return body
 
     def _call(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
-        try:
+        with self._unavailable():
             response: requests.Response = self._client.request(url, method, raise_exc=False, **arguments)
-        except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
-            raise _PassingError(self.dependency, _reason(error)) from error
-        except (ks.Unauthorized, ks.Forbidden) as error:
-            raise Denied(self.dependency, _reason(error)) from error
-        except ks.EndpointNotFound as error:
-            raise Unavailable(self.dependency, f"is not in the service catalogue: {_reason(error)}") from error
-        except (ks.ClientException, OSError) as error:  # requests' own, for a cafile that has gone
-            raise Unavailable(self.dependency, _reason(error, self._trust)) from error
         status = response.status_code
         if status in _PASSING:
             raise _PassingError(self.dependency, f"answered {status} to {method} {url}")
@@ -272,6 +278,18 @@ class Service:
         if status >= 500:
             raise Unavailable(self.dependency, f"answered {status} to {method} {url}")
         return response
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """Turn errors of keystoneauth into :class:`Unavailable`."""
+        try:
+            yield
+        except (ks.ConnectFailure, ks.UnknownConnectionError) as error:
+            raise _PassingError(self.dependency, _reason(error)) from error
+        except (ks.Unauthorized, ks.Forbidden) as error:
+            raise Denied(self.dependency, _reason(error)) from error
+        except (ks.ClientException, OSError) as error:  # requests' own, for a cafile that has gone
+            raise Unavailable(self.dependency, _reason(error, self._trust)) from error
 
 
 class Rehearsal(Service):

@@ -8,7 +8,8 @@ answers 409 to the deletion of an attachment that Nova still uses, unless the re
 ``[service_user] send_service_user_token`` in ``nova.conf``, every deletion of a server leaves its attachments.
 
 **What is read.** The attachments; then build request and mapping, rows and migrations in every cell, or the shadow tables; the
-service of the old host. If one cell does not answer, the handler decides nothing.
+service of the old host. If one cell does not answer, the handler decides nothing. In a cloud whose service catalogue has no
+Cinder, it finds nothing.
 
 **What is changed.** One attachment: ``DELETE /attachments/{id}``. The request has no service token. So Cinder asks Nova about a
 connected attachment, and refuses with 409 while Nova uses it. The volume stays, also if it was to go with the instance.
@@ -144,6 +145,8 @@ class AuditAttachments(NovaHandler):
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
+        if not self._storage.exists():
+            return []
         judged = [*self._of_attachments(key), *self._of_disks(key)]
         findings = [one for one in judged if isinstance(one, Finding)]
         return findings_or_wait(findings, [one for one in judged if isinstance(one, Wait)])
@@ -166,6 +169,8 @@ class AuditAttachments(NovaHandler):
                 yield verdict if isinstance(verdict, Wait) else self._dangling(key, cell, disk, verdict)
 
     def sweep(self) -> Iterator[Key]:
+        if not self._storage.exists():
+            return
         silent = None
         for listing in (self._sweep_attachments, self._sweep_disks):
             try:

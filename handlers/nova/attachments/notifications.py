@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from oslo_config import cfg
 
+from handlers.access.cinder import ABSENT, Storage
 from handlers.access.rabbit_options import tls_options
-from handlers.access.service_files import ServiceFiles
-from handlers.base import Broker, Checked, Event, Handler, Key, Mode, Resources
+from handlers.access.service_files import ConfigError, ServiceFiles
+from handlers.base import Broker, Checked, Event, Handler, HandlerError, Key, Mode, Resources, Verdict
 from handlers.checks.notifications import notifications
 from handlers.nova.keys import uuid_of
 
@@ -61,10 +62,27 @@ def cinder_brokers(resources: Resources) -> Iterable[Broker]:
 
 def cinder_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
     resources.conf.register_opts(OPTIONS, GROUP)
+    mode = next((mode for handler, mode in modes.items() if handler.name == "audit_attachments"), Mode.OFF)
+    if mode is Mode.OFF:
+        return
+    yield _answers(resources, mode)
     files = _files(resources.conf)
-    wanted = any(handler.name == "audit_attachments" and mode is not Mode.OFF for handler, mode in modes.items())
-    if files.files and wanted:
+    if files.files:
         yield from notifications(resources.bus, files, "oslo_messaging_notifications", "topics", "notifications")
+
+
+def _answers(resources: Resources, mode: Mode) -> Checked:
+    """Check that Cinder answers. A cloud without Cinder is no fault, unless the operator lets the handler heal."""
+    try:
+        storage = resources.get(Storage.from_resources)
+        if storage.exists():
+            storage.require()
+            return Checked(GROUP, Verdict.OK, "answers")
+    except (HandlerError, ConfigError) as error:
+        return Checked(GROUP, Verdict.FAILURE, str(error))
+    advice = "set [openstack] block_storage_endpoint_override, or [audit] audit_attachments_mode = off"
+    verdict = Verdict.WARNING if mode.heals else Verdict.OK
+    return Checked(GROUP, verdict, f"{ABSENT}; {advice}" if mode.heals else ABSENT)
 
 
 def _files(conf: cfg.ConfigOpts) -> ServiceFiles:
