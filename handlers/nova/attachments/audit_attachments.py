@@ -17,8 +17,9 @@ connected attachment, and refuses with 409 while Nova uses it. The volume stays,
 **What is not changed.** Attachments without the uuid of an instance, and those of live, shelved or moving instances. A
 connected attachment is only reported until nova-compute on the old host is up and has cleaned up (``instances.cleaned``). It is
 also reported after a migration or evacuation without an end, because a guest may run on another host. Attachments of an unknown
-instance, which another service may have, are only reported. So are block device mappings of live instances to volumes that
-Cinder does not have, with the statement that deletes them.
+instance, which another Nova or another service may have, are only reported. So are those of a volume that a live instance uses
+by an attachment which Cinder does not have: Cinder may have been restored. So are block device mappings of live instances to
+volumes that Cinder does not have, with the statement that deletes them.
 
 **Why a race does no harm.** A deleted uuid never returns, and an attachment never changes its instance. ``[audit]
 audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two inspections
@@ -34,7 +35,7 @@ _run_pending_deletes, _cleanup_running_deleted_instances), ``nova/compute/api.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 from uuid import UUID
@@ -61,6 +62,7 @@ from handlers.nova.archived_consumers import Archive
 from handlers.nova.attachments import facts
 from handlers.nova.attachments import notifications as cinder
 from handlers.nova.attachments.facts import Known
+from handlers.nova.attachments.own import require_own_cinder
 from handlers.nova.attachments.queries import disks, mapped_volumes, unmapping
 from handlers.nova.attachments.rules import Case, Delete, Disk, Problem, decide, judge, state
 from handlers.nova.base import NovaHandler
@@ -79,7 +81,8 @@ OPTIONS: list[cfg.Opt] = [
         default=3600,
         min=600,
         help="Seconds from the last change of a deleted instance until an attachment that names it counts as left behind. Set "
-        "it to more than [DEFAULT] running_deleted_instance_poll_interval of nova.conf.",
+        "it to more than [DEFAULT] running_deleted_instance_poll_interval of nova.conf. Heal only where "
+        "running_deleted_instance_action is reap, its default: otherwise a guest may still use the volume.",
     ),
 ]
 
@@ -163,6 +166,8 @@ class AuditAttachments(NovaHandler):
         found = self._databases.run_in_all(self._databases.host_cells(), lambda connection: disks(connection, key))
         mapped = [(cell, disk) for cell, some in found.items() for disk in some]
         present = {volume: self._storage.has_volume(volume) for volume in sorted({disk.volume for _, disk in mapped})}
+        if not all(present.values()):
+            require_own_cinder(self._databases, self._storage)
         for cell, disk in mapped:
             if not present[disk.volume]:
                 verdict = judge(disk)
@@ -202,10 +207,14 @@ class AuditAttachments(NovaHandler):
     def _sweep_disks(self) -> Iterator[Key]:
         """Read the mappings before the volumes, so that a new volume is in both."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), mapped_volumes)
-        mapped = [one for some in found.values() for one in some]
+        mapped = [(volume.lower(), instance) for some in found.values() for volume, instance in some]
         present = set(self._storage.volumes()) if mapped else set()
-        if mapped and not present:
-            raise Unavailable("block-storage", f"lists no volume, while the cells have mappings to {len(mapped)}")
+        if mapped and present.isdisjoint(volume for volume, _ in mapped):
+            raise Unavailable(
+                "block-storage",
+                f"has none of the volumes of Nova's {len(mapped)} mappings, so that it may be another cloud's or region's: "
+                "set [openstack] region_name, or block_storage_endpoint_override",
+            )
         yield from keys_of("instance", sorted({instance for volume, instance in mapped if volume not in present}))
         if down is not None:
             raise down
@@ -237,8 +246,21 @@ class AuditAttachments(NovaHandler):
             case Keep():
                 pass
             case None:
+                there = {one.id for user in known.users for one in self._storage.attachments_of(volume_id=user.volume)}
                 for one in attachments:
-                    yield _finding(key, one, known, decide(Case(known.facts, one.connected, one.id in known.shared)))
+                    verdict = decide(self._case(one, known, there))
+                    yield verdict if isinstance(verdict, Wait) else _finding(key, one, known, verdict)
+
+    def _case(self, one: Attachment, known: Known, there: Collection[str]) -> Case:
+        """:param there: the attachments that Cinder has of volumes with other users"""
+        users = [user for user in known.users if user.volume == one.volume]
+        return Case(
+            known.facts,
+            one.connected,
+            shared=any(user.attachment == one.id for user in users),
+            lost=any(user.attachment not in there for user in users),
+            unchanged=float("inf") if known.facts.deleted else self._storage.unchanged_for(one.volume),
+        )
 
     def _dangling(self, key: Key, cell: Cell, disk: Disk, verdict: Report) -> Finding:
         one = disk.instance
@@ -310,7 +332,8 @@ def _undo(one: Attachment) -> str:
 
 
 def _is_uuid(text: str) -> bool:
+    """Return whether it is a uuid as Nova writes it: in lower case."""
     try:
-        return str(UUID(text)) == text.lower()
+        return str(UUID(text)) == text
     except ValueError:
         return False

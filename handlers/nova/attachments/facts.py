@@ -9,8 +9,8 @@ from sqlalchemy.engine import Connection
 
 from handlers.nova import concerns, queries
 from handlers.nova.archived_consumers import Archive
-from handlers.nova.attachments.queries import archived_remains_of, remains_of, shared
-from handlers.nova.attachments.rules import Facts, Remains
+from handlers.nova.attachments.queries import archived_remains_of, remains_of, users
+from handlers.nova.attachments.rules import Facts, Remains, User
 from handlers.nova.database import NovaDatabases
 from handlers.nova.records import Instance
 
@@ -19,11 +19,11 @@ from handlers.nova.records import Instance
 class Known:
     """The facts about an instance, and the objects to which it belongs.
 
-    :param shared: the attachments of its volumes that other live instances name
+    :param users: the other live instances with mappings to its volumes
     """
 
     facts: Facts
-    shared: frozenset[str]
+    users: frozenset[User]
     concerns: frozenset[str]
 
 
@@ -38,7 +38,7 @@ def read(databases: NovaDatabases, archive: Archive, instance: str, volumes: Col
     archived = {} if building or rows else archive.among({instance})
     if archived:
         found = databases.run_in_all(cells, lambda connection: archived_remains_of(connection, instance))
-    others = databases.run_in_all(cells, lambda connection: shared(connection, volumes, instance))
+    others = databases.run_in_all(cells, lambda connection: users(connection, volumes, instance))
     names = concerns.of_consumers(instance).union(
         *archived.values(), *(concerns.of_instance(row) | concerns.of_cell(cell) for cell, row in rows.items())
     )
@@ -46,7 +46,7 @@ def read(databases: NovaDatabases, archive: Archive, instance: str, volumes: Col
     places = frozenset(cell.id for cell, remains in found.items() if remains)
     remains = tuple(one for some in found.values() for one in some)
     facts = Facts(building, mapping, places, alive, bool(archived), remains, after)
-    return Known(facts, frozenset[str]().union(*others.values()), names)
+    return Known(facts, frozenset[User]().union(*others.values()), names)
 
 
 def _in_cell(connection: Connection, instance: str) -> tuple[Instance | None, list[Remains]]:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from handlers.access.database import seconds_since, utcnow
 from handlers.base import Key
 from handlers.nova import queries, tables
-from handlers.nova.attachments.rules import Disk, Remains
+from handlers.nova.attachments.rules import Disk, Remains, User
 from handlers.nova.records import Migration
 
 
@@ -42,15 +42,19 @@ def _remains(connection: Connection, table: sa.Table, instance: str, moves: list
     ]
 
 
-def shared(connection: Connection, volumes: Collection[str], instance: str) -> set[str]:
-    """Return the attachments of these volumes that live instances name, other than this instance."""
+def users(connection: Connection, volumes: Collection[str], instance: str) -> set[User]:
+    """Return the live instances with mappings to these volumes, other than this instance."""
     b, i = tables.block_device_mapping.c, tables.instances.c
     query = (
-        sa.select(b.attachment_id)
+        sa.select(b.volume_id, b.attachment_id)
         .select_from(tables.block_device_mapping.join(tables.instances, i.uuid == b.instance_uuid))
-        .where(b.deleted == 0, i.deleted == 0, b.attachment_id.is_not(None), b.instance_uuid != instance)
+        .where(b.deleted == 0, i.deleted == 0, b.instance_uuid != instance)
     )
-    return {one for chunk in queries.chunks(volumes) for one in connection.scalars(query.where(b.volume_id.in_(chunk)))}
+    return {
+        User(row.volume_id, row.attachment_id)
+        for chunk in queries.chunks(volumes)
+        for row in connection.execute(query.where(b.volume_id.in_(chunk)))
+    }
 
 
 def disks(connection: Connection, owner: Key) -> list[Disk]:
@@ -72,12 +76,20 @@ def mapped_volumes(connection: Connection) -> list[tuple[str, str]]:
     return [(row.volume_id, row.instance_uuid) for row in connection.execute(_mapped(b.volume_id, b.instance_uuid))]
 
 
+def youngest_volumes(connection: Connection) -> list[str]:
+    """Return the volumes of the youngest mappings of live instances."""
+    b = tables.block_device_mapping.c
+    return list(connection.scalars(_mapped(b.volume_id).order_by(b.id.desc()).limit(_SAMPLE)))
+
+
 def unmapping(disk: Disk) -> sa.Update:
     c = tables.block_device_mapping.c
     same = (c.id == disk.id, c.deleted == 0, c.volume_id == disk.volume)
     return sa.update(tables.block_device_mapping).where(*same).values(deleted=c.id, deleted_at=utcnow())
 
 
+#: mappings of a cell by which stackmend recognises the Cinder of this Nova
+_SAMPLE = 5
 _OWNERS = {"instance": "instance_uuid", "volume": "volume_id"}
 
 

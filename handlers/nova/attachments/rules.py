@@ -13,6 +13,8 @@ from enum import StrEnum
 from handlers.nova.records import Instance, InstanceMapping, Migration
 from handlers.nova.verdicts import BUSY, MOVED_SETTLE, Keep, Report, Wait
 
+#: seconds in which Nova's API reserves the volumes of requested servers before it writes their first record
+RESERVING = 600.0
 _LIVE, _EVACUATION = "live-migration", "evacuation"
 
 
@@ -76,16 +78,31 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """A live instance with a mapping to a volume.
+
+    :param attachment: the attachment that the mapping names; None if it names none
+    """
+
+    volume: str
+    attachment: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """An attachment of an instance.
 
     :param connected: whether a host has the data to reach the volume
     :param shared: whether another live instance names the same attachment
+    :param lost: whether another live instance uses the volume, by an attachment that Cinder does not have
+    :param unchanged: seconds since the volume last changed
     """
 
     facts: Facts
     connected: bool
-    shared: bool
+    shared: bool = False
+    lost: bool = False
+    unchanged: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +147,11 @@ ALIVE: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], Keep | Wait]], ...
 )
 
 #: In order; the last ones concern connected attachments only.
-CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Report | Delete]], ...] = (
+CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Wait | Report | Delete]], ...] = (
+    (
+        lambda it: not it.facts.deleted and not it.connected and it.unchanged < RESERVING,
+        lambda it: Wait("a server may be requested just now, and has no record yet", RESERVING - it.unchanged),
+    ),
     (
         lambda it: not it.facts.deleted,
         lambda it: Report(
@@ -142,6 +163,14 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Report | Delete]], .
     (
         lambda it: it.shared,
         _report(lambda it: "another instance names the same attachment in its block device mapping"),
+    ),
+    (
+        lambda it: it.lost,
+        _report(
+            lambda it: (
+                "another instance uses the volume by an attachment that Cinder does not have: Cinder may have been restored"
+            )
+        ),
     ),
     (
         lambda it: it.facts.mapping is None and not it.facts.archived,
@@ -193,7 +222,7 @@ def state(facts: Facts) -> Keep | Wait | None:
     return next((verdict(facts) for holds, verdict in ALIVE if holds(facts)), None)
 
 
-def decide(case: Case) -> Report | Delete:
+def decide(case: Case) -> Wait | Report | Delete:
     return next(verdict(case) for holds, verdict in CASES if holds(case))
 
 

@@ -29,6 +29,8 @@ class Cinder(JsonServer):
         self.attachments: dict[str, dict[str, Any]] = {}
         #: how many rows it lists at most at once (``osapi_max_limit``)
         self.page = 1000
+        #: members of volumes that it does not show to these credentials
+        self.hidden: set[str] = set()
         self._nova_uses = nova_uses
 
     @property
@@ -39,7 +41,14 @@ class Cinder(JsonServer):
     def create_volume(self) -> str:
         """Return the id of a new volume."""
         volume = str(uuids.uuid4())
-        self.volumes[volume] = {"id": volume, "name": "", "status": "available"}
+        self.volumes[volume] = {
+            "id": volume,
+            "name": "",
+            "status": "available",
+            "created_at": "2020-01-01T12:00:00.000000",
+            "updated_at": None,
+            "os-vol-host-attr:host": "storage@lvm#lvm",
+        }
         return volume
 
     def reserve(self, volume: str, instance: str | None) -> str:
@@ -113,7 +122,7 @@ class Cinder(JsonServer):
         if rest in ([], ["detail"]):
             return self._list(kind, rows, parse_qs(split.query), detailed=bool(rest))
         row = rows.get(rest[0])
-        return (200, {kind[:-1]: dict(row)}) if row else _GONE
+        return (200, {kind[:-1]: self._shown(row)}) if row else _GONE
 
     def _list(
         self, kind: str, rows: Mapping[str, dict[str, Any]], query: dict[str, list[str]], *, detailed: bool
@@ -130,7 +139,7 @@ class Cinder(JsonServer):
         page = found[start : start + min(self.page, int(query["limit"][0]))]
         if kind == "attachments" and not detailed:
             page = [{name: row[name] for name in _SUMMARY} for row in page]
-        return 200, {kind: page}
+        return 200, {kind: [self._shown(row) for row in page]}
 
     def _delete(self, attachment: str, headers: Mapping[str, str]) -> Answer:
         row = self.attachments.get(attachment)
@@ -143,6 +152,9 @@ class Cinder(JsonServer):
         self.delete_attachment(attachment)
         left = [self.attachments[one] for one in self.of(volume_id=row["volume_id"])]
         return 200, {"attachments": left}
+
+    def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in row.items() if name not in self.hidden}
 
     def _settle(self, volume: str) -> None:
         found = {self.attachments[one]["status"] for one in self.of(volume_id=volume)}

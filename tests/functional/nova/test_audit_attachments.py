@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from keystoneauth1.identity.v3 import Password
 from keystoneauth1.session import Session
 
 from consumer.journal import history
-from handlers.access.cinder import Storage
+from handlers.access.cinder import ABSENT, Storage
 from handlers.access.cloud import Cloud
 from handlers.base import Conflict, Event, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
@@ -199,7 +200,9 @@ def test_the_attachments_of_other_instances_to_the_same_volume(
     assert cloud.cinder.volumes[shared]["status"] == "in-use"
 
 
-@pytest.mark.parametrize("owner", [None, "", "node-17", "77777777000040008000000000000000"])
+@pytest.mark.parametrize(
+    "owner", [None, "", "node-17", "77777777000040008000000000000000", "ABCDEF77-0000-4000-8000-000000000000"]
+)
 def test_attachments_without_the_uuid_of_an_instance(
     cloud: NovaSimulation, attachments: AuditAttachments, owner: str | None
 ) -> None:
@@ -236,6 +239,36 @@ def test_an_instance_that_no_cell_knows(cloud: NovaSimulation, attachments: Audi
     assert swept(attachments) == {instance_key(instance)}
     assert only_refused(attachments, instance_key(instance)).problem == "attachment-of-unknown-instance"
     assert attachment in cloud.cinder.attachments
+
+
+def test_a_server_that_is_being_requested_has_no_record_yet(
+    cloud: NovaSimulation, attachments: AuditAttachments
+) -> None:
+    """Nova reserves the volumes of new servers before it writes any row (nova.compute.api.API._provision_instances)."""
+    instance = str(uuid.uuid4())
+    reserved = cloud.cinder.create_volume()
+    cloud.cinder.reserve(reserved, instance)
+    changed = datetime.now(UTC).replace(tzinfo=None)
+    cloud.cinder.volumes[reserved]["updated_at"] = (changed - timedelta(seconds=400)).isoformat()
+    with pytest.raises(InFlight) as error:
+        list(attachments.inspect(instance_key(instance)))
+    assert 100 < error.value.after <= 200
+    cloud.cinder.volumes[reserved]["updated_at"] = (changed - timedelta(seconds=700)).isoformat()
+    assert only_refused(attachments, instance_key(instance)).problem == "attachment-of-unknown-instance"
+
+
+def test_a_cinder_that_was_restored(cloud: NovaSimulation, attachments: AuditAttachments) -> None:
+    """It has the attachment that Nova deleted, and lacks the one that a live instance has had since."""
+    instance, attachment = leaked(cloud)
+    with cloud.ago(**LONG):
+        later = cloud.attach_volume(cloud.boot("b"), volume(cloud, attachment))
+    for state in (cloud.cinder.connect, cloud.cinder.disconnect):
+        state(attachment)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delitem(cloud.cinder.attachments, later)
+            assert "restored" in only_refused(attachments, instance_key(instance)).refusal
+    heal_only(attachments, instance_key(instance))
+    assert set(cloud.cinder.attachments) == {later}
 
 
 def unmarked(cloud: NovaSimulation, instance: str) -> None:
@@ -351,8 +384,40 @@ def test_a_cinder_without_volumes_is_another_cinder(cloud: NovaSimulation, attac
     dangling(cloud)
     cloud.cinder.attachments.clear()
     cloud.cinder.volumes.clear()
-    with pytest.raises(Unavailable, match="lists no volume"):
+    with pytest.raises(Unavailable, match="has none of the volumes"):
         swept(attachments)
+
+
+def test_a_cinder_of_another_region(cloud: NovaSimulation, attachments: AuditAttachments) -> None:
+    instance, _ = dangling(cloud)
+    cloud.cinder.attachments.clear()
+    cloud.cinder.volumes.clear()
+    cloud.cinder.create_volume()
+    with pytest.raises(Unavailable, match="region_name"):
+        swept(attachments)
+    with pytest.raises(Refused, match="region_name"):
+        list(attachments.inspect(instance_key(instance)))
+
+
+def test_a_volume_that_only_these_credentials_do_not_see(
+    cloud: NovaSimulation, attachments: AuditAttachments, cinder: Cinder
+) -> None:
+    """Cinder answers 404 for volumes of other projects to all but administrators."""
+    instance, _ = dangling(cloud)
+    cinder.hidden = {"os-vol-host-attr:host"}
+    with pytest.raises(Refused, match="role admin"):
+        list(attachments.inspect(instance_key(instance)))
+
+
+def test_a_volume_in_capital_letters(cloud: NovaSimulation, attachments: AuditAttachments) -> None:
+    """Nova stores the letters of the request for a server."""
+    with cloud.ago(**LONG):
+        instance = cloud.boot("a")
+        cloud.attach_volume(instance)
+    table = tables.block_device_mapping
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(sa.update(table).values(volume_id=sa.func.upper(table.c.volume_id)))
+    untouched(cloud, attachments, instance)
 
 
 # what changes in between, and what Cinder answers
@@ -431,17 +496,25 @@ def test_another_service_answers(cloud: NovaSimulation, resources: Resources, at
         list(AuditAttachments.from_resources(resources).inspect(instance_key(str(uuid.uuid4()))))
 
 
-def test_a_cloud_without_cinder(resources: Resources) -> None:
-    """The handler names the catalogue, and waits."""
-    with Keystone("token", ["admin"]) as keystone:
+@pytest.mark.parametrize(("endpoints", "whole"), [([("placement", "one", "http://p")], True), ([], False)])
+def test_only_a_whole_catalogue_shows_that_a_cloud_has_no_cinder(
+    cloud: NovaSimulation, resources: Resources, endpoints: list[tuple[str, str, str]], whole: bool
+) -> None:
+    """The catalogue of a token without a project is empty."""
+    instance, _ = leaked(cloud)
+    with Keystone("token", ["admin"], endpoints) as keystone:
         account = Password(keystone.url, username="mender", password="m", user_domain_id="default", project_id="2")
-        cloud = Cloud(Session(account))
-        lonely = AuditAttachments(
-            NovaDatabases.from_resources(resources), Storage(cloud.service("block-storage")), 3600.0
-        )
-        with pytest.raises(Unavailable, match="not in the service catalogue") as error:
+        storage = Storage(Cloud(Session(account)).service("block-storage"))
+        lonely = AuditAttachments(NovaDatabases.from_resources(resources), storage, 3600.0)
+        if whole:
+            untouched(cloud, lonely, instance)
+            assert list(storage.warnings()) == [ABSENT]
+            return
+        with pytest.raises(Unavailable) as error:
             swept(lonely)
-    assert error.value.dependency in lonely.requires
+        assert error.value.dependency in lonely.requires
+        with pytest.raises(Unavailable):
+            list(lonely.inspect(instance_key(instance)))
 
 
 @pytest.mark.parametrize("cell", ["cell0", "cell2"])

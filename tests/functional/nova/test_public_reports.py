@@ -77,8 +77,8 @@ def test_a_state_that_is_right_or_of_another_service_is_no_drift(
 
 def test_a_mapping_to_a_volume_that_cinder_does_not_have_is_only_reported(world: Stage) -> None:
     """Bugs 2019078 and 2088066."""
-    world.cloud.cinder.create_volume()
     server = boot(world)
+    world.cloud.attach_volume(server)
     values = {"instance_uuid": server, "source_type": "volume", "destination_type": "volume", "volume_id": server}
     world.execute("cell1", sa.insert(tables.block_device_mapping).values(values))
     assert everything(world) == [("audit_attachments", "mapping-of-missing-volume")]

@@ -69,15 +69,27 @@ def test_the_attachments_are_judged(facts: Facts) -> None:
     ],
 )
 def test_a_deletion_needs_every_record(facts: Facts, connected: bool, deletes: bool) -> None:
-    verdict = decide(Case(facts, connected, False))
+    verdict = decide(Case(facts, connected))
     assert isinstance(verdict, Delete if deletes else Report)
 
 
-def test_an_attachment_that_another_instance_names_is_reported() -> None:
-    assert isinstance(decide(Case(GONE, False, True)), Report)
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("contradiction", ["shared", "lost"])
+def test_a_volume_that_another_instance_uses_otherwise_is_reported(connected: bool, contradiction: str) -> None:
+    assert isinstance(decide(replace(Case(GONE, connected), **{contradiction: True})), Report)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("connected", "unchanged", "expected"), [(False, 599.0, Wait), (False, 600.0, Report), (True, 0.0, Report)]
+)
+def test_only_a_fresh_reservation_may_be_of_a_server_without_records(
+    connected: bool, unchanged: float, expected: type
+) -> None:
+    nobody = replace(GONE, remains=(), cells=frozenset(), mapping=None)
+    assert isinstance(decide(Case(nobody, connected, unchanged=unchanged)), expected)
 
 
 def test_only_a_visible_deleted_row_is_a_deletion() -> None:
-    unknown = decide(Case(remaining(hidden=True), False, False))
+    unknown = decide(Case(remaining(hidden=True), False))
     assert isinstance(unknown, Report)
     assert unknown.problem == Problem.UNKNOWN

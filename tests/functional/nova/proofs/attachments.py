@@ -49,7 +49,7 @@ def _connected(stage: Stage) -> tuple[Key, list[str]]:
 
 def _reserved(stage: Stage) -> tuple[Key, list[str]]:
     key, instances = _connected(stage)
-    stage.cloud.cinder.disconnect(_one(stage))
+    stage.cinder.disconnect(_one(stage))
     return key, instances
 
 
@@ -62,11 +62,11 @@ def _archived(stage: Stage) -> tuple[Key, list[str]]:
 
 
 def _one(stage: Stage) -> str:
-    return next(iter(stage.cloud.cinder.attachments))
+    return next(iter(stage.cinder.attachments))
 
 
 def _alter(**values: object) -> Act:
-    return lambda stage, instance: stage.cloud.cinder.attachments[_one(stage)].update(values)
+    return lambda stage, instance: stage.cinder.attachments[_one(stage)].update(values)
 
 
 def _service(**values: object) -> Act:
@@ -96,13 +96,24 @@ def _mapping(cell: int | None, marked: bool) -> Act:
 def _taken_over(stage: Stage, instance: str) -> None:
     """Let a live instance name the attachment."""
     [other, *_] = [row.uuid for row in stage.cloud.live_instances() if row.host == "c"]
-    attachment = stage.cloud.cinder.attachments[_one(stage)]
+    attachment = stage.cinder.attachments[_one(stage)]
     values = {"instance_uuid": other, "volume_id": attachment["volume_id"], "attachment_id": attachment["id"]}
     stage.execute("cell2", sa.insert(tables.block_device_mapping).values({**values, "deleted": 0}))
 
 
+def _in_use(attachment: str | None) -> Act:
+    """Let a live instance use the volume by an attachment that Cinder does not have."""
+
+    def act(stage: Stage, instance: str) -> None:
+        [other, *_] = [row.uuid for row in stage.cloud.live_instances() if row.host == "c"]
+        values = {"instance_uuid": other, "volume_id": stage.cinder.attachments[_one(stage)]["volume_id"], "deleted": 0}
+        stage.execute("cell2", sa.insert(tables.block_device_mapping).values(**values, attachment_id=attachment))
+
+    return act
+
+
 def _gone(stage: Stage, instance: str) -> None:
-    stage.cloud.cinder.attachments.clear()
+    stage.cinder.attachments.clear()
 
 
 _NAMED_WORDS = "``instance`` of the attachment"
@@ -124,7 +135,11 @@ _HOST: Changes = {
 _LIVE: Changes = {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)}
 _BUILDING: Changes = {"a build request": BUILD_REQUEST, "a mapping without a cell": MAPPED_TO_NO_CELL}
 _BUILDING_AGAIN: Changes = {"a build request": BUILD_REQUEST, "a mapping without a cell": _mapping(None, True)}
-_SHARED: Changes = {"of another cell": _taken_over}
+_SHARED: Changes = {
+    "of another cell": _taken_over,
+    "by an attachment that is gone": _in_use(OTHER),
+    "by no attachment": _in_use(None),
+}
 _CHANGED: Changes = {
     "another status": Change(_alter(status="attaching"), (Moment.BETWEEN,)),
     "another time": Change(_alter(attached_at="2026-11-29T13:00:00.000000"), (Moment.BETWEEN,)),
@@ -144,14 +159,14 @@ def _contradictions(table: sa.Table, building: Changes) -> dict[str, Changes]:
     return {
         "a live row in any cell": _LIVE,
         "a build request, or a mapping without a cell": building,
-        "a live instance that names the attachment": _SHARED,
+        "a live instance that names the attachment, or uses the volume by an attachment that Cinder does not have": _SHARED,
         "for a connected attachment: a migration or evacuation that did not end": _moves(table),
         "another state of the attachment": _CHANGED,
     }
 
 
 def _deleted(stage: Stage, instance: str) -> bool:
-    return not stage.cloud.cinder.attachments
+    return not stage.cinder.attachments
 
 
 CONNECTED = Drift(

@@ -21,12 +21,12 @@ def leaked(stage: Stage) -> str:
 
 
 def strange(stage: Stage) -> None:
-    stage.cloud.cinder.reserve(stage.cloud.cinder.create_volume(), str(uuid.uuid4()))
+    stage.cinder.reserve(stage.cinder.create_volume(), str(uuid.uuid4()))
 
 
 def dangling(stage: Stage) -> None:
     """Delete the volume of a live instance; another volume stays."""
-    cinder = stage.cloud.cinder
+    cinder = stage.cinder
     with stage.cloud.ago(hours=3):
         instance = stage.cloud.boot("a")
         attachment = stage.cloud.attach_volume(instance)
