@@ -137,8 +137,6 @@ class Account:
                 "project_domain_name": "Default",
                 "region_name": "RegionOne",
             },
-            # the control plane has no Cinder
-            "audit": {"audit_attachments_mode": "off"},
         }
         if octavia:
             found["octavia"] = {

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
+from consumer import plugins
 from tests.cloud import backup, census, drift
 from tests.cloud.backup import Backup
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.seed import together
-from tests.cloud.serving import AUDITS
 from tests.program import Program
 
-NAMES = AUDITS
+NAMES = tuple(handler.name for handler in plugins.handlers() if handler.group == "audit")
 #: Options of the handlers, by the name of the case.
 MODES: Mapping[str, Mapping[str, object]] = {
     "default modes": {},

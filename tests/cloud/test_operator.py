@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from consumer import plugins
 from handlers.base import Mode
 from tests.cloud import drift
 from tests.cloud.account import DOCUMENTS, Account
 from tests.cloud.configuration import merge
 from tests.cloud.control_plane import ControlPlane, wait_until
-from tests.cloud.serving import AUDITS
 from tests.program import Program
 from tests.servers import packages
 from tests.servers.server import HOST, Process, clean_environment, free_port
@@ -130,7 +130,7 @@ def forget(cloud: ControlPlane, host: str) -> None:
 def test_an_account_that_may_only_read_is_enough_to_audit(
     cloud: ControlPlane, auditor: Account, unmapped: str, tmp_path: Path
 ) -> None:
-    tasks = AUDITS
+    tasks = [handler.name for handler in plugins.handlers() if handler.group == "audit"]
     options = merge(auditor.options(), {"audit": {f"{task}_mode": "audit" for task in tasks}})
     with Program(tmp_path / "auditor", options) as program:
         found = checks(program)

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import pytest
 
+from consumer import plugins
 from tests.cloud import backup, census, drift
 from tests.cloud.backup import Backup
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.long.writers import LARGE, Gate, Ledger, Writer
-from tests.cloud.serving import AUDITS
 from tests.program import LOGS_SWEEPS, Program
 
 MINUTES = float(os.environ.get("STACKMEND_CHURN_MINUTES", "0"))
-NAMES = AUDITS
+NAMES = tuple(handler.name for handler in plugins.handlers() if handler.group == "audit")
 #: Seconds between two restored copies, and for which writers work before the next one.
 STRETCH = 600.0
 #: Heals of drift that the writers leave: rows that are old enough, and an allocation of an evacuated server on its lost host.
