@@ -28,8 +28,8 @@ must agree, because a replica of a database may lag.
 **Undo.** None: an attachment cannot return with its id. The history has its data, and the commands for a new one.
 
 Sources: ``cinder/volume/api.py`` (attachment_deletion_allowed), ``nova/compute/manager.py`` (_shutdown_instance,
-_run_pending_deletes, _cleanup_running_deleted_instances), ``nova/compute/api.py`` (_local_cleanup_bdm_volumes),
-``nova/cmd/manage.py`` (VolumeAttachmentCommands).
+_run_pending_deletes, _cleanup_running_deleted_instances), ``nova/compute/api.py`` (_local_cleanup_bdm_volumes,
+_provision_instances), ``nova/cmd/manage.py`` (VolumeAttachmentCommands).
 """
 
 from __future__ import annotations
