@@ -253,12 +253,11 @@ class AuditAttachments(NovaHandler):
 
     def _case(self, one: Attachment, known: Known, there: Collection[str]) -> Case:
         """:param there: the attachments that Cinder has of volumes with other users"""
-        users = [user for user in known.users if user.volume == one.volume]
         return Case(
             known.facts,
             one.connected,
-            shared=any(user.attachment == one.id for user in users),
-            lost=any(user.attachment not in there for user in users),
+            shared=any(user.attachment == one.id for user in known.users),
+            lost=any(user.attachment not in there for user in known.users if user.volume == one.volume),
             unchanged=float("inf") if known.facts.deleted else self._storage.unchanged_for(one.volume),
         )
 

@@ -43,7 +43,11 @@ def _remains(connection: Connection, table: sa.Table, instance: str, moves: list
 
 
 def users(connection: Connection, volumes: Collection[str], instance: str) -> set[User]:
-    """Return the live instances with mappings to these volumes, other than this instance."""
+    """Return the live instances with mappings to these volumes, other than this instance.
+
+    Nova stores the letters of the request for a server, while Cinder's ids are in lower case.
+    """
+    written = {*volumes, *(volume.upper() for volume in volumes)}
     b, i = tables.block_device_mapping.c, tables.instances.c
     query = (
         sa.select(b.volume_id, b.attachment_id)
@@ -51,8 +55,8 @@ def users(connection: Connection, volumes: Collection[str], instance: str) -> se
         .where(b.deleted == 0, i.deleted == 0, b.instance_uuid != instance)
     )
     return {
-        User(row.volume_id, row.attachment_id)
-        for chunk in queries.chunks(volumes)
+        User(row.volume_id.lower(), row.attachment_id)
+        for chunk in queries.chunks(written)
         for row in connection.execute(query.where(b.volume_id.in_(chunk)))
     }
 

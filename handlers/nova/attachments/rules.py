@@ -81,6 +81,7 @@ class Facts:
 class User:
     """A live instance with a mapping to a volume.
 
+    :param volume: in lower case
     :param attachment: the attachment that the mapping names; None if it names none
     """
 

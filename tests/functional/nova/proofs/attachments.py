@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 
 from handlers.base import Key
@@ -101,12 +103,16 @@ def _taken_over(stage: Stage, instance: str) -> None:
     stage.execute("cell2", sa.insert(tables.block_device_mapping).values({**values, "deleted": 0}))
 
 
-def _in_use(attachment: str | None) -> Act:
-    """Let a live instance use the volume by an attachment that Cinder does not have."""
+def _in_use(attachment: str | None, written: Callable[[str], str] = str) -> Act:
+    """Let a live instance use the volume by an attachment that Cinder does not have.
+
+    :param written: returns the volume's id as Nova stores it
+    """
 
     def act(stage: Stage, instance: str) -> None:
         [other, *_] = [row.uuid for row in stage.cloud.live_instances() if row.host == "c"]
-        values = {"instance_uuid": other, "volume_id": stage.cinder.attachments[_one(stage)]["volume_id"], "deleted": 0}
+        volume = written(stage.cinder.attachments[_one(stage)]["volume_id"])
+        values = {"instance_uuid": other, "volume_id": volume, "deleted": 0}
         stage.execute("cell2", sa.insert(tables.block_device_mapping).values(**values, attachment_id=attachment))
 
     return act
@@ -139,6 +145,7 @@ _SHARED: Changes = {
     "of another cell": _taken_over,
     "by an attachment that is gone": _in_use(OTHER),
     "by no attachment": _in_use(None),
+    "of a volume in capital letters": _in_use(OTHER, str.upper),
 }
 _CHANGED: Changes = {
     "another status": Change(_alter(status="attaching"), (Moment.BETWEEN,)),
