@@ -26,14 +26,11 @@ from tests.sweeping import journal
 from tests.sweeping import swept as healed_by_sweep
 
 LONG = {"hours": 3}
+pytestmark = pytest.mark.hosts(a="cell1", b="cell1", c="cell2")
 
 
 @pytest.fixture(autouse=True)
-def hosts(cloud: NovaSimulation) -> None:
-    with cloud.ago(days=1):
-        for host, cell in (("a", "cell1"), ("b", "cell1"), ("c", "cell2")):
-            cloud.add_compute(host, cell)
-            cloud.map_host(host)
+def beating(cloud: NovaSimulation) -> None:
     cloud.heartbeat("a")
 
 
