@@ -16,6 +16,7 @@ Options = Mapping[str, Mapping[str, object]]
 
 API_SERVICES = {
     "keystone": "identity",
+    "cinder": "block-storage",
     "glance": "image",
     "placement": "placement",
     "nova": "compute",
@@ -49,7 +50,7 @@ class Configuration:
         return f"{self.endpoint('keystone')}/v3"
 
     def endpoint(self, service: str) -> str:
-        path = "/v2.1" if service == "nova" else ""
+        path = {"nova": "/v2.1", "cinder": "/v3"}.get(service, "")
         return f"http://{HOST}:{self.ports[service]}{path}"
 
     def path(self, service: str, name: str) -> Path:
@@ -71,10 +72,11 @@ class Configuration:
 
     def write(self, cells: list[str]) -> None:
         """All files but those of computes and of Octavia, which come later."""
-        for folder in (self.logs, self.state / "images", self.state / "lock"):
+        for folder in (self.logs, self.state / "images", self.state / "cinder", self.state / "lock"):
             folder.mkdir(parents=True, exist_ok=True)
         self._write_keystone()
         self._write_glance()
+        self._write_cinder()
         self._write_placement()
         _write(self.nova, self._nova_options(VHOST, "nova_cell0", self.state / "nova"))
         for cell in cells:
@@ -193,6 +195,7 @@ class Configuration:
             "glance": self._client("nova"),
             "placement": self._client("nova"),
             "neutron": self._client("nova"),
+            "cinder": {**self._client("nova"), "endpoint_template": f"{self.endpoint('cinder')}/%(project_id)s"},
             "keystone_authtoken": self._authtoken("nova"),
             "service_user": {**self._client("nova"), "send_service_user_token": True},
             # The fake driver's CPU is older than what a destination would be compared with.
@@ -228,6 +231,32 @@ class Configuration:
             },
         )
         self._copy("glance", "glance-api-paste.ini")
+
+    def _write_cinder(self) -> None:
+        """Cinder with a driver that pretends to have a storage."""
+        for name in ("api-paste.ini", "resource_filters.json"):
+            self._copy("cinder", name)
+        _write(
+            self.path("cinder", "cinder.conf"),
+            {
+                "DEFAULT": {
+                    **self._common(VHOST),
+                    "api_paste_config": self.path("cinder", "api-paste.ini"),
+                    "resource_query_filters_file": self.path("cinder", "resource_filters.json"),
+                    "auth_strategy": "keystone",
+                    "enabled_backends": "fake",
+                    "host": "volumes",
+                    "my_ip": HOST,
+                    "state_path": self.state / "cinder",
+                },
+                "fake": {"volume_driver": "cinder.tests.fake_driver.FakeLoggingVolumeDriver"},
+                "database": {"connection": self.mariadb.url("cinder")},
+                "coordination": {"backend_url": f"file://{self.state / 'lock'}"},
+                "keystone_authtoken": self._authtoken("cinder"),
+                "nova": self._client("cinder") | {"interface": "public"},
+                **self._bus(),
+            },
+        )
 
     def _write_placement(self) -> None:
         _write(

@@ -1,7 +1,7 @@
 """A real OpenStack control plane, in private folders and on free ports.
 
-Keystone, Glance, Placement, Neutron and Nova with cell0 and two cells are the real services; only
-the hypervisor is Nova's fake one. So databases, allocations and notifications are what a real
+Keystone, Glance, Cinder, Placement, Neutron and Nova with cell0 and two cells are the real services;
+only the hypervisor is Nova's fake one. So databases, allocations and notifications are what a real
 cloud makes of them, and drift can be made by breaking the cloud, not by writing rows.
 
 The compute services run ``virt/stackmend_fake.py``, with which boot, resize, cold and live
@@ -42,7 +42,7 @@ from tests.servers.server import HOST, PASSWORD, free_port
 T = TypeVar("T")
 
 CELLS = ["cell1", "cell2"]
-SCHEMAS = ["keystone", "glance", "placement", "nova_api", "nova_cell0", "neutron", "octavia"]
+SCHEMAS = ["keystone", "glance", "cinder", "placement", "nova_api", "nova_cell0", "neutron", "octavia"]
 COMPUTES = {"compute-1": "cell1", "compute-2": "cell1", "compute-3": "cell2"}
 QUIET: Options = {
     "DEFAULT": {
@@ -113,6 +113,10 @@ class ControlPlane:
         return self._configuration.compute(host)
 
     @property
+    def cinder_conf(self) -> Path:
+        return self._configuration.path("cinder", "cinder.conf")
+
+    @property
     def octavia_conf(self) -> Path:
         return self._configuration.octavia
 
@@ -138,7 +142,7 @@ class ControlPlane:
         return {name: cells if name == "nova_cell1" else [name] for name in OURS}
 
     def endpoint(self, service: str) -> str:
-        """The address of keystone, glance, placement, nova, neutron or octavia."""
+        """The address of keystone, glance, cinder, placement, nova, neutron or octavia."""
         return self._configuration.endpoint(service)
 
     def connection(self, **overrides: Any) -> openstack.connection.Connection:
@@ -247,7 +251,7 @@ class ControlPlane:
                 OS_KEYSTONE_CONFIG_FILES=str(etc / "keystone" / "keystone.conf"),
             )
             self._processes.wait("keystone")
-            services = ["glance", "placement", "nova", "neutron"]
+            services = ["glance", "cinder", "placement", "nova", "neutron"]
             if self.octavia:
                 services.append("octavia")
             seed.create_identity(self.connection(), configuration, services)
@@ -302,6 +306,12 @@ class ControlPlane:
             "glance.wsgi.api:application",
             ports["glance"],
             OS_GLANCE_CONFIG_DIR=str(etc / "glance"),
+        )
+        add.add_wsgi(
+            "cinder",
+            "cinder.wsgi.api:application",
+            ports["cinder"],
+            f"--pyargv=--config-file={self.cinder_conf}",
         )
         if self.octavia:
             neutron_conf = etc / "neutron" / "neutron.conf"
@@ -364,6 +374,11 @@ class ControlPlane:
     def log(self, name: str) -> str:
         """What a service has logged so far."""
         return (self.logs / f"{name}.log").read_text(errors="replace")
+
+    def start_volumes(self) -> None:
+        """Start Cinder's scheduler and its service of volumes; until then Cinder has its API only."""
+        for name in ("cinder-scheduler", "cinder-volume"):
+            self._processes.add(name, name, "--config-file", self.cinder_conf)
 
     def start_health_manager(self) -> None:
         """Start Octavia's health manager, a service like others afterwards; amphorae here send no heartbeats."""

@@ -26,6 +26,7 @@ def load(configuration: Configuration, dumps: Path, tool: Tool, cells: list[str]
     migrations: dict[str, list[str | Path]] = {
         "keystone": ["keystone-manage", "--config-dir", etc / "keystone", "db_sync"],
         "glance": ["glance-manage", "--config-dir", etc / "glance", "db_sync"],
+        "cinder": ["cinder-manage", "--config-file", etc / "cinder" / "cinder.conf", "db", "sync"],
         "placement": ["placement-manage", "--config-dir", etc / "placement", "db", "sync"],
         "nova_api": ["nova-manage", "--config-file", configuration.nova, "api_db", "sync"],
         "nova_cell0": [
