@@ -228,6 +228,11 @@ class Service:
 
         :raises Unavailable: Keystone does not answer, rejects the credentials, or gives an empty catalogue
         """
+        if self._client.endpoint_override:
+            return True
+        if not isinstance(self._client.session.auth, BaseIdentityPlugin):
+            # Without a catalogue, the only endpoint is that of another service.
+            return False
         with self._unavailable():
             try:
                 return self._client.get_endpoint() is not None

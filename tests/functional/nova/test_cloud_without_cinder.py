@@ -86,3 +86,15 @@ def test_a_cinder_that_answers_and_one_that_does_not(cloud: NovaSimulation, star
     swept = program.run("sweep", "--audit", "audit_attachments")
     assert swept.returncode == 1
     assert "block-storage" in swept.stdout
+
+
+def test_credentials_without_a_catalogue(cloud: NovaSimulation, tmp_path: Path) -> None:
+    """The only endpoint of such credentials is Placement's, which stackmend must not take for Cinder's."""
+    options: dict[str, dict[str, object]] = {group: {**values} for group, values in cloud.options().items()}
+    del options["openstack"]["block_storage_endpoint_override"]
+    with Program(tmp_path / "program", options) as program:
+        [line] = [line for line in program.json("check") if line["check"] == "cinder"]
+        assert line["result"] == "ok"
+        assert line["details"].startswith(ABSENT)
+        swept = program.run("sweep", "--audit", "audit_attachments")
+        assert (swept.returncode, ABSENT in swept.stderr) == (0, True)

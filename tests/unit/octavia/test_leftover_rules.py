@@ -90,7 +90,7 @@ def test_a_row_on_no_load_balancer(
         ("ERROR", "ERROR", 0, "", STAYS, ""),
         ("PENDING_DELETE", "PENDING_UPDATE", 0, "", STAYS, ""),
         ("PENDING_DELETE", "ACTIVE", 0, "", Problem.STUCK, ""),
-        ("PENDING_DELETE", "ACTIVE", 1, "", Problem.STUCK, ""),
+        ("PENDING_DELETE", "ACTIVE", 1, "", Problem.STUCK, "would interrupt it"),
         ("BOOTING", "ACTIVE", 0, "", Problem.STUCK, ""),
         ("BOOTING", "ACTIVE", 1, "", Problem.STUCK, "would interrupt it"),
         ("BOOTING", "ERROR", 1, "", Problem.STUCK, ""),
