@@ -94,7 +94,8 @@ def _files(config_files: Sequence[str], config_dirs: Sequence[str]) -> list[str]
     """Return the files to read, as oslo.config finds them. It does not list the files of folders in ``conf.config_file``."""
     folders = config_dirs or cfg.find_config_dirs(PROJECT)
     in_folders = [str(path) for folder in folders for path in sorted(Path(folder).glob("*.conf"))]
-    return [*(config_files or cfg.find_config_files(PROJECT)), *in_folders]
+    # oslo.config finds a file twice if the program has the project's name.
+    return [*(config_files or dict.fromkeys(cfg.find_config_files(PROJECT))), *in_folders]
 
 
 def add_handlers(conf: cfg.ConfigOpts, handlers: Iterable[type[Handler]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from consumer import plugins
 from handlers.checks.grants import merged, rights_of, statements
 from handlers.nova import tables
+from handlers.nova.simulation.cinder import Cinder
 from handlers.nova.simulation.placement import PlacementServer
 from handlers.octavia import tables as octavia
 from tests.keystone import Keystone
@@ -174,6 +175,7 @@ def deployment(
     fill(balancers, [OCTAVIA_HEAD], octavia.octavia)
     url = as_user(broker.url, "reader", "r").replace("amqp://", "rabbit://")
     keystone = at_the_end.enter_context(Keystone(placement.TOKEN, ["admin", "service", "reader"]))
+    cinder = at_the_end.enter_context(closing(Cinder(lambda *_: False)))
     told: dict[str, object] = {"driver": "messagingv2", "topics": "notifications,stackmend", "transport_url": url}
     handlers = [handler for handler in plugins.handlers() if handler.group == "audit"]
     return Deployment(
@@ -192,6 +194,7 @@ def deployment(
                 "project_name": "service",
                 "project_domain_name": "Default",
                 "placement_endpoint_override": placement.url,
+                "block_storage_endpoint_override": cinder.url,
             },
             "nova": {"config_file": tmp_path / "nova.conf"},
             "octavia": {"config_file": tmp_path / "octavia.conf"},
@@ -386,7 +389,7 @@ def nova_does_as_it_likes(deployment: Deployment) -> None:
             amphorae_are_deleted_too_soon,
             "octavia.conf: heartbeats",
             "warning",
-            "[health_manager] heartbeat_timeout = 60",
+            "[health_manager] heartbeat_timeout = 50",
         ),
         (nova_does_as_it_likes, "nova_api: rights", "warning", "GRANT SELECT ON "),
     ],
