@@ -5,7 +5,7 @@ Tests and demonstration: simulation, notifications.
 
 Handlers: base, stuck, options, keys, verdicts, concerns, exempt_tags, turns.
 Nova's databases: database, cells, clocks, revisions, tables, records, queries, names.
-Objects in all cells: mapped, nodes, former_nodes, archived_consumers.
+Objects in all cells: mapped, nodes, former_nodes, archived_consumers, lifeless.
 Placement: placement.
 Entry points: brokers, checks, demo, holds, watermarks. Used by checks: replaced.
 """

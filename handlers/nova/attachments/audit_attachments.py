@@ -57,7 +57,7 @@ from handlers.base import (
     Unavailable,
     keys_of,
 )
-from handlers.nova import concerns, keys, options, queries
+from handlers.nova import concerns, keys, options
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.attachments import facts
 from handlers.nova.attachments import notifications as cinder
@@ -68,6 +68,7 @@ from handlers.nova.attachments.rules import Case, Delete, Disk, Problem, decide,
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
+from handlers.nova.lifeless import lifeless
 from handlers.nova.nodes import live_instances
 from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait
 
@@ -186,23 +187,8 @@ class AuditAttachments(NovaHandler):
             raise silent
 
     def _sweep_attachments(self) -> Iterator[Key]:
-        down: Incomplete | None = None
-        seen: set[str] = set()
-        batch: set[str] = set()
-        for one in self._storage.attachments():
-            if one.instance in seen or not _is_uuid(one.instance):
-                continue
-            seen.add(one.instance)
-            batch.add(one.instance)
-            if len(batch) >= queries.CHUNK:
-                suspects, silent = self._suspects(batch)
-                yield from keys_of("instance", sorted(suspects))
-                batch, down = set(), down if silent is None else Incomplete(silent, down)
-        suspects, silent = self._suspects(batch)
-        yield from keys_of("instance", sorted(suspects))
-        down = down if silent is None else Incomplete(silent, down)
-        if down is not None:
-            raise down
+        instances = (one.instance for one in self._storage.attachments() if _is_uuid(one.instance))
+        yield from lifeless(self._databases, self._archive, instances)
 
     def _sweep_disks(self) -> Iterator[Key]:
         """Read the mappings before the volumes, so that a new volume is in both."""
@@ -273,21 +259,6 @@ class AuditAttachments(NovaHandler):
             verdict.refusal if disk.root else f"{verdict.refusal} in the database of {cell.label}:\n{statement}",
             concerns=concerns.of_instance(one) | concerns.of_cell(cell) | concerns.named("volume", disk.volume),
         )
-
-    def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-        """Return the instances that are alive in no cell, and the error of a cell that did not answer.
-
-        In case of an error, return only instances that have a deleted row.
-        """
-        batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
-        cells = self._databases.cells()
-        seen, down = self._databases.run_in_available(cells, lambda connection: queries.lives(connection, batch))
-        alive = {uuid for rows in seen.values() for uuid, lives in rows.items() if lives}
-        dead = {uuid for rows in seen.values() for uuid, lives in rows.items() if not lives} - alive
-        if down is not None:
-            return dead, down
-        self._archive.among(batch - alive - dead)  # one scan for all of them; the inspections find it remembered
-        return batch - alive, None
 
 
 def _finding(key: Key, one: Attachment, known: Known, verdict: Report | Delete) -> Finding:

@@ -52,7 +52,6 @@ from handlers.base import (
     Conflict,
     Finding,
     Healed,
-    Incomplete,
     InFlight,
     Key,
     Mode,
@@ -60,13 +59,12 @@ from handlers.base import (
     Resources,
     Roles,
     Trigger,
-    Unavailable,
-    keys_of,
 )
 from handlers.nova import concerns, keys, options, queries
 from handlers.nova.archived_consumers import Archive
 from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
+from handlers.nova.lifeless import lifeless
 from handlers.nova.nodes import live_instances
 from handlers.nova.ports import rules
 from handlers.nova.ports.queries import remains_of
@@ -178,23 +176,9 @@ class AuditPorts(NovaHandler):
                 return [self._finding(key, port, True, remains, names) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
-        down: Incomplete | None = None
-        seen: set[str] = set()
-        batch: set[str] = set()
-        for port in self._network.ports({}, fields=("device_id", "device_owner")):
-            if not port.owner.startswith(INSTANCES) or not port.device or port.device in seen:
-                continue
-            seen.add(port.device)
-            batch.add(port.device)
-            if len(batch) >= queries.CHUNK:
-                suspects, silent = self._suspects(batch)
-                yield from keys_of("instance", sorted(suspects))
-                batch, down = set(), down if silent is None else Incomplete(silent, down)
-        suspects, silent = self._suspects(batch)
-        yield from keys_of("instance", sorted(suspects))
-        down = down if silent is None else Incomplete(silent, down)
-        if down is not None:
-            raise down
+        ports = self._network.ports({}, fields=("device_id", "device_owner"))
+        instances = (port.device for port in ports if port.owner.startswith(INSTANCES) and port.device)
+        yield from lifeless(self._databases, self._archive, instances)
 
     def population(self) -> int:
         return live_instances(self._databases)
@@ -294,21 +278,6 @@ class AuditPorts(NovaHandler):
             before={name: port.shown[name] for name in names if name in port.shown},
             undo=_remake(port),
         )
-
-    def _suspects(self, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-        """Return the instances that are alive in no cell, and the error of a cell that did not answer.
-
-        In case of an error, return only instances that have a deleted row.
-        """
-        batch = batch - self._databases.api.run(lambda connection: queries.building(connection, batch))
-        cells = self._databases.cells()
-        seen, down = self._databases.run_in_available(cells, lambda connection: queries.lives(connection, batch))
-        alive = {uuid for rows in seen.values() for uuid, lives in rows.items() if lives}
-        dead = {uuid for rows in seen.values() for uuid, lives in rows.items() if not lives} - alive
-        if down is not None:
-            return dead, down
-        self._archive.among(batch - alive - dead)  # one scan for all of them; the inspections find it remembered
-        return batch - alive, None
 
 
 def _no_undo(port: Port) -> str:
