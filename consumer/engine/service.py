@@ -111,7 +111,7 @@ class Service:
         self._sources: dict[Broker, Source] = {}
         self._listening: dict[Broker, tuple[threading.Thread, threading.Event]] = {}
         self._stop_listening = threading.Event()
-        self._said_no_broker = False
+        self._logged_no_broker = False
         self._broker_thread = threading.Thread(target=self._follow_brokers, name="brokers", daemon=True)
         self._held = ExitStack()
 
@@ -155,24 +155,24 @@ class Service:
         :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart
         """
-        said = []
+        changes = []
         rescheduled = []
         for name, wanted in settings.items():
             task = self._tasks.get(name)
             if task is None:
                 if wanted.mode != "off":
-                    said.append(f"{name} is off until a restart")
+                    changes.append(f"{name} is off until a restart")
             elif task.settings != wanted:
                 self._tasks[name] = replace(task, settings=wanted)
-                said.append(f"{name}: {_changes(task.settings, wanted)}")
+                changes.append(f"{name}: {_changes(task.settings, wanted)}")
                 if task.settings.interval != wanted.interval:
                     rescheduled.append(task)
         try:
             self._make_due(rescheduled, "reload")
         except JournalUnavailable as outage:
-            said.append(f"a new interval begins after the next sweep: {outage}")
+            changes.append(f"a new interval begins after the next sweep: {outage}")
         self.dispatcher.wake()
-        return said
+        return changes
 
     def sweep(self, source: str) -> None:
         self._make_due(self._tasks.values(), source)
@@ -208,19 +208,19 @@ class Service:
         return finished
 
     def _follow_brokers(self) -> None:
-        said: list[str] = []
+        logged: list[str] = []
         while True:
             try:
                 brokers, unknown = listed(self._broker_lists, self._resources)
                 if not unknown:  # while some are unknown, a missing one may be among them
                     self._keep_only(brokers)
                 self._listen_to(brokers)
-                if unknown and unknown != said:
+                if unknown and unknown != logged:
                     LOG.warning("some brokers are not known yet; asking again: %s", "; ".join(unknown))
-                said = unknown
+                logged = unknown
             except Exception:
                 LOG.exception("a bug in the listing of brokers")
-            if self._stop_listening.wait(_BROKERS_AGAIN if said or not self._sources else _BROKERS_EVERY):
+            if self._stop_listening.wait(_BROKERS_AGAIN if logged or not self._sources else _BROKERS_EVERY):
                 return
 
     def _keep_only(self, brokers: Sequence[Broker]) -> None:
@@ -228,8 +228,8 @@ class Service:
             LOG.info("broker %s is no longer listed", gone.name)
             self._listening.pop(gone)[1].set()
             del self._sources[gone]
-        if not brokers and not self._said_no_broker:
-            self._said_no_broker = True
+        if not brokers and not self._logged_no_broker:
+            self._logged_no_broker = True
             LOG.warning(
                 "no broker is known: only sweeps find drift; set transport_url or config_file of [nova] or [octavia]"
             )

@@ -1,4 +1,4 @@
-"""Attachments beside a real Nova and a real Cinder: left behind for real, and deleted once nobody uses them."""
+"""Attachments beside a real Nova and a real Cinder: left behind for real, and deleted once no server uses them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import PATIENCE, Balancers
 from tests.program import Program
 
-NOBODY = str(uuid.UUID(int=0))
+MISSING = str(uuid.UUID(int=0))
 
 
 @pytest.fixture(scope="module")
@@ -261,37 +261,37 @@ def test_failovers(driver: OpenStackDriver, balancers: Balancers, balancer: str)
 
 
 def test_what_is_not_there(driver: OpenStackDriver) -> None:
-    assert driver.server(NOBODY) is None
-    assert driver.port(NOBODY) is None
-    assert driver.image(NOBODY) is None
-    assert list(driver.ports_of(NOBODY)) == []
-    assert not driver.untag_server(NOBODY, "waits")
-    driver.delete_server(NOBODY)
-    driver.detach_port(NOBODY, NOBODY)
-    driver.delete_image(NOBODY)
-    driver.delete_port(Port(NOBODY, "", "", "", "", "", "", True, 1))
-    driver.delete_server_group(NOBODY)
-    driver.delete_security_group(NOBODY)
-    driver.untag_security_group(NOBODY, "tag")
-    driver.delete_amphora(NOBODY)
+    assert driver.server(MISSING) is None
+    assert driver.port(MISSING) is None
+    assert driver.image(MISSING) is None
+    assert list(driver.ports_of(MISSING)) == []
+    assert not driver.untag_server(MISSING, "waits")
+    driver.delete_server(MISSING)
+    driver.detach_port(MISSING, MISSING)
+    driver.delete_image(MISSING)
+    driver.delete_port(Port(MISSING, "", "", "", "", "", "", True, 1))
+    driver.delete_server_group(MISSING)
+    driver.delete_security_group(MISSING)
+    driver.untag_security_group(MISSING, "tag")
+    driver.delete_amphora(MISSING)
     calls: list[Any] = [
-        lambda: driver.stop_server(NOBODY),
-        lambda: driver.shelve_server(NOBODY),
-        lambda: driver.describe_server(NOBODY, {"a": "b"}),
-        lambda: driver.describe_server(NOBODY, {}, "name"),
-        lambda: driver.tag_server(NOBODY, "tag"),
-        lambda: driver.lock_server(NOBODY, "why"),
-        lambda: driver.unlock_server(NOBODY),
-        lambda: driver.console(NOBODY, 1),
-        lambda: driver.create_image(NOBODY, "image", {}),
-        lambda: driver.disable_port(Port(NOBODY, "", "", "", "", "", "", True, 1)),
-        lambda: driver.release_image(NOBODY),
-        lambda: driver.tag_security_group(NOBODY, "tag"),
-        lambda: driver.require_failover(NOBODY),
-        lambda: driver.seal_image(NOBODY),
-        lambda: driver.unseal_image(NOBODY),
-        lambda: driver.failover_amphora(NOBODY),
-        lambda: driver.failover_load_balancer(NOBODY),
+        lambda: driver.stop_server(MISSING),
+        lambda: driver.shelve_server(MISSING),
+        lambda: driver.describe_server(MISSING, {"a": "b"}),
+        lambda: driver.describe_server(MISSING, {}, "name"),
+        lambda: driver.tag_server(MISSING, "tag"),
+        lambda: driver.lock_server(MISSING, "why"),
+        lambda: driver.unlock_server(MISSING),
+        lambda: driver.console(MISSING, 1),
+        lambda: driver.create_image(MISSING, "image", {}),
+        lambda: driver.disable_port(Port(MISSING, "", "", "", "", "", "", True, 1)),
+        lambda: driver.release_image(MISSING),
+        lambda: driver.tag_security_group(MISSING, "tag"),
+        lambda: driver.require_failover(MISSING),
+        lambda: driver.seal_image(MISSING),
+        lambda: driver.unseal_image(MISSING),
+        lambda: driver.failover_amphora(MISSING),
+        lambda: driver.failover_load_balancer(MISSING),
     ]
     for call in calls:
         with pytest.raises(NotFoundError):
@@ -302,11 +302,11 @@ def test_a_service_that_does_not_answer(driver: OpenStackDriver, octavia_cloud: 
     octavia_cloud.stop_service("octavia-api")
     try:
         with pytest.raises(UnavailableException) as down:
-            driver.failover_amphora(NOBODY)
+            driver.failover_amphora(MISSING)
         with pytest.raises(UnavailableException):
-            driver.delete_amphora(NOBODY)
+            driver.delete_amphora(MISSING)
         assert down.value.dependency == "load-balancer"
-        assert driver.server(NOBODY) is None
+        assert driver.server(MISSING) is None
     finally:
         octavia_cloud.start_service("octavia-api")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
 
 from handlers.base import Handler, Resources
 from handlers.nova import database, queries, tables
@@ -20,6 +19,7 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.cinder import Cinder
 from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute
+from tests.functional.nova.opened import opened
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.functional.nova.site import Site
 
@@ -79,19 +79,8 @@ def add_hosts(cloud: NovaSimulation, hosts: Iterable[tuple[str, str]]) -> None:
 
 @pytest.fixture
 def resources(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Resources]:
-    file = tmp_path / "stackmend.conf"
-    lines = []
-    for group, values in cloud.options().items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
-    file.write_text("\n".join(lines))
-    conf = cfg.ConfigOpts()
-    for handler in HANDLERS:
-        for group, options in handler.options().items():
-            conf.register_opts(options, group)
-    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
-    made = Resources(conf)
-    yield made
-    made.close()
+    with opened(cloud, tmp_path, HANDLERS) as made:
+        yield made
 
 
 @pytest.fixture

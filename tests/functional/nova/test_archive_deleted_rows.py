@@ -9,30 +9,20 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
 
-from handlers.base import Conflict, Finding, Key, Refused, Resources, Unavailable
+from handlers.base import Conflict, Finding, Key, Refused, Unavailable
 from handlers.nova import tables
 from handlers.nova.archive.archive_deleted_rows import ArchiveDeletedRows
 from handlers.nova.cells import CELL0
 from handlers.nova.simulation import NovaSimulation
+from tests.functional.nova.opened import opened
 from tests.program import Program, only
 
 
 @pytest.fixture
 def archive(cloud: NovaSimulation, tmp_path: Path) -> Iterator[ArchiveDeletedRows]:
-    conf = cfg.ConfigOpts()
-    for group, options in ArchiveDeletedRows.options().items():
-        conf.register_opts(options, group)
-    file = tmp_path / "archive.conf"
-    lines = ["[audit]", "archive_deleted_rows_pause_seconds = 0"]
-    for group, values in cloud.options().items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
-    file.write_text("\n".join(lines))
-    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
-    resources = Resources(conf)
-    yield ArchiveDeletedRows.from_resources(resources)
-    resources.close()
+    with opened(cloud, tmp_path, [ArchiveDeletedRows], archive_deleted_rows_pause_seconds=0) as resources:
+        yield ArchiveDeletedRows.from_resources(resources)
 
 
 @pytest.fixture(autouse=True)

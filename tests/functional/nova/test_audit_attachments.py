@@ -62,7 +62,7 @@ def untouched(cloud: NovaSimulation, handler: AuditAttachments, instance: str) -
     assert cloud.cinder.attachments == before
 
 
-# what is healed
+# heals
 
 
 def test_the_attachment_of_a_deleted_instance_is_deleted(cloud: NovaSimulation, attachments: AuditAttachments) -> None:
@@ -145,7 +145,7 @@ def test_no_text_has_the_password_of_the_connection(cloud: NovaSimulation, attac
     assert secret not in f"{finding} {healed}"
 
 
-# what is left alone
+# no heals
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_the_finding_names_write_and_objects(cloud: NovaSimulation, neutron: Neu
     assert {one.partition(":")[0] for one in finding.concerns} <= bindings.concerned_kinds
 
 
-# what is left alone
+# no heals
 
 
 def runs(cloud: NovaSimulation) -> str:

@@ -257,7 +257,7 @@ def test_a_deleted_instance_with_a_row_costs_no_scan(neutron: Neutron, ports: Au
     assert not any("FROM shadow_" in statement for statement in asked)
 
 
-# what is left alone
+# no heals
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_host_stands_for_its_instances(cloud: NovaSimulation, stuck: AuditStuc
     assert not list(stuck.inspect(Key("host", "b")))
 
 
-# what is left alone
+# no heals
 
 
 @pytest.mark.parametrize(

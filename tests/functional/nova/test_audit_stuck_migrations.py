@@ -91,7 +91,7 @@ def test_a_host_stands_for_its_migrations(cloud: NovaSimulation, stuck: AuditStu
     heal_only(stuck, Key("host", "a"))
 
 
-# what is left alone
+# no heals
 
 
 def resize_waits(cloud: NovaSimulation) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
 
 from consumer import plugins
-from handlers.base import Finding, Handler, InFlight, Key, Mode, Resources
+from handlers.base import Finding, Handler, InFlight, Key, Mode
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
 from tests.functional.nova.flows import FLOWS, Flow
+from tests.functional.nova.opened import opened
 
 pytestmark = pytest.mark.hosts(a="cell1", b="cell1", c="cell2")
 
@@ -25,19 +25,8 @@ SLOW = {"minutes": 30}
 def handlers(cloud: NovaSimulation, tmp_path: Path) -> Iterator[list[Handler]]:
     """Every handler of Nova, with its options at their defaults."""
     kinds = [kind for kind in plugins.handlers() if kind.service == "nova" and kind.default_mode != Mode.OFF]
-    conf = cfg.ConfigOpts()
-    for kind in kinds:
-        for group, options in kind.options().items():
-            conf.register_opts(options, group)
-    file = tmp_path / "defaults.conf"
-    lines: list[str] = []
-    for group, values in cloud.options().items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
-    file.write_text("\n".join(lines))
-    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
-    resources = Resources(conf)
-    yield [kind.from_resources(resources) for kind in kinds]
-    resources.close()
+    with opened(cloud, tmp_path, kinds) as resources:
+        yield [kind.from_resources(resources) for kind in kinds]
 
 
 def keys_about(cloud: NovaSimulation) -> list[Key]:

@@ -394,7 +394,7 @@ def test_an_instance_in_two_cells_gets_nothing(cloud: NovaSimulation, heal: Heal
     assert not heal.inspect(instance_key(server))
 
 
-# what is left alone
+# no heals
 
 
 def test_building(cloud: NovaSimulation, heal: HealAllocations) -> None:

@@ -91,7 +91,7 @@ def test_the_finding_names_write_and_objects(cloud: NovaSimulation, neutron: Neu
     assert json.loads(json.dumps(finding.evidence)) == finding.evidence
 
 
-# what is left alone
+# no heals
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
 
 from consumer import plugins
-from handlers.base import Handler, HandlerError, InFlight, Key, Mode, Resources
+from handlers.base import Handler, HandlerError, InFlight, Key, Mode
 from handlers.nova import tables
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
+from tests.functional.nova.opened import opened
 from tests.functional.nova.world import bind, dump, long_ago, record_move, restore, unplug
 
 HOUR, DAY = {"hours": 1}, {"days": 1}
@@ -33,21 +33,10 @@ def hosts(cloud: NovaSimulation) -> None:
 def handlers(cloud: NovaSimulation, tmp_path: Path) -> Iterator[list[Handler]]:
     """Nova's handlers that heal by default, in their order."""
     kinds = [kind for kind in plugins.handlers() if kind.service == "nova" and kind.default_mode == Mode.HEAL]
-    conf = cfg.ConfigOpts()
-    for kind in kinds:
-        for group, options in kind.options().items():
-            conf.register_opts(options, group)
-    file = tmp_path / "defaults.conf"
-    lines = ["[audit]", "archive_deleted_rows_pause_seconds = 0"]
-    for group, values in cloud.options().items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
-    file.write_text("\n".join(lines))
-    conf(args=[], default_config_files=[str(file)], default_config_dirs=[])
-    resources = Resources(conf)
     order = ["discover_hosts", "map_instances", "heal_instance_mappings", "heal_allocations", "sync_aggregates"]
-    made = {kind.name: kind.from_resources(resources) for kind in kinds}
-    yield [made.pop(name) for name in order] + list(made.values())
-    resources.close()
+    with opened(cloud, tmp_path, kinds, archive_deleted_rows_pause_seconds=0) as resources:
+        made = {kind.name: kind.from_resources(resources) for kind in kinds}
+        yield [made.pop(name) for name in order] + list(made.values())
 
 
 def heal_all(handlers: list[Handler], *keys: Key) -> Healed:

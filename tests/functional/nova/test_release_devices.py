@@ -380,7 +380,7 @@ def test_without_a_hook_the_finding_has_the_command(cloud: NovaSimulation, resou
     assert cloud.reserved(provider) == 1
 
 
-# what is left alone
+# no heals
 
 
 def set_device(cloud: NovaSimulation, **values: object) -> None:

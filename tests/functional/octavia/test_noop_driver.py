@@ -18,7 +18,7 @@ from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, Unavailab
 from handlers.octavia.settings import HousekeepingSettings
 from tests.functional.octavia.world import House
 
-NOBODY = "00000000-0000-0000-0000-000000000000"
+MISSING = "00000000-0000-0000-0000-000000000000"
 
 
 def test_a_failover_replaces_an_amphora_and_leaves_its_row_behind(house: House) -> None:
@@ -113,45 +113,45 @@ def test_what_nova_refuses_is_refused(house: House) -> None:
     assert house.driver.ports_of(server) == []
     assert (left := house.driver.port(vrrp))
     assert left.device_id == ""
-    assert house.driver.server(NOBODY) is None
+    assert house.driver.server(MISSING) is None
 
 
 def test_an_object_that_does_not_exist_is_none_removed_or_not_found(house: House) -> None:
     driver = house.driver
-    port = Port(NOBODY, "", "", "", "", "", "", True, 1)
-    assert [driver.server(NOBODY), driver.port(NOBODY), driver.image(NOBODY)] == [None, None, None]
-    assert (list(driver.ports_of(NOBODY)), driver.security_group(NOBODY)) == ([], None)
-    assert not driver.untag_server(NOBODY, "tag")
+    port = Port(MISSING, "", "", "", "", "", "", True, 1)
+    assert [driver.server(MISSING), driver.port(MISSING), driver.image(MISSING)] == [None, None, None]
+    assert (list(driver.ports_of(MISSING)), driver.security_group(MISSING)) == ([], None)
+    assert not driver.untag_server(MISSING, "tag")
     removals: list[Callable[[], object]] = [
-        lambda: driver.delete_server(NOBODY),
-        lambda: driver.detach_port(NOBODY, NOBODY),
+        lambda: driver.delete_server(MISSING),
+        lambda: driver.detach_port(MISSING, MISSING),
         lambda: driver.delete_port(port),
-        lambda: driver.delete_image(NOBODY),
-        lambda: driver.delete_server_group(NOBODY),
-        lambda: driver.delete_security_group(NOBODY),
-        lambda: driver.untag_security_group(NOBODY, "tag"),
-        lambda: driver.delete_amphora(NOBODY),
+        lambda: driver.delete_image(MISSING),
+        lambda: driver.delete_server_group(MISSING),
+        lambda: driver.delete_security_group(MISSING),
+        lambda: driver.untag_security_group(MISSING, "tag"),
+        lambda: driver.delete_amphora(MISSING),
     ]
     for remove in removals:
         remove()
     others: list[Callable[[], object]] = [
-        lambda: driver.stop_server(NOBODY),
-        lambda: driver.shelve_server(NOBODY),
-        lambda: driver.describe_server(NOBODY, {"a": "b"}),
-        lambda: driver.describe_server(NOBODY, {}, "name"),
-        lambda: driver.tag_server(NOBODY, "tag"),
-        lambda: driver.lock_server(NOBODY, "why"),
-        lambda: driver.unlock_server(NOBODY),
-        lambda: driver.console(NOBODY, 1),
+        lambda: driver.stop_server(MISSING),
+        lambda: driver.shelve_server(MISSING),
+        lambda: driver.describe_server(MISSING, {"a": "b"}),
+        lambda: driver.describe_server(MISSING, {}, "name"),
+        lambda: driver.tag_server(MISSING, "tag"),
+        lambda: driver.lock_server(MISSING, "why"),
+        lambda: driver.unlock_server(MISSING),
+        lambda: driver.console(MISSING, 1),
         lambda: driver.disable_port(port),
-        lambda: driver.create_image(NOBODY, "image", {}),
-        lambda: driver.seal_image(NOBODY),
-        lambda: driver.release_image(NOBODY),
-        lambda: driver.unseal_image(NOBODY),
-        lambda: driver.tag_security_group(NOBODY, "tag"),
-        lambda: driver.require_failover(NOBODY),
-        lambda: driver.failover_amphora(NOBODY),
-        lambda: driver.failover_load_balancer(NOBODY),
+        lambda: driver.create_image(MISSING, "image", {}),
+        lambda: driver.seal_image(MISSING),
+        lambda: driver.release_image(MISSING),
+        lambda: driver.unseal_image(MISSING),
+        lambda: driver.tag_security_group(MISSING, "tag"),
+        lambda: driver.require_failover(MISSING),
+        lambda: driver.failover_amphora(MISSING),
+        lambda: driver.failover_load_balancer(MISSING),
     ]
     for call in others:
         with pytest.raises(NotFoundError):

@@ -85,8 +85,8 @@ def test_a_volume_that_another_instance_uses_otherwise_is_reported(connected: bo
 def test_only_a_fresh_reservation_may_be_of_a_server_without_records(
     connected: bool, unchanged: float, expected: type
 ) -> None:
-    nobody = replace(GONE, remains=(), cells=frozenset(), mapping=None)
-    assert isinstance(decide(Case(nobody, connected, unchanged=unchanged)), expected)
+    unknown = replace(GONE, remains=(), cells=frozenset(), mapping=None)
+    assert isinstance(decide(Case(unknown, connected, unchanged=unchanged)), expected)
 
 
 def test_only_a_visible_deleted_row_is_a_deletion() -> None:
