@@ -183,7 +183,7 @@ def _clock(skew: float) -> Checked:
 
 
 def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
-    """Compare the clocks of the journal's Galera nodes. Unequal clocks shift the ends of leases."""
+    """Compare the clocks of the journal's Galera nodes. Unequal clocks delay the work of dead replicas."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
         text = f"the clock of {silent[0].node} is unknown: {silent[0].error}. Let this machine connect to that node"
@@ -196,8 +196,8 @@ def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
     return Checked(
         subject,
         Verdict.WARNING,
-        f"the clock of {fast} is {apart:.0f} s ahead of that of {slow}, which shifts the ends of leases: synchronise all nodes "
-        "with chrony or ntpd",
+        f"the clock of {fast} is {apart:.0f} s ahead of that of {slow}, which delays the work of a replica that dies: "
+        "synchronise all nodes with chrony or ntpd",
     )
 
 

@@ -1,4 +1,4 @@
-"""Extends the leases of this replica's claims.
+"""Extends the leases of this replica's claims, and ends those of dead replicas.
 
 A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so any replica can claim the
 row. Meanwhile this thread records no beat (sign of life) of the workers, so ``/healthz`` reports a failure.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from consumer.engine.dispatcher import Dispatcher
+from consumer.engine.ended_leases import Sightings
 from consumer.engine.engine import Engine
 from consumer.journal import claiming, replicas
 from consumer.journal.database import JournalUnavailable
@@ -25,6 +27,7 @@ class Leases:
         self._dispatcher = dispatcher
         self._stop = threading.Event()
         self._hung: frozenset[str] = frozenset()
+        self._sightings = Sightings(engine.settings.lease_seconds)
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -39,8 +42,9 @@ class Leases:
             self._engine.meter.beat("leases")
             try:
                 self._extend()
+                self._end()
             except JournalUnavailable as outage:
-                LOG.debug("leases are not extended: %s", outage)
+                LOG.debug("leases are neither extended nor ended: %s", outage)
             except Exception:
                 LOG.exception("a bug in stackmend's leases")
 
@@ -54,5 +58,12 @@ class Leases:
             LOG.error("%s: a worker hangs for more than %g s ([engine] claim_seconds)", name, settings.claim_seconds)
         self._hung = hung
         live = [claim for claim, age in ages.items() if age <= settings.claim_seconds]
-        claiming.extend(self._engine.database, live, settings.lease_seconds)
+        claiming.extend(self._engine.database, live)
         replicas.beat(self._engine.database, self._engine.replica, _FORGET_AFTER)
+
+    def _end(self) -> None:
+        before = time.monotonic()
+        leases = claiming.leases(self._engine.database)
+        ended = self._sightings.ended(leases, before, time.monotonic())
+        if ended and claiming.end(self._engine.database, ended):
+            self._dispatcher.wake()

@@ -54,12 +54,12 @@ class JournalStore:
         if hold := self._board.covering(finding):
             return f"{ON_HOLD}{hold}"
 
-        def read(connection: Connection) -> str:
-            if not claiming.is_held(connection, claim):
+        def renew(connection: Connection) -> str:
+            if not claiming.renew(connection, claim):
                 return "another replica may have the object, because this one's lease ended"
             return _stop(connection, claim.handler)
 
-        return _answer(self._database, read)
+        return _answer(self._database, renew)
 
     def open_line(self, request: Request, claim: Claim, line: Line) -> int | Deferred | Withheld:
         ask = partial(_ask, self._gates, request)

@@ -6,13 +6,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, RowMapping, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, delete, func, not_, or_, select, update
 
 from consumer.journal.acts import Also, nothing
 from consumer.journal.database import Database, now
 from consumer.journal.schema import work
 from consumer.journal.work import SWEEP, Priority
 from handlers.base import Key
+
+#: The largest difference, in seconds, between the clocks of two database nodes that these functions allow for.
+_SKEW = 60.0
 
 
 class Standing(StrEnum):
@@ -60,7 +63,7 @@ class Depth:
 def depths(database: Database) -> list[Depth]:
     def read(connection: Connection) -> list[Depth]:
         clock = now(connection)
-        leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
+        leased = _leased(clock)
         state = case((leased, Standing.RUNNING.value), else_=work.c.state).label("standing")
         query = (
             select(work.c.handler, state, func.count().label("rows"), func.min(work.c.first_hint_at).label("first"))
@@ -134,7 +137,7 @@ def listing(
         query = select(work).order_by(work.c.priority.desc(), work.c.not_before, work.c.id).limit(limit)
         if handler:
             query = query.where(work.c.handler == handler)
-        leased = and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock)
+        leased = _leased(clock)
         if state is Standing.RUNNING:
             query = query.where(leased)
         elif state is not None:
@@ -153,7 +156,7 @@ def find(database: Database, ids: Collection[int]) -> list[WorkRow]:
 
 
 def _work_row(row: RowMapping, clock: float) -> WorkRow:
-    running = row["lease_until"] is not None and row["lease_until"] >= clock
+    running = row["lease_until"] is not None and row["lease_until"] >= clock - _SKEW
     return WorkRow(
         id=row["id"],
         handler=row["handler"],
@@ -198,7 +201,11 @@ def drop(database: Database, ids: Collection[int], also: Also = nothing) -> int:
 
     def forget(connection: Connection) -> int:
         also(connection)
-        free = or_(work.c.lease_until.is_(None), work.c.lease_until < now(connection))
+        free = or_(work.c.lease_until.is_(None), not_(_leased(now(connection))))
         return connection.execute(delete(work).where(work.c.id.in_(ids), free)).rowcount
 
     return database.transact(forget)
+
+
+def _leased(clock: float) -> ColumnElement[bool]:
+    return and_(work.c.lease_until.is_not(None), work.c.lease_until >= clock - _SKEW)

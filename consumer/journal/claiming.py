@@ -1,13 +1,14 @@
 """Gives claims on due rows to workers, and extends and releases the claims.
 
-A claim is a SELECT of due rows without a running lease, then an UPDATE with the same condition. So only one replica gets a row.
+A claim is a SELECT of due rows without a lease, then an UPDATE with the same condition. So only one replica gets a row. The
+lease of a dead replica stays in its row until another replica ends it (:mod:`consumer.engine.ended_leases`).
 """
 
 from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice, zip_longest
 from typing import Any
@@ -21,7 +22,6 @@ from sqlalchemy import (
     RowMapping,
     and_,
     bindparam,
-    or_,
     select,
     union_all,
     update,
@@ -30,11 +30,16 @@ from sqlalchemy import (
 from consumer.journal import history
 from consumer.journal.database import Database, literal, now
 from consumer.journal.schema import work
-from consumer.journal.work import FREE, SWEEP, Admit, Claim, Kind, Priority, State
+from consumer.journal.work import FREE, SWEEP, Admit, Claim, Kind, Lease, Priority, State
 from handlers.base import Key
 
 #: Priorities that claims treat alike, the more urgent first.
 _LEVELS = ((Priority.EVENT, Priority.OPERATOR, Priority.TIMER), (Priority.PERIODIC, Priority.SWEEP))
+
+#: The columns of a row without a lease; its heal can be open.
+_UNCLAIMED: Mapping[str, None] = {"owner": None, "token": None, "lease_until": None}
+#: Reads all leases. Not with IS NOT NULL, for which SQLite does not use the index.
+LEASES = select(work.c.id, work.c.token, work.c.lease_until).where(work.c.token > "")
 
 
 def _admit_all() -> Admit:
@@ -103,22 +108,18 @@ def _take(connection: Connection, ids: Sequence[int], owner: str, lease: float, 
     connection.execute(update(work).where(work.c.id.in_(ids), _is_free(clock)).values(**mine))
     order = (work.c.priority.desc(), work.c.not_before, work.c.id)
     rows = connection.execute(select(work).where(work.c.token == token).order_by(*order)).mappings()
-    return _readable(connection, rows.all(), clock)
+    return _readable(connection, rows.all(), clock, lease)
 
 
 def _is_free(clock: float) -> ColumnElement[bool]:
-    return and_(work.c.state == State.PENDING, work.c.not_before <= clock, _unleased(clock))
-
-
-def _unleased(clock: Any) -> ColumnElement[bool]:
-    return or_(work.c.lease_until.is_(None), work.c.lease_until < clock)
+    return and_(work.c.state == State.PENDING, work.c.not_before <= clock, work.c.token.is_(None))
 
 
 @cache  # building the statement takes longer than running it
 def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
     """Build the statement that reads the first due rows of each handler and priority."""
     clock: ColumnElement[float] = bindparam("clock", type_=Double())
-    conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, _unleased(clock)]
+    conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, work.c.token.is_(None)]
     if by_key:
         conditions.append(work.c.key.in_(bindparam("keys", expanding=True)))
     columns = (work.c.handler, work.c.priority, work.c.not_before, work.c.id, work.c.key)
@@ -149,16 +150,16 @@ def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
     return list(islice(taken, limit))
 
 
-def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float) -> list[Claim]:
+def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float, lease: float) -> list[Claim]:
     """Return the claims of rows with valid keys. Park rows with other keys, which would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**FREE, "state": State.PARKED, "error": "the key cannot be read"}
         connection.execute(update(work).where(work.c.id.in_(unreadable)).values(parked))
-    return [_claim(row, clock) for row in rows if row["id"] not in unreadable]
+    return [_claim(row, clock, lease) for row in rows if row["id"] not in unreadable]
 
 
-def _claim(row: RowMapping, clock: float) -> Claim:
+def _claim(row: RowMapping, clock: float, lease: float) -> Claim:
     return Claim(
         id=row["id"],
         token=row["token"],
@@ -179,27 +180,58 @@ def _claim(row: RowMapping, clock: float) -> Claim:
         first_hint_at=row["first_hint_at"],
         now=clock,
         error=row["error"] or "",
+        lease=lease,
     )
 
 
-def extend(database: Database, claims: Iterable[Claim], lease: float) -> None:
-    """Extend the leases of claims to ``lease`` seconds from now; skip rows whose claim has ended."""
-    tokens = sorted({(held.id, held.token) for held in claims})
-    if not tokens:
+def extend(database: Database, claims: Iterable[Claim]) -> None:
+    """Extend the leases of claims; skip rows whose claim has ended."""
+    places = sorted((held.id, held.token, held.lease) for held in claims)
+    if not places:
         return
     where = and_(work.c.id == bindparam("row_id"), work.c.token == bindparam("row_token"))
 
     def prolong(connection: Connection) -> None:
-        until = now(connection) + lease
-        rows = [{"row_id": row, "row_token": token, "until": until} for row, token in tokens]
+        clock = now(connection)
+        rows = [{"row_id": row, "row_token": token, "until": clock + lease} for row, token, lease in places]
         connection.execute(update(work).where(where).values(lease_until=bindparam("until")), rows)
 
     database.transact(prolong)
 
 
-def is_held(connection: Connection, held: Claim) -> bool:
-    mine = and_(work.c.id == held.id, work.c.token == held.token, work.c.lease_until >= now(connection))
-    return connection.execute(select(work.c.id).where(mine)).first() is not None
+def renew(connection: Connection, held: Claim, **values: int) -> bool:
+    """Extend a claim's lease, and set other columns of its row; return False if the claim has ended.
+
+    This writes even where a read would do: on Galera, the commit fails if another node has ended the lease.
+    """
+    mine = and_(work.c.id == held.id, work.c.token == held.token)
+    until = now(connection) + held.lease
+    return connection.execute(update(work).where(mine).values(lease_until=until, **values)).rowcount > 0
+
+
+def leases(database: Database) -> list[Lease]:
+    """Read all leases, ended or not."""
+
+    def read(connection: Connection) -> list[Lease]:
+        clock = now(connection)
+        return [
+            Lease(row.id, row.token, row.lease_until, row.lease_until < clock) for row in connection.execute(LEASES)
+        ]
+
+    return database.read(read)
+
+
+def end(database: Database, ended: Iterable[Lease]) -> int:
+    """Make the rows of these leases free, except rows whose lease was extended since; return the number of rows."""
+
+    def free(connection: Connection) -> int:
+        return sum(connection.execute(update(work).where(_unchanged(one)).values(_UNCLAIMED)).rowcount for one in ended)
+
+    return database.transact(free)
+
+
+def _unchanged(lease: Lease) -> ColumnElement[bool]:
+    return and_(work.c.id == lease.id, work.c.token == lease.token, work.c.lease_until <= lease.until)
 
 
 def release(database: Database, claims: Iterable[Claim]) -> None:
@@ -208,12 +240,11 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
     def free(connection: Connection) -> None:
         for held in claims:
             mine = and_(work.c.id == held.id, work.c.token == held.token)
-            connection.execute(update(work).where(mine).values(owner=None, token=None, lease_until=None))
+            connection.execute(update(work).where(mine).values(_UNCLAIMED))
 
     database.transact(free)
 
 
 def free_all(database: Database) -> None:
     """End every lease. Call this only as the journal's only daemon: then all owners of leases are dead."""
-    values = {"owner": None, "token": None, "lease_until": None}
-    database.transact(lambda connection: connection.execute(update(work).values(**values)))
+    database.transact(lambda connection: connection.execute(update(work).values(_UNCLAIMED)))

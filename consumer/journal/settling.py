@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, null, select, update
 
-from consumer.journal import history
+from consumer.journal import claiming, history
 from consumer.journal.database import Database, least, now
 from consumer.journal.schema import work
 from consumer.journal.work import FREE, Claim, Disposition, Done, Later, LeaseLost, Parked, Reported, State
@@ -84,6 +84,7 @@ def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
     """Ask the gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
+    The heal begins with a whole lease.
 
     If an interrupted heal's entry is still open, use that entry again.
 
@@ -97,8 +98,7 @@ def begin_healing(
         if not isinstance(answer, history.Allowed):
             return answer
         line_id = history.begun(connection, line.approved_by(answer.operator), clock, held.healing_id)
-        mine = and_(work.c.id == held.id, work.c.token == held.token)
-        if not connection.execute(update(work).where(mine).values(healing_id=line_id)).rowcount:
+        if not claiming.renew(connection, held, healing_id=line_id):
             raise LeaseLost(f"{held.handler} {held.key}: taken over by another replica")
         return line_id
 

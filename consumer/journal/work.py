@@ -86,6 +86,7 @@ class Claim:
     :param first_hint_at: time of the first hint since the row was created, reported or parked
     :param now: the time of the claim
     :param error: why earlier work did not end
+    :param lease: seconds until the claim ends, unless extended
     """
 
     id: int
@@ -107,6 +108,7 @@ class Claim:
     first_hint_at: float
     now: float
     error: str = ""
+    lease: float = 20.0
 
     @property
     def is_suspect(self) -> bool:
@@ -121,6 +123,20 @@ class Claim:
     @property
     def kind(self) -> Kind:
         return Kind(self.handler, self.priority, self.key.kind == SWEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease of a row, as read at one moment.
+
+    :param until: seconds since the epoch, by the clock of the database node that wrote the lease
+    :param over: whether ``until`` is past by the clock of the database node that was read; the two clocks can differ
+    """
+
+    id: int
+    token: str
+    until: float
+    over: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import text
 
+from consumer.engine.ended_leases import Sightings
 from consumer.journal import backlog, claiming, controls, hinting, history, migrations, settling
 from consumer.journal.database import Database, JournalUnavailable, open_engine
 from consumer.journal.history import Deferred, Outcome, Withheld
@@ -90,6 +91,7 @@ class Replica:
     claims: Claims
     ended: threading.Event
     outages: int = 0
+    sightings: Sightings = field(default_factory=lambda: Sightings(LEASE))
 
     def run(self) -> None:
         while not self.ended.is_set():
@@ -100,7 +102,13 @@ class Replica:
                 self.outages += 1
                 time.sleep(0.2)
 
+    def _end_leases(self) -> None:
+        before = time.monotonic()
+        leases = claiming.leases(self.journal)
+        claiming.end(self.journal, self.sightings.ended(leases, before, time.monotonic()))
+
     def _work(self) -> bool:
+        self._end_leases()
         before = time.monotonic()
         taken = claiming.claim(self.journal, self.name, [H], 4, LEASE)
         self.claims.took(self.name, [claim.key.id for claim in taken], before)

@@ -93,7 +93,7 @@ def silence(steps: Steps) -> None:
     def fail(*_arguments: object) -> None:
         raise JournalUnavailable("the journal does not answer")
 
-    steps.patch.setattr(claiming, "is_held", fail)
+    steps.patch.setattr(claiming, "renew", fail)
     steps.patch.setattr(controls, "state", fail)
 
 

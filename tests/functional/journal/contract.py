@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -81,6 +82,11 @@ def age(journal: Database, column: Column[float], seconds: float) -> None:
 
 def take(journal: Database, limit: int = 10, lease: float = 30.0, owner: str = "r1") -> list[work.Claim]:
     return claiming.claim(journal, owner, [H], limit, lease)
+
+
+def end_leases(journal: Database) -> None:
+    """End the leases that are over by the database's clock, as a replica does that watched them."""
+    claiming.end(journal, [lease for lease in claiming.leases(journal) if lease.over])
 
 
 def explained(journal: Database, statement: Executable) -> str:
@@ -211,6 +217,8 @@ class JournalContract:
         hinting.enqueue(journal, [hint()])
         (old,) = take(journal, lease=0.0)
         tick(journal)
+        assert take(journal, owner="r2") == [], "the end of a lease makes no row free"
+        end_leases(journal)
         (new,) = take(journal, owner="r2")
         with pytest.raises(LeaseLost):
             settling.settle(journal, old, Done(), [line(outcome=Outcome.FOUND)])
@@ -222,10 +230,36 @@ class JournalContract:
 
     def test_an_extended_lease_holds(self, journal: Database) -> None:
         hinting.enqueue(journal, [hint()])
-        claims = take(journal, lease=0.0)
-        claiming.extend(journal, claims, 60)
+        (claim,) = take(journal, lease=0.0)
         tick(journal)
+        seen = claiming.leases(journal)
+        assert [lease.over for lease in seen] == [True]
+        claiming.extend(journal, [replace(claim, lease=60.0)])
+        assert [lease.over for lease in claiming.leases(journal)] == [False]
+        assert claiming.end(journal, seen) == 0, "the lease was extended after it was read"
         assert take(journal, owner="r2") == []
+
+    def test_a_heal_begins_with_a_whole_lease(self, journal: Database) -> None:
+        hinting.enqueue(journal, [hint()])
+        (claim,) = take(journal, lease=0.0)
+        tick(journal)
+        seen = claiming.leases(journal)
+        settling.begin_healing(journal, replace(claim, lease=60.0), line(), may(0))
+        assert claiming.end(journal, seen) == 0
+
+    def test_the_next_step_of_a_heal_needs_the_lease(self, journal: Database) -> None:
+        hinting.enqueue(journal, [hint()])
+        (claim,) = take(journal)
+        assert journal.transact(lambda connection: claiming.renew(connection, claim))
+        claiming.end(journal, claiming.leases(journal))
+        assert not journal.transact(lambda connection: claiming.renew(connection, claim))
+
+    def test_the_leases_are_read_by_their_index(self, journal: Database) -> None:
+        hinting.enqueue(journal, [hint(str(number)) for number in range(3000)])
+        take(journal, limit=3)
+        with journal.engine.begin() as connection:
+            connection.exec_driver_sql("ANALYZE TABLE work" if "mysql" in str(journal.engine.url) else "ANALYZE")
+        assert "work_token_idx" in explained(journal, claiming.LEASES)
 
     def test_a_hint_during_work_makes_it_run_once_more(self, journal: Database) -> None:
         hinting.enqueue(journal, [hint()])
@@ -319,6 +353,7 @@ class JournalContract:
         (claim,) = take(journal, lease=0.0)
         line_id = settling.begin_healing(journal, claim, line(), may(0))
         tick(journal)
+        end_leases(journal)
         (again,) = take(journal)
         assert again.healing_id == line_id
 

@@ -1,0 +1,48 @@
+"""Decides which leases have ended.
+
+The clocks of two Galera nodes can differ. So an end that one node wrote proves nothing by the clock of another node. A lease
+has ended only if no replica extended it while this process watched it for a whole lease, by its own monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from consumer.journal.work import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    until: float
+    since: float
+
+
+class Sightings:
+    """Remembers when this process first saw each lease with its present end.
+
+    :param length: seconds for which a lease must stay unchanged
+    """
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._seen: dict[tuple[int, str], _Sighting] = {}
+
+    def ended(self, leases: Iterable[Lease], before: float, after: float) -> list[Lease]:
+        """Return the leases that have ended.
+
+        A lease whose end is not past never counts: a replica with longer leases may extend it later.
+
+        :param leases: all leases of the journal
+        :param before: seconds, by the monotonic clock, before ``leases`` were read
+        :param after: as ``before``, after ``leases`` were read
+        """
+        now = {(lease.id, lease.token): lease for lease in leases}
+        self._seen = {place: self._sighting(place, lease, after) for place, lease in now.items()}
+        return [
+            lease for place, lease in now.items() if lease.over and before - self._seen[place].since >= self._length
+        ]
+
+    def _sighting(self, place: tuple[int, str], lease: Lease, after: float) -> _Sighting:
+        known = self._seen.get(place)
+        return known if known and known.until == lease.until else _Sighting(lease.until, after)

@@ -1,0 +1,59 @@
+"""Two replicas reach the journal through database nodes whose clocks differ, as can happen on Galera."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import Connection
+
+from consumer.journal import backlog, claiming
+from consumer.journal.database import Database, now, open_engine
+from tests.doubles import World
+from tests.functional.engine.machine import Machine, hint
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def other(machine: Machine, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """Yield a second replica, whose database node is 60 s ahead."""
+    with closing(Database(open_engine(machine.database.engine.url.render_as_string(hide_password=False)))) as journal:
+
+        def unequal(connection: Connection) -> float:
+            return now(connection) + (60.0 if connection.engine is journal.engine else 0.0)
+
+        monkeypatch.setattr(claiming, "now", unequal)
+        second = Machine(journal, World(world.things), replica="r2")
+        yield second
+        second.stop()
+
+
+def test_no_replica_takes_the_lease_of_a_living_one(machine: Machine, other: Machine) -> None:
+    release = threading.Event()
+    machine.world.things = {"a": 1}
+    machine.world.before_look = lambda _key: (release.wait(60), None)[1]
+    machine.start()
+    machine.enqueue(hint("a"))
+    try:
+        eventually(lambda: [row.owner for row in backlog.listing(machine.database)] == ["r1"])
+        other.start()
+        end = time.monotonic() + 3 * machine.settings.lease_seconds
+        while time.monotonic() < end:
+            assert [row.owner for row in backlog.listing(machine.database)] == ["r1"]
+            assert backlog.drop(other.database, [row.id for row in backlog.listing(other.database)]) == 0
+            time.sleep(0.1)
+    finally:
+        release.set()
+    eventually(machine.idle)
+    assert machine.world.writes == {"a": 1}
+
+
+def test_the_lease_of_a_dead_replica_ends_by_any_clock(machine: Machine, other: Machine) -> None:
+    machine.world.things = other.world.things = {"a": 1}
+    machine.enqueue(hint("a"))
+    assert claiming.claim(machine.database, "dead", ["mender"], 1, 1.0)
+    other.start()
+    eventually(lambda: other.world.writes == {"a": 1})
