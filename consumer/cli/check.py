@@ -186,7 +186,7 @@ def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
     """Compare the clocks of the journal's Galera nodes. Unequal clocks delay the work of dead replicas."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
-        text = f"the clock of {silent[0].node} is unknown: {silent[0].error}. Let this machine connect to that node"
+        text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
         return Checked(subject, Verdict.WARNING, text)
     known = {one.node: one.ahead for one in clocks if one.ahead is not None}
     slow, fast = min(known, key=known.__getitem__), max(known, key=known.__getitem__)

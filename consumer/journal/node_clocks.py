@@ -11,6 +11,8 @@ from sqlalchemy import Connection
 
 from consumer.journal.database import Database, JournalError, now, open_engine
 
+_HIDDEN = "Galera does not list its address; set wsrep_node_incoming_address on each node"
+
 
 @dataclass(frozen=True, slots=True)
 class NodeClock:
@@ -31,7 +33,8 @@ def node_clocks(database: Database) -> list[NodeClock]:
     """
     if database.engine.dialect.name not in ("mysql", "mariadb"):
         return []
-    return [_clock_of(database, host, port) for host, port in addresses(database.read(_incoming))]
+    incoming = database.read(_incoming)
+    return [_clock_of(database, host, port) for host, port in addresses(incoming)] + list(hidden(incoming))
 
 
 def addresses(text: str) -> Iterator[tuple[str, int]]:
@@ -40,6 +43,14 @@ def addresses(text: str) -> Iterator[tuple[str, int]]:
         host, _, port = address.strip().rpartition(":")
         if host and port.isdigit():
             yield host.strip("[]"), int(port)
+
+
+def hidden(text: str) -> Iterator[NodeClock]:
+    """Yield a clock that is unknown for each node of ``wsrep_incoming_addresses`` that is listed without an address."""
+    # MariaDB lists AUTO if a node listens at a loopback address only, or knows no address of its own.
+    for address in text.split(","):
+        if address.strip() == "AUTO":
+            yield NodeClock("a node", None, _HIDDEN)
 
 
 def _incoming(connection: Connection) -> str:
@@ -58,4 +69,4 @@ def _clock_of(database: Database, host: str, port: int) -> NodeClock:
             there = node.read(now)
             return NodeClock(name, there - (before + time.time()) / 2)
         except JournalError as error:
-            return NodeClock(name, None, str(error))
+            return NodeClock(name, None, f"{error}. Let this machine connect to that node")

@@ -87,6 +87,7 @@ class Node(MariaDB):
             "--wsrep-cluster-name=stackmend",
             f"--wsrep-cluster-address=gcomm://{'' if first else addresses}",
             f"--wsrep-node-address={HOST}:{self.group_port}",
+            f"--wsrep-node-incoming-address={HOST}:{self.port}",
             f"--wsrep-node-name=node-{self.port}",
             "--wsrep-sst-method=rsync",
             f"--wsrep-sst-receive-address={HOST}:{self._snapshot_port}",
