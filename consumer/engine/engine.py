@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from consumer.conf.engine import EngineSettings
 from consumer.engine.announce import Announcer
+from consumer.engine.clocks import Clocks
 from consumer.engine.dependency_backoff import DependencyBackoff
 from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
@@ -25,4 +26,5 @@ class Engine:
     announcer: Announcer = field(default_factory=Announcer)
     meter: Meter = field(default_factory=Meter)
     holds: Board = field(default_factory=Board)
+    clocks: Clocks = field(default_factory=Clocks)
     tracer: Tracer = field(default_factory=Tracer)

@@ -1,4 +1,4 @@
-"""Deletes old records of the journal, in short transactions.
+"""Deletes old records of the journal, in short transactions, and measures the clocks of its Galera nodes.
 
 If a one-shot command died during a heal, upkeep requests an inspection, so that the heal's history entry is closed.
 """
@@ -14,6 +14,7 @@ from consumer.engine.engine import Engine
 from consumer.engine.open_lines import ABANDONED_AFTER
 from consumer.journal import asks, dead, hinting, history
 from consumer.journal.database import JournalUnavailable
+from consumer.journal.node_clocks import node_clocks
 from consumer.journal.work import Hint, Priority
 
 LOG = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Upkeep:
     def _tidy(self) -> None:
         database, journal = self._engine.database, self._journal
         self._adopt()
+        self._engine.clocks.measured(node_clocks(database))
         self._in_chunks(lambda: history.expire(database, journal.history_days * DAY))
         self._in_chunks(lambda: asks.expire(database, journal.history_days * DAY))
         forgotten = self._in_chunks(

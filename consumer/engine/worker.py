@@ -43,7 +43,7 @@ class Worker:
             if claim.key.kind == SWEEP:
                 self._sweep(task, claim)
             else:
-                self._reconciler.reconcile(task, claim, self._store, step)
+                self._reconciler.reconcile(task, self._engine.clocks.corrected(claim), self._store, step)
         except LeaseLost as lost:
             LOG.warning("%s", lost)
         except JournalUnavailable as outage:

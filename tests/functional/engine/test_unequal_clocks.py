@@ -10,8 +10,11 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Connection
 
+from consumer.engine.clocks import Clocks
+from consumer.engine.worker import Worker
 from consumer.journal import backlog, claiming
 from consumer.journal.database import Database, now, open_engine
+from consumer.journal.node_clocks import NodeClock
 from tests.doubles import World
 from tests.functional.engine.machine import Machine, hint
 from tests.waiting import eventually
@@ -57,3 +60,23 @@ def test_the_lease_of_a_dead_replica_ends_by_any_clock(machine: Machine, other: 
     assert claiming.claim(machine.database, "dead", ["mender"], 1, 1.0)
     other.start()
     eventually(lambda: other.world.writes == {"a": 1})
+
+
+def test_the_second_inspection_does_not_come_sooner_by_a_clock_that_is_ahead(machine: Machine, other: Machine) -> None:
+    machine.world.things = other.world.things = {"a": 1}
+    machine.enqueue(hint("a", "careful_mender"))
+    (first,) = claiming.claim(machine.database, "r1", ["careful_mender"], 1, 30.0)
+    machine.worker().work(first)
+    engine = other.engine()
+    (second,) = claiming.claim(other.database, "r2", ["careful_mender"], 1, 30.0)
+    engine.clocks.measured([NodeClock("n1", 0.5), NodeClock("n2", 60.5)])
+    Worker(engine).work(second)
+    assert other.world.drifted() == {"a"}
+
+
+def test_the_clock_of_a_silent_node_counts_as_last_measured() -> None:
+    clocks = Clocks()
+    assert clocks.apart == 0.0
+    clocks.measured([NodeClock("n1", -1.0), NodeClock("n2", 60.0)])
+    clocks.measured([NodeClock("n1", 0.0), NodeClock("n2", None, "refused")])
+    assert clocks.apart == 60.0
