@@ -93,7 +93,7 @@ class Handler(Plugin):
 
         The result is empty if no object has the tag, or if owners may not exempt objects.
 
-        :raises Unavailable: when the tags cannot be read
+        :raises Unavailable: the tags cannot be read
         """
         return ""
 

@@ -21,7 +21,7 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
     :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL is unknown
-    :raises ConfigError: if Nova's files are unusable
+    :raises ConfigError: Nova's files are unusable
     """
     conf = resources.conf
     options.register(conf)

@@ -58,7 +58,7 @@ class NovaDatabases:
     def from_resources(cls, resources: Resources) -> Self:
         """Read the URLs from the options ``[nova]``.
 
-        :raises ConfigError: if no URL of ``nova_api`` is known
+        :raises ConfigError: no URL of ``nova_api`` is known
         """
         conf = resources.conf
         urls = (options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
@@ -67,7 +67,7 @@ class NovaDatabases:
     def cells(self) -> tuple[Cell, ...]:
         """Return every cell, including cell0 and disabled cells.
 
-        :raises Unavailable: if ``nova_api`` does not answer or lists no cell
+        :raises Unavailable: ``nova_api`` does not answer or lists no cell
         """
         with self._lock:
             if self._read_at is not None and time.monotonic() - self._read_at < CELLS_TTL:
@@ -116,7 +116,7 @@ class NovaDatabases:
     def cell(self, uuid: str) -> Cell:
         """Return the cell that a finding's evidence names.
 
-        :raises Conflict: if the cell is gone
+        :raises Conflict: the cell is gone
         """
         cell = self.find_cell(uuid)
         if cell is None:
@@ -129,7 +129,7 @@ class NovaDatabases:
     def database(self, cell: Cell) -> Database:
         """Return a cell's database.
 
-        :raises Unavailable: if the URL of the database cannot be used
+        :raises Unavailable: the URL of the database cannot be used
         """
         try:
             url = fill(cell.database_url, self._cell_base, "[nova] database_connection")
@@ -146,7 +146,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: if its template cannot be filled
+        :raises Unavailable: its template cannot be filled
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -161,7 +161,7 @@ class NovaDatabases:
     def require(self, dependency: str) -> None:
         """Query the cell whose label is ``dependency``; do nothing without such a cell.
 
-        :raises Unavailable: if its database does not answer
+        :raises Unavailable: its database does not answer
         """
         for cell in self.cells():
             if cell.label == dependency:
@@ -170,7 +170,7 @@ class NovaDatabases:
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
         """Run a function on each cell's database; return the results by cell.
 
-        :raises Unavailable: if any cell does not answer
+        :raises Unavailable: any cell does not answer
         """
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 

@@ -25,7 +25,7 @@ def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterabl
 def disabled_hosts(resources: Resources, pattern: re.Pattern[str]) -> list[Hold]:
     """Return a hold for each host whose nova-compute is disabled with a matching ``disabled_reason``.
 
-    :raises Unavailable: if nova_api or any cell does not answer
+    :raises Unavailable: nova_api or any cell does not answer
     """
     databases = resources.get(NovaDatabases.from_resources)
     found = databases.run_in_all(databases.host_cells(), _disabled)

@@ -45,7 +45,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
     With a wrong region or endpoint, another Placement answers, which knows none of Nova's compute nodes.
 
-    :raises Refused: if no compute node's uuid is a provider
+    :raises Refused: no compute node's uuid is a provider
     :raises Unavailable: also if a cell does not answer and no compute node is known
     """
     nodes, down = live_nodes(databases)

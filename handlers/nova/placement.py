@@ -157,8 +157,8 @@ class Placement:
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
         """Replace a consumer's allocation. Without resources, Placement forgets the consumer.
 
-        :raises Conflict: if the allocation changed since ``before`` was read
-        :raises Refused: if Placement rejects the request
+        :raises Conflict: the allocation changed since ``before`` was read
+        :raises Refused: Placement rejects the request
         """
         response = self._write(replacing(before, providers))
         if response.status_code != 204:
@@ -168,8 +168,8 @@ class Placement:
         """Move all resources of ``source`` to ``target``, with project and user: both allocations change, or neither.
 
         :param target: loses its former resources
-        :raises Conflict: if either allocation changed since it was read
-        :raises Refused: if Placement rejects the move
+        :raises Conflict: either allocation changed since it was read
+        :raises Refused: Placement rejects the move
         """
         response = self._write(moving(source, target))
         if response.status_code != 204:
@@ -179,8 +179,8 @@ class Placement:
         """Replace the allocations of all these consumers, or of none.
 
         :param changes: each allocation as read, and its new resources
-        :raises Conflict: if an allocation changed since it was read
-        :raises Refused: if Placement rejects an allocation
+        :raises Conflict: an allocation changed since it was read
+        :raises Refused: Placement rejects an allocation
         """
         write = replacing_all(changes)
         response = self._write(write)
@@ -239,8 +239,8 @@ class Placement:
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
-        """:raises Conflict: if the provider is in use or does not exist
-        :raises Refused: if Placement refuses for another reason
+        """:raises Conflict: the provider is in use or does not exist
+        :raises Refused: Placement refuses for another reason
         """
         response = self._write(deleting_provider(provider))
         if response.status_code == 404:
@@ -295,8 +295,8 @@ class Placement:
     def reserve(self, before: Inventory, reserved: int) -> None:
         """Set the reserved amount of an inventory.
 
-        :raises Conflict: if the provider changed since ``before`` was read
-        :raises Refused: if Placement rejects the request
+        :raises Conflict: the provider changed since ``before`` was read
+        :raises Refused: Placement rejects the request
         """
         response = self._write(reserving(before, reserved))
         if response.status_code == 404:
@@ -315,7 +315,7 @@ class Placement:
     def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
         """Put a provider into exactly these aggregates.
 
-        :raises Conflict: if the provider changed since ``before`` was read
+        :raises Conflict: the provider changed since ``before`` was read
         """
         response = self._write(joining(before, aggregates))
         if response.status_code == 404:

@@ -58,7 +58,7 @@ def soonest(waits: Iterable[Wait]) -> InFlight:
 def findings_or_wait(findings: Sequence[Finding], waits: Sequence[Wait]) -> Sequence[Finding]:
     """Return the findings.
 
-    :raises InFlight: if there is no finding, but an object must wait
+    :raises InFlight: there is no finding, but an object must wait
     """
     if waits and not findings:
         raise soonest(waits)

@@ -38,7 +38,7 @@ _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
 def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
     """Yield the watermarks of the databases that answer.
 
-    :raises Unavailable: if nova_api does not answer, or lists no cell
+    :raises Unavailable: nova_api does not answer, or lists no cell
     """
     options.register(resources.conf)
     if not (resources.conf[options.GROUP].config_file or resources.conf[options.GROUP].api_database_connection):

@@ -10,7 +10,7 @@ from handlers.octavia import options
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield the broker of Octavia's notifications; nothing where neither ``[octavia]`` nor ``octavia.conf`` names a broker.
 
-    :raises ConfigError: when a configuration file of Octavia is malformed
+    :raises ConfigError: a configuration file of Octavia is malformed
     """
     options.register(resources.conf)
     url = options.notification_url(resources.conf)

@@ -94,8 +94,8 @@ def lease(
     :param at: the end of the lease; None: ``seconds`` from now
     :param leases: ends of the amphora's earlier leases; empty when unknown
     :return: False without a heartbeat record: then the health manager never replaces the amphora
-    :raises InFlight: when Octavia works on the load balancer or already replaces the amphora
-    :raises Conflict: when the row has changed, or the amphora sends heartbeats again
+    :raises InFlight: Octavia works on the load balancer or already replaces the amphora
+    :raises Conflict: the row has changed, or the amphora sends heartbeats again
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -118,7 +118,7 @@ def end_lease(connection: Connection, amphora: records.Amphora, silent: float, l
     :param silent: age of the heartbeat that replaces the lease, in seconds
     :param leases: ends of the amphora's leases; empty when unknown
     :return: whether a lease was ended
-    :raises Conflict: when the row is gone or names another load balancer
+    :raises Conflict: the row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     if locked.status not in records.SERVING or not _is_lease_ahead(locked, leases):
@@ -144,8 +144,8 @@ def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[
     :param amphora: the row that proved the failure: ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :param leases: ends of the amphora's leases; empty when unknown
     :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
-    :raises InFlight: when Octavia works on the load balancer
-    :raises Conflict: when the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
+    :raises InFlight: Octavia works on the load balancer
+    :raises Conflict: the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -236,7 +236,7 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
     :param amphora: the row when Octavia accepted the request; its load balancer was ACTIVE
     :return: whether the request was lost
-    :raises Conflict: when the row is gone or names another load balancer
+    :raises Conflict: the row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     found = (locked.lb_status, locked.status, locked.compute_id, locked.updated_at)
@@ -254,7 +254,7 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
     """Detach a DELETED amphora's row from a load balancer, whose next update would fail (Octavia 16 and later).
 
     :return: whether this call detached the row
-    :raises InFlight: when Octavia works on the load balancer
+    :raises InFlight: Octavia works on the load balancer
     """
     status = connection.execute(
         sa.select(_LB.provisioning_status).where(_LB.id == load_balancer).with_for_update()
@@ -274,7 +274,7 @@ def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datet
 
     :param balancer: the row of the proof
     :param at: the new ``updated_at``, by the database's clock
-    :raises Conflict: when the row has changed
+    :raises Conflict: the row has changed
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
     changed = connection.execute(
@@ -290,7 +290,7 @@ def forget_server(connection: Connection, amphora: records.Amphora) -> None:
     """Set a preserved amphora's row to DELETED without ``compute_id``; delete the heartbeat record and member port rows.
 
     :param amphora: the row that was read: ERROR, on no load balancer, with a server
-    :raises Conflict: when the row has changed
+    :raises Conflict: the row has changed
     """
     _delete(connection, amphora, compute_id=None)
 
@@ -299,7 +299,7 @@ def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
     """Set a removed amphora's row to DELETED; delete the amphora's heartbeat record and member port rows.
 
     :param amphora: the row that was read: not DELETED, on no load balancer
-    :raises Conflict: when the row has changed
+    :raises Conflict: the row has changed
     """
     _delete(connection, amphora, compute_id=amphora.compute_id)
 

@@ -30,14 +30,14 @@ class OctaviaDatabase:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when neither ``[octavia]`` nor ``octavia.conf`` has the URL of Octavia's database"""
+        """:raises ConfigError: neither ``[octavia]`` nor ``octavia.conf`` has the URL of Octavia's database"""
         conf = resources.conf
         return cls(options.database_url(conf), exempt_by_tag=conf[options.GROUP].exempt_by_tag)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Return ``work(connection)``, run in a transaction; ``work`` may run more than once.
 
-        :raises Unavailable: when the database does not answer, or answers with an error
+        :raises Unavailable: the database does not answer, or answers with an error
         """
         return self._database.run(work)
 
@@ -49,15 +49,15 @@ class OctaviaDatabase:
         return " ".join(self._database.typed(statement).split()).removesuffix(";")
 
     def require_known_schema(self) -> None:
-        """:raises Refused: when stackmend does not know the schema of this database
-        :raises Unavailable: when the database does not answer
+        """:raises Refused: stackmend does not know the schema of this database
+        :raises Unavailable: the database does not answer
         """
         self._schemas.require([self._database])
 
     def warnings(self) -> Iterator[str]:
         """Yield the reasons why handlers cannot inspect or heal with this database.
 
-        :raises Unavailable: when the database does not answer
+        :raises Unavailable: the database does not answer
         """
         wanted = sa.MetaData()
         for table in tables.octavia.sorted_tables:

@@ -18,7 +18,7 @@ _KIND = "load-balancer:"
 def holder(database: OctaviaDatabase, finding: Finding) -> str:
     """Return a sentence that one load balancer of the finding has the tag ``stackmend:exempt``; empty if none has the tag.
 
-    :raises Unavailable: when the database does not answer
+    :raises Unavailable: the database does not answer
     """
     scopes = {str(finding.key), *finding.concerns}
     balancers = sorted(scope.removeprefix(_KIND) for scope in scopes if scope.startswith(_KIND))

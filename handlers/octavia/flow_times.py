@@ -74,7 +74,7 @@ _SECTIONS = {
 def flow_times(files: ServiceFiles) -> FlowTimes:
     """Read the options from Octavia's configuration files.
 
-    :raises ConfigError: when a value is not a number of 0 or more
+    :raises ConfigError: a value is not a number of 0 or more
     """
     found: dict[str, float] = {}
     for section, names in _SECTIONS.items():
@@ -100,7 +100,7 @@ def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
     """Return the number of seconds after which an unchanged row proves that no flow works on it.
 
     :param given: the operator's value; None for the default
-    :raises ConfigError: when a flow can work for longer than ``given``
+    :raises ConfigError: a flow can work for longer than ``given``
     """
     if given is None:
         return times.safe_age

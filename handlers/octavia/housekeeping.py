@@ -64,8 +64,8 @@ class HousekeepingManager(ABC):
         """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora. Last,
         raise the first error.
 
-        :raises NotFoundError: when an amphora does not exist
-        :raises DeleteFailed: when an amphora cannot be removed, or still exists
+        :raises NotFoundError: an amphora does not exist
+        :raises DeleteFailed: an amphora cannot be removed, or still exists
         """
 
 

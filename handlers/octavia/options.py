@@ -115,7 +115,7 @@ def notification_url(conf: cfg.ConfigOpts) -> str | None:
 
 
 def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
-    """:raises ConfigError: when ``heartbeat_timeout`` in Octavia's files is not a number"""
+    """:raises ConfigError: ``heartbeat_timeout`` in Octavia's files is not a number"""
     octavia = files(conf)
 
     def worker(name: str) -> str | None:
@@ -138,7 +138,7 @@ def amphora_settings(conf: cfg.ConfigOpts) -> AmphoraSettings:
 def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
     """Return the seconds between two heartbeats of an amphora.
 
-    :raises ConfigError: when the value in Octavia's files is not a number
+    :raises ConfigError: the value in Octavia's files is not a number
     """
     return float(_health_manager(conf, "heartbeat_interval") or HEARTBEAT_INTERVAL)
 
@@ -146,7 +146,7 @@ def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
 def failover_threshold(conf: cfg.ConfigOpts) -> int:
     """Return the number of silent amphorae at which Octavia's health manager stops all failovers; 0: no limit.
 
-    :raises ConfigError: when the value in Octavia's files is not a number
+    :raises ConfigError: the value in Octavia's files is not a number
     """
     return _health_manager(conf, "failover_threshold") or 0
 

@@ -157,7 +157,7 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
     """Read the objects that a load balancer still has.
 
     :param amphorae: all amphora rows of the load balancer
-    :raises Unavailable: when the database, Neutron or Nova does not answer
+    :raises Unavailable: the database, Neutron or Nova does not answer
     """
     vip = driver.database.run(partial(queries.vip_port, load_balancer=balancer.id))
     group = balancer.server_group_id
@@ -176,9 +176,9 @@ def require(
     """Return the result of :func:`read`, if stackmend may fail over the load balancer now.
 
     :param settled_for: seconds since a flow last worked on the load balancer
-    :raises Refused: when a deletion or creation has failed, or earlier failovers did not help
-    :raises InFlight: when the next failover must wait
-    :raises Unavailable: when the database, Neutron or Nova does not answer
+    :raises Refused: a deletion or creation has failed, or earlier failovers did not help
+    :raises InFlight: the next failover must wait
+    :raises Unavailable: the database, Neutron or Nova does not answer
     """
     remains = read(driver, balancer, amphorae)
     if reason := obstacle(remains) if balancer.status == "ERROR" else repetition(remains):
@@ -190,7 +190,7 @@ def require(
 
 
 def security_group(driver: Driver, balancer: str) -> Group | None:
-    """:raises Unavailable: when Neutron does not answer"""
+    """:raises Unavailable: Neutron does not answer"""
     return driver.security_group(f"lb-{balancer}")
 
 
@@ -200,7 +200,7 @@ def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBa
     Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
     :param amphora: as in :class:`Attempt`
-    :raises Conflict: when the security group is gone
+    :raises Conflict: the security group is gone
     """
     if group is None:
         return

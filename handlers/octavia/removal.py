@@ -29,11 +29,11 @@ SERVER_DEADLINE = 60.0
 def remove_amphora(driver: Driver, identity: str) -> None:
     """Remove server and ports of an amphora that is on no load balancer; its row becomes DELETED.
 
-    :raises NotFoundError: when the amphora does not exist
-    :raises DeleteFailed: when the amphora is on a load balancer, may be another provider's device or still exists, or
+    :raises NotFoundError: the amphora does not exist
+    :raises DeleteFailed: the amphora is on a load balancer, may be another provider's device or still exists, or
         :func:`names.not_removable` has a reason
-    :raises Unavailable: when Octavia may work on the amphora, or an API or the database does not answer
-    :raises Conflict: when the row has changed meanwhile
+    :raises Unavailable: Octavia may work on the amphora, or an API or the database does not answer
+    :raises Conflict: the row has changed meanwhile
     """
     row = _row(driver, identity)
     if row is None:
@@ -107,7 +107,7 @@ def _ports_of(driver: Driver, row: records.Amphora) -> Sequence[Port]:
 def remove_server(driver: Driver, server: Server) -> None:
     """Delete a server, and wait until it is gone.
 
-    :raises DeleteFailed: when Nova still has the server
+    :raises DeleteFailed: Nova still has the server
     """
     driver.delete_server(server.id)
     if not polling.until(lambda: driver.server(server.id) is None, SERVER_DEADLINE):
@@ -119,7 +119,7 @@ def remove_server(driver: Driver, server: Server) -> None:
 def remove_port(driver: Driver, port: Port) -> None:
     """Delete a port after a new read, because Nova changes the port when it deletes the server.
 
-    :raises DeleteFailed: when a server uses the port, or Neutron still has it
+    :raises DeleteFailed: a server uses the port, or Neutron still has it
     """
     now = driver.port(port.id)
     if now is None:

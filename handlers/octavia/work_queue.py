@@ -62,7 +62,7 @@ class WorkQueue:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: when Octavia's files are malformed"""
+        """:raises ConfigError: Octavia's files are malformed"""
         files = options.files(resources.conf)
         refusal = _jobboard(resources, files) or _flows(files)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
@@ -82,9 +82,9 @@ class WorkQueue:
 
         :param requests: number of load balancers and amphorae whose request may still be open
         :param providers: the amphora providers that have a load balancer
-        :raises InFlight: when requests wait, or may wait inside a worker
-        :raises Unavailable: when the broker does not answer, a queue is unknown, or no worker consumes it
-        :raises Refused: when the queue proves nothing
+        :raises InFlight: requests wait, or may wait inside a worker
+        :raises Unavailable: the broker does not answer, a queue is unknown, or no worker consumes it
+        :raises Refused: the queue proves nothing
         """
         if self.refusal:
             raise Refused(self.refusal)
@@ -104,7 +104,7 @@ class WorkQueue:
     def require_worker(self) -> None:
         """Verify that a worker takes the requests of Octavia's API.
 
-        :raises Unavailable: when the broker is unknown or does not answer, or no worker consumes the queue
+        :raises Unavailable: the broker is unknown or does not answer, or no worker consumes the queue
         """
         _require_consumer(QUEUE, self._depth(QUEUE))
 

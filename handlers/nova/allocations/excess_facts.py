@@ -90,7 +90,7 @@ class Judge:
     def look(self, consumers: Collection[str]) -> Look:
         """Read the allocations and the rows of consumers.
 
-        :raises Unavailable: if Placement, nova_api or a cell does not answer
+        :raises Unavailable: Placement, nova_api or a cell does not answer
         """
         began = time.monotonic()
         allocations, seen = self._read(consumers)

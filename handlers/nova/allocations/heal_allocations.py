@@ -340,7 +340,7 @@ class HealAllocations(NovaHandler):
     def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
         """Take back the allocations of instances that have left or are leaving their node; return these instances.
 
-        :raises Unavailable: if the rows cannot be read; all allocations are then taken back
+        :raises Unavailable: the rows cannot be read; all allocations are then taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

@@ -68,7 +68,7 @@ class Suspects:
     def everywhere(self) -> Iterator[Key]:
         """Yield the keys of all suspects.
 
-        :raises Unavailable: if a read failed; the keys yielded before are valid
+        :raises Unavailable: a read failed; the keys yielded before are valid
         """
         self._found.clear()
         nodes, down = live_nodes(self._databases)

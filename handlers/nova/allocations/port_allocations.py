@@ -49,8 +49,8 @@ class PortAllocations:
     def write(self, needs: Needs, give: Give) -> list[tuple[Port, Port]]:
         """Write the chosen providers into the ports; return each port before and after.
 
-        :raises Conflict: if a port changed since it was read
-        :raises Refused, Unavailable: if Neutron refuses or does not answer; ports already written are then restored, if
+        :raises Conflict: a port changed since it was read
+        :raises Refused, Unavailable: Neutron refuses or does not answer; ports already written are then restored, if
             possible
         """
         changes: list[tuple[Port, Port]] = []

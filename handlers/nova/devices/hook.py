@@ -39,7 +39,7 @@ class Hook:
     timeout: float
 
     def require(self) -> None:
-        """:raises ConfigError: if the program cannot be run"""
+        """:raises ConfigError: the program cannot be run"""
         if not os.path.isabs(self.program) or not (Path(self.program).is_file() and os.access(self.program, os.X_OK)):
             raise ConfigError(
                 f"[audit] release_devices_hook: {self.program} is not the absolute path of a program that stackmend may run, "

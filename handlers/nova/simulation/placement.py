@@ -60,7 +60,7 @@ class PlacementServer:
     def start(self) -> None:
         """Serve until :meth:`stop`; create the database at the first start.
 
-        :raises RuntimeError: if another server runs in this process
+        :raises RuntimeError: another server runs in this process
         """
         if self._http is not None:
             return

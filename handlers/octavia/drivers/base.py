@@ -30,7 +30,7 @@ class Driver(ABC):
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
         """Make the driver from the configuration.
 
-        :raises ConfigError: when an option is missing or wrong
+        :raises ConfigError: an option is missing or wrong
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
@@ -88,7 +88,7 @@ class Driver(ABC):
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         """Add metadata to a server. Set a new name unless ``name`` is empty.
 
-        :raises UnavailableException: when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
+        :raises UnavailableException: metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
             accepts a name in every state (``nova/compute/api.py``)
         """
 
@@ -217,9 +217,9 @@ class Driver(ABC):
 
         To show the amphora, the API demands the role for a failover (``octavia/policies/amphora.py``).
 
-        :raises NotFoundError: when Octavia shows no such amphora
-        :raises UnauthorizedException: when the credentials lack the role
-        :raises UnavailableException: when the API or the broker does not answer, or no worker takes requests
+        :raises NotFoundError: Octavia shows no such amphora
+        :raises UnauthorizedException: the credentials lack the role
+        :raises UnavailableException: the API or the broker does not answer, or no worker takes requests
         """
 
     @abstractmethod

@@ -22,7 +22,7 @@ _OWN: dict[str, type[Driver]] = {"noop": NoopDriver, "openstack": OpenStackDrive
 def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
     """Return the options ``[housekeeping]``, with heartbeats, failover limit and longest flow from ``octavia.conf``.
 
-    :raises ConfigError: when a configuration file of Octavia is malformed
+    :raises ConfigError: a configuration file of Octavia is malformed
     """
     conf = resources.conf
     return replace(
@@ -34,7 +34,7 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 def chosen_driver(resources: Resources) -> Driver:
     """Make the chosen driver. Through ``resources.get(chosen_driver)``, all handlers share one driver.
 
-    :raises ConfigError: when an option is missing or wrong, or the driver is not installed
+    :raises ConfigError: an option is missing or wrong, or the driver is not installed
     """
     made = _class(resources.conf[GROUP].driver).made
     return made(resources, resources.get(housekeeping_settings), resources.get(OctaviaDatabase.from_resources))

@@ -40,7 +40,7 @@ class NoopDriver(Driver):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """:raises ConfigError: when the configured database may belong to a real Octavia"""
+        """:raises ConfigError: the configured database may belong to a real Octavia"""
         if make_url(options.database_url(resources.conf)).get_backend_name() != "sqlite":
             raise ConfigError(
                 "[housekeeping] driver = noop writes Octavia's tables, so it needs an SQLite database "

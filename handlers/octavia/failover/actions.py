@@ -85,10 +85,10 @@ class Actions:
     def take(self, s: AnyReading, step: Step) -> Healed:
         """Carry out a step.
 
-        :raises Conflict: when the cloud has changed since ``s`` was read
-        :raises Refused: when the step does not exist for the type of ``s``
-        :raises InFlight: when Octavia works on the load balancer
-        :raises AmphoraDriverError: when a call to the cloud fails
+        :raises Conflict: the cloud has changed since ``s`` was read
+        :raises Refused: the step does not exist for the type of ``s``
+        :raises InFlight: Octavia works on the load balancer
+        :raises AmphoraDriverError: a call to the cloud fails
         """
         if isinstance(s, Situation) and step.name in self._recovering:
             return self._recovering[step.name](s, step)
@@ -200,7 +200,7 @@ class Actions:
         """Ask Octavia for the failover.
 
         :param amphora: the row as Octavia's worker will find it
-        :raises AmphoraDriverError: when Octavia refused or lost the request
+        :raises AmphoraDriverError: Octavia refused or lost the request
         """
         if s.balancer.status != "ACTIVE":
             self._driver.failover_load_balancer(s.balancer.id)

@@ -44,7 +44,7 @@ class _Cloud:
 def amphora_of(driver: Driver, key: Key) -> str | None:
     """Return the id of the amphora that a key names by its own id or by its server's id.
 
-    :raises Unavailable: when Octavia's database or Nova does not answer
+    :raises Unavailable: Octavia's database or Nova does not answer
     """
     if key.kind == "amphora":
         return key.id
@@ -66,7 +66,7 @@ def read(
     """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
 
     :param known: an earlier reading of the same heal, whose images and pool are used again
-    :raises Unavailable: when a database or an API does not answer
+    :raises Unavailable: a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
     if rows is None:
@@ -86,7 +86,7 @@ def read_deactivated(
 ) -> Deactivated | Replaced | Nothing:
     """Return the facts about an amphora without a load balancer, if its row is in ERROR, or DELETED without ``compute_id``.
 
-    :raises Unavailable: when an API does not answer
+    :raises Unavailable: an API does not answer
     """
     preserved = amphora.status == "DELETED" and amphora.compute_id is None
     if amphora.load_balancer_id is not None or not (preserved or amphora.status == "ERROR"):

@@ -109,7 +109,7 @@ class Signs:
 
     @property
     def server(self) -> Server:
-        """:raises LookupError: when Nova has no server"""
+        """:raises LookupError: Nova has no server"""
         if self.s.server is None:
             raise LookupError(self.s.amphora.id)
         return self.s.server

@@ -11,7 +11,7 @@ from handlers.octavia.failover.steps import Deactivated, Nothing, Replaced, Step
 def next_preservation(driver: Driver, row: records.Amphora) -> tuple[Deactivated | Replaced, Step] | None:
     """Return the facts about an amphora and the next step to preserve it; None without such a step.
 
-    :raises InFlight: when the step must wait
+    :raises InFlight: the step must wait
     """
     read = facts.read_deactivated(driver, driver.settings, row)
     if isinstance(read, Nothing):

@@ -23,7 +23,7 @@ class Suspects:
     def sweep(self) -> Iterator[Key]:
         """Yield the keys of objects that look like leftovers, from one listing of all rows and objects.
 
-        :raises Unavailable: when Nova lists no server although amphorae have servers
+        :raises Unavailable: Nova lists no server although amphorae have servers
         """
         rows, deleted, beats, used, used_groups, providers = self._database.run(
             lambda connection: (

@@ -78,7 +78,7 @@ class PreservedAmphorae(OctaviaPlugin, Inventory):
     def delete(self, identity: str) -> Healed:
         """Delete a preserved amphora's server, image and ports; return when server and image are gone.
 
-        :raises Unavailable: when server or image still exists after a minute
+        :raises Unavailable: server or image still exists after a minute
         """
         one = self._not_in_use(identity)
         pool.discard(self._driver, one)

@@ -99,7 +99,7 @@ class Cloud:
     ) -> Server:
         """Boot a server; if no host has room, the server is in ERROR and on no host.
 
-        :raises UnauthorizedException: when the quota of Octavia's project is used up
+        :raises UnauthorizedException: the quota of Octavia's project is used up
         """
         with self.lock:
             if project == OCTAVIA and self.headroom() == 0:
@@ -188,7 +188,7 @@ class Cloud:
                     del self._images[image.id]
 
     def present(self, identity: str) -> Server:
-        """:raises NotFoundError: when the server does not exist"""
+        """:raises NotFoundError: the server does not exist"""
         server = self._servers.get(identity)
         if server is None:
             raise NotFoundError(f"there is no server {identity}")
@@ -352,7 +352,7 @@ class Cloud:
                 self._security_groups[identity] = replace(group, tags=group.tags - {tag})
 
     def delete_security_group(self, identity: str) -> None:
-        """:raises UnavailableException: when a port uses the group"""
+        """:raises UnavailableException: a port uses the group"""
         with self.lock:
             if any(identity in port.security_groups for port in self._ports.values()):
                 raise UnavailableException(f"security-group:{identity}", "it is in use")

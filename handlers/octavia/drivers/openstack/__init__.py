@@ -78,7 +78,7 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """:raises ConfigError: when Octavia's project is unknown, or spares are configured without an image or flavor"""
+        """:raises ConfigError: Octavia's project is unknown, or spares are configured without an image or flavor"""
         conf = resources.conf
         amphora = options.amphora_settings(conf)
         files = options.files(conf)

@@ -41,7 +41,7 @@ class ComputeCalls(Driver):
     def builder(self) -> Api:
         """Return Nova's API with credentials for Octavia's project, which will own new servers.
 
-        :raises UnauthorizedException: when no known credentials belong to that project
+        :raises UnauthorizedException: no known credentials belong to that project
         """
 
     @abstractmethod
@@ -66,7 +66,7 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """:raises UnavailableException: when a cell that may have servers of Octavia does not answer"""
+        """:raises UnavailableException: a cell that may have servers of Octavia does not answer"""
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
         if silent and self._may_be_in_silent_cells():
@@ -181,7 +181,7 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """:raises UnavailableException: when the answer has no list ``name``"""
+    """:raises UnavailableException: the answer has no list ``name``"""
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")
     listed: Sequence[Mapping[str, Any]] = body[name]
