@@ -148,7 +148,6 @@ def normalise_payload(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_version(payload: Mapping[str, Any]) -> None:
-    """Raise Undecodable if the payload's outermost object lacks a name or has no known major version."""
     prefix = next(key for key in payload if key.endswith(_DATA)).removesuffix("data")
     name, version = payload.get(f"{prefix}name"), payload.get(f"{prefix}version")
     if not isinstance(name, str) or not isinstance(version, str):

@@ -119,12 +119,11 @@ class Intake:
 
     @property
     def _to_bind(self) -> set[str]:
-        """The exchanges to which stackmend's own queue must be bound."""
         return set(self._broker.exchanges) if self._settings.bindings else set()
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The configured queues that stackmend does not read now, for example because they do not exist."""
+        """The configured queues that stackmend does not read now."""
         return tuple(queue for queue in self._settings.queues if queue not in self.consumed.values())
 
     def drain(self, timeout: float) -> bool:

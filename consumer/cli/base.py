@@ -204,7 +204,6 @@ def operator(parsed_args: argparse.Namespace) -> str:
 def known_ids(wanted: Sequence[int], there: Iterable[int], what: str) -> list[int]:
     """Return the wanted ids without duplicates.
 
-    :param there: the ids that exist
     :param what: the error message's noun for an object with an id, such as ``row of work``
     :raises CommandError: a wanted id does not exist
     """

@@ -315,10 +315,7 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Check which notification formats arrive from a broker.
-
-    :param arrived: arrived formats, the latest arrival first
-    """
+    """Check the notification formats in ``arrived``, which has the latest arrival first."""
     subject = f"broker {broker.name}: notifications"
     if not arrived:
         text = (

@@ -180,7 +180,7 @@ def _key(text: str) -> Key:
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
     """Return the tasks that take at least one of the keys.
 
-    :raises CommandError: no task takes one of the keys
+    :raises CommandError: a key has a kind that no task takes
     """
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
@@ -192,7 +192,7 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 
 
 def within(names: Collection[str], cells: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a test whether a finding is in the cells with these names, and in no other.
+    """Return a test whether a finding is only in the cells with these names.
 
     :param cells: the names of all cells
     """

@@ -17,7 +17,6 @@ class Breaker:
 
     Beyond the limit, the breaker inspects the oldest suspects, and counts only their objects that a heal could change.
 
-    :param limit: the largest plausible count
     :param refused: keys that do not count, because their known drift is not ``healable``
     """
 

@@ -2,8 +2,8 @@
 
 New events and finished work wake the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
 replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
-neither stopped nor in a back-off. There are two exceptions: interrupted heals ignore window and stop. Sweeps ignore a stop by
-the breaker, because sweeps can resume the task. Nothing ignores a back-off.
+neither stopped nor in a back-off. Interrupted heals ignore window and stop. Sweeps ignore a stop by the breaker, because sweeps
+can end it.
 """
 
 from __future__ import annotations

@@ -87,7 +87,6 @@ def check(
 ) -> list[str]:
     """Compare the watermark of each answering database with the stored one. If it fell, stop the handlers that rely on it.
 
-    :param sources: functions that read the watermarks
     :param handlers: all installed handlers, even those that other processes run
     :return: one sentence for each database whose watermark fell
     :raises JournalError: the journal does not answer

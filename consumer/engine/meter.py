@@ -8,7 +8,6 @@ class Meter:
         """Count an inspection, with the heal that followed it, if any.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
-        :param seconds: of inspection and heal together
         """
 
     def healed(self, handler: str, source: str, outcome: str, lag: float | None, weight: int = 1) -> None:

@@ -215,7 +215,6 @@ def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
 
 
 def _suspect(task: Task, key: Key) -> Hint:
-    """Return the hint of a suspect; its id is the request id of the sweep."""
     return Hint(task.name, key, Priority.SWEEP, SWEEP, source_id=trace.current())
 
 

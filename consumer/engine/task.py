@@ -84,7 +84,6 @@ def as_configured(mode: Mode) -> Mode:
 
 
 def at_most_audit(mode: Mode) -> Mode:
-    """Return ``off`` for ``off``, and ``audit`` for every other mode."""
     return Mode.OFF if mode is Mode.OFF else Mode.AUDIT
 
 

@@ -27,7 +27,6 @@ class Act:
     :param command: the command's name: ``handler pause``
     :param about: the handler or, without a handler, the command's first word: ``exempt``
     :param summary: the act in the past tense, without the operator: ``paused discover_hosts``
-    :param undo: the command that reverses the act
     """
 
     command: str

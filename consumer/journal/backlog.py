@@ -93,10 +93,7 @@ class Glance:
 
 
 def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
-    """Count up to ``count`` rows of a handler in each state; return up to ``read`` *reported* and ``read`` *parked* rows.
-
-    By the index ``work_due_idx``, each query reads only as many rows as its limit allows.
-    """
+    """Count up to ``count`` rows of a handler in each state; return up to ``read`` *reported* and ``read`` *parked* rows."""
     clock = now(connection)
     reports = _newest(connection, handler, Standing.REPORTED, read, clock)
     failures = _newest(connection, handler, Standing.PARKED, read, clock)

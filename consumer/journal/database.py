@@ -285,8 +285,8 @@ class Database:
     def step_by_step(self, action: Callable[[Connection], T]) -> T:
         """Run ``action`` once, with a commit after each statement; on SQLite, in one transaction.
 
-        This is for DDL. MariaDB commits DDL in any case. PostgreSQL can build an index without blocking writers, but only
-        outside a transaction.
+        This is for DDL, which MariaDB commits in any case. PostgreSQL builds an index without blocking writers only outside a
+        transaction.
         """
         if self.engine.dialect.name == "sqlite":
             return self.transact(action)

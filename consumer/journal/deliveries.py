@@ -127,7 +127,6 @@ def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
     """Delete a part of a sink's messages that are too old or too many; return their number. Call it until it returns 0.
 
     :param older_than: the largest age, in seconds
-    :param keep: the largest number of messages
     """
 
     def forget(connection: Connection) -> int:

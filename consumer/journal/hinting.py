@@ -34,7 +34,6 @@ def enqueue(database: Database, hints: Iterable[Hint], dead: Sequence[DeadLetter
 
 
 def put(connection: Connection, hints: Iterable[Hint], clock: float) -> None:
-    """Store hints in the transaction of ``connection``."""
     folded = _fold(hints)
     statement = _enqueue_statement(connection.dialect.name)
     for start in range(0, len(folded), _CHUNK):

@@ -69,7 +69,6 @@ class Hour:
 
 
 def read(connection: Connection, begin: float) -> Hour:
-    """Count the history entries of the hour that begins at ``begin``."""
     rows = connection.execute(union_all(*(_counted(_first(outcome, begin)) for outcome in COUNTED)))
     entries = {(row.handler, Outcome(row.outcome)): row.entries for row in rows}
     first = _first(Outcome.HEALED, begin).subquery()

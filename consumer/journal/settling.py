@@ -28,7 +28,6 @@ def settle(
 
     If a hint arrived since the claim, the row becomes due instead.
 
-    :param also: another write in this transaction
     :raises LeaseLost: the row has another claim, or was dropped; nothing is written
     """
 

@@ -84,7 +84,6 @@ class Claim:
     :param reported: the fingerprint of the findings that the history already has
     :param healing_id: the open history entry of an interrupted heal
     :param first_hint_at: time of the first hint since the row was created, reported or parked
-    :param now: the time of the claim
     :param error: why earlier work did not end
     :param lease: seconds until the claim ends, unless extended
     """

@@ -77,10 +77,7 @@ class Sums:
 
 
 def sums(hours: Sequence[Hour], handler: str | None = None) -> Sums:
-    """Add up the history entries of several hours.
-
-    :param handler: None for all handlers
-    """
+    """Add up the history entries of several hours."""
     healed, reported, failed = (sum(hour.count(OUTCOMES[kind], handler) for hour in hours) for kind in OUTCOMES)
     return Sums(healed, reported, failed, all(hour.whole for hour in hours))
 

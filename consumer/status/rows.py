@@ -104,7 +104,7 @@ class JournalRows:
 
 
 def of_journal(database: Database, tasks: Mapping[str, Task], hours: tuple[Hour, ...]) -> JournalRows:
-    """Read the tables from the journal. The number of history entries and work rows read does not depend on its size.
+    """Read the tables from the journal.
 
     :raises JournalError: the journal does not answer
     """

@@ -62,7 +62,6 @@ def _exporter(settings: TracingSettings, timeout: float | None = None) -> OTLPSp
 
 class OtelTracer(Tracer):
     def __init__(self, settings: TracingSettings, replica: str, processor: SpanProcessor) -> None:
-        """:param processor: gets each span when it ends"""
         self._ids = _Ids()
         self._provider = TracerProvider(
             sampler=TraceIdRatioBased(settings.ratio),

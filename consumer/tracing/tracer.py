@@ -48,7 +48,6 @@ class Tracer:
     def stored(self, hints: Sequence[Hint], broker: str, arrived_at: float) -> None:
         """Record the events of a batch that the journal has stored.
 
-        :param hints: all hints of the batch
         :param arrived_at: when the batch was read, in seconds since the epoch
         """
 

@@ -14,5 +14,4 @@ TLS_OPTIONS = (
 
 
 def tls_options(files: ServiceFiles) -> tuple[tuple[str, str], ...]:
-    """Return the TLS options that the files set, with their values."""
     return tuple((name, value) for name in TLS_OPTIONS if (value := files.get(GROUP, name)) is not None)

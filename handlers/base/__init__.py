@@ -11,21 +11,9 @@ An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the 
 The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
 row is neither. If a database or an API that the proof needs does not answer, no heal begins.
 
-``handler``     the handler itself
-``drift``       keys, events, triggers, findings, results of heals
-``errors``      the errors that handlers raise on purpose
-``mode``        the mode of a handler
-``rights``      roles and database privileges
-``plugins``     base classes for entry points: plugins, and lists of objects that handlers keep for an operator
-``inspection``  the context of one inspection: its request id and its trace
-``resources``   the objects that handlers share
-``brokers``     message brokers and their queues
-``watermarks``  values that prove that a database is an older copy
-``holds``       reasons why heals wait
-``checks``      the checks of ``stackmend check`` and their results
-``verdict``     the verdict of a check
-
-Other packages import from here, not from these modules.
+The files are ``handler``, ``drift`` (keys, events, triggers, findings, results of heals), ``errors``, ``mode``, ``rights``,
+``plugins`` (base classes for entry points), ``inspection`` (the context of one), ``resources``, ``brokers``, ``watermarks``,
+``holds``, ``checks`` and ``verdict``. Other packages import from here, not from the files.
 """
 
 from __future__ import annotations

@@ -44,7 +44,6 @@ def _no_queues(broker: Broker) -> QueueReader:
 class Bus:
     """stackmend's access to RabbitMQ; handlers never connect to a broker themselves.
 
-    :param topics: the topics that stackmend consumes
     :param topics_option: the option that sets ``topics``, for error messages
     :param queues: returns the reader of a broker's queues. Call this function only in the main thread: the first call imports
         eventlet, and a thread that imports eventlet can never be joined

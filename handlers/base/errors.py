@@ -31,7 +31,6 @@ class Unavailable(HandlerError):
 class Incomplete(Unavailable):
     """A sweep could not list some keys, because dependencies did not answer. The sweep listed all remaining keys.
 
-    :param error: the error of one dependency
     :param before: the sweep's previous Incomplete error; ``missing`` of the new error includes its dependencies
     """
 

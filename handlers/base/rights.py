@@ -14,7 +14,6 @@ class Role:
 
     :param any_of: one of these roles is enough; the first one allows least
     :param purpose: the calls that need the role, for ``stackmend check``
-    :param verdict: the verdict when the role is missing
     """
 
     any_of: tuple[str, ...]

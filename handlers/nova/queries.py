@@ -124,7 +124,6 @@ def _instance_mapping(row: Values) -> records.InstanceMapping:
 
 
 def build_requests(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return those of these instances that have a build request."""
     c = tables.build_requests.c
     query = sa.select(c.instance_uuid)
     return {uuid for chunk in chunks(instances) for uuid in connection.scalars(query.where(c.instance_uuid.in_(chunk)))}

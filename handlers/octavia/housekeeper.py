@@ -20,7 +20,6 @@ class Housekeeper(HousekeepingManager):
         return sum(pool.wanted for pool in spares.pools((), self._driver.settings))
 
     def get_ready_spare_amphora_count(self) -> int:
-        """Count the ready spares of all pools, each up to the pool's size: a surplus fills no other pool."""
         return sum(
             min(len(pool.ready), pool.wanted) for pool in spares.pools(self._driver.servers(), self._driver.settings)
         )

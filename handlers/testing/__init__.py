@@ -3,8 +3,7 @@
 ``drive``  runs a handler as stackmend does: sweep, inspect and heal until nothing healable is left
 ``setup``  makes the shared resources from plain values
 
-:class:`handlers.nova.simulation.NovaSimulation` simulates Nova with real tables and the real Placement.
-:mod:`handlers.octavia.drivers.noop` simulates the cloud of Octavia's handlers.
+Simulated clouds: :class:`handlers.nova.simulation.NovaSimulation` and :mod:`handlers.octavia.drivers.noop`.
 """
 
 from __future__ import annotations

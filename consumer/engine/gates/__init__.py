@@ -1,8 +1,6 @@
 """The gates: conditions for a heal, one per file. The transaction that opens the heal's history entry asks them.
 
-``gate`` (the interface), ``exempt`` (exempt objects), ``approval`` (mode ``ask``), ``window`` (the task's hours), ``hold``
-(holds from outside), ``stop`` (pause and breaker), ``budget`` (objects per hour). A one-shot command can add ``bound`` (objects
-per run).
+``gate`` is their interface. A one-shot command can add ``bound``, its limit of objects.
 """
 
 from __future__ import annotations

@@ -87,10 +87,7 @@ _MARKUP = re.compile(r"@|\](?=\()|^[ \t]*\[[^\]\n]*\](?=:)", re.MULTILINE)
 
 
 def plain(value: object) -> str:
-    """Return text for Slack and Mattermost: no mentions, no links with another text, no control characters but newlines.
-
-    Both programs make a link of a bare URL, which shows its target.
-    """
+    """Return text for Slack and Mattermost: no mentions, no links with another text, no control characters but newlines."""
     text = printable("" if value is None else str(value), keep="\n")
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)
@@ -118,7 +115,6 @@ class Renderer:
     def body(self, entry: Entry, outcome: str) -> bytes:
         """Return the body of the message about a history entry.
 
-        :param outcome: the outcome that the message reports
         :raises WrongTemplate: the template cannot be rendered with this entry
         """
         shown = values(entry, outcome)

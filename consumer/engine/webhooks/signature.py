@@ -11,7 +11,6 @@ _PREFIX = "whsec_"
 
 
 def headers(secret: str, message_id: str, clock: float, body: bytes) -> dict[str, str]:
-    """Return the headers of a message, with a signature if there is a secret."""
     found = {"webhook-id": message_id, "webhook-timestamp": str(int(clock))}
     if secret:
         signed = b".".join([message_id.encode(), str(int(clock)).encode(), body])

@@ -85,7 +85,6 @@ class InstanceFacts:
 class Facts(InstanceFacts):
     """The facts about a consumer. If the consumer is a migration, *the instance* is the migration's instance.
 
-    :param migration: the consumer, if it is a migration
     :param archived: whether the consumer is an archived instance or the migration of one
     :param home: the compute node with the instance's host and node; None unless exactly one matches
     :param own: the instance's resources, if the consumer is a migration; ``roots`` has their providers too

@@ -47,7 +47,6 @@ class _Seen:
 
     @property
     def migration(self) -> Migration | None:
-        """The consumer, if it is a migration."""
         return next((rows.migration for rows in self.cells.values() if rows.migration is not None), None)
 
     @property
@@ -109,7 +108,6 @@ class Judge:
             yield Judged(facts.allocation, self._decide(facts), facts)
 
     def concerns(self, look: Look, judged: Judged) -> frozenset[str]:
-        """Return the concerns of a finding about a consumer of a look."""
         facts, held = judged.facts, judged.allocation
         archived = (
             self._archive.among({held.consumer}).get(held.consumer, frozenset()) if facts.archived else frozenset()
@@ -218,7 +216,6 @@ def located(cell: Cell, instance: Instance) -> Located:
 
 
 def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows]:
-    """Return the rows about each consumer, by its uuid in lower case."""
     found, moves = queries.instances_and_migrations(connection, consumers)
     asked = {consumer.lower() for consumer in consumers}
     instances = {row.uuid.lower(): row for row in found}

@@ -289,10 +289,7 @@ class HealAllocations(NovaHandler):
             raise
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the instances of a finding that have not changed.
-
-        :meth:`.Reader.again` reads their facts again.
-        """
+        """Heal the instances of a finding that have not changed."""
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
         due: dict[str, batches.Missing] = {}

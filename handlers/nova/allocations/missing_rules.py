@@ -1,8 +1,4 @@
-"""Decides whether a live instance has its entitlement in Placement. Pure.
-
-A heal requires that the instance is unchanged for a minute, and that its mapping names its cell and owner, without
-``queued_for_delete`` unless it is soft-deleted.
-"""
+"""Decides whether a live instance has its entitlement in Placement. Pure."""
 
 from __future__ import annotations
 

@@ -302,7 +302,6 @@ def _undo(one: Attachment) -> str:
 
 
 def _is_uuid(text: str) -> bool:
-    """Return whether it is a uuid as Nova writes it: in lower case."""
     try:
         return str(UUID(text)) == text
     except ValueError:

@@ -1,7 +1,6 @@
 """Decide whether an instance is deleted and its hosts are clean, and about its attachments, without I/O.
 
 A connected attachment needs more than a deletion: while a guest runs on, the deletion of its attachment takes its disk away.
-nova-compute removes such guests when it starts and every ``running_deleted_instance_poll_interval`` (1800 s).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Decide about the bindings of an instance's port, without I/O.
 
-A live migration that ended in ``error`` does not prove where the guest runs, so no binding is deleted while it is the youngest
-migration.
+While the youngest migration is a live migration in ``error``, nothing proves where the guest runs, so no binding is deleted.
 """
 
 from __future__ import annotations

@@ -84,8 +84,6 @@ class Evidence:
     """The proof about one device.
 
     :param instance: the deleted instance that used the device last
-    :param values: the columns of the inventory
-    :param generation: the provider's generation
     """
 
     provider: str

@@ -1,7 +1,7 @@
 """Decide which providers must join or leave Placement's aggregates, without I/O.
 
 Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). So a membership that Nova does not
-know proves no drift. The host of an Ironic node proves nothing about the node's aggregates: the node moves between hosts.
+know proves no drift.
 """
 
 from __future__ import annotations

@@ -138,7 +138,6 @@ class SyncAggregates(PlacementHandler):
         return self._inspect_aggregate(key, aggregates[key.id])
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of aggregates that have wrong members or a host without a compute node, or are unknown to Nova."""
         names = self._databases.host_names
         nodes, down = live_nodes(self._databases)
         by_host: dict[str, set[str]] = {}
@@ -326,7 +325,6 @@ class SyncAggregates(PlacementHandler):
         return [finding]
 
     def _without(self, aggregate: str, providers: Sequence[str]) -> str:
-        """Return the commands that remove up to :data:`_NAMED` providers from one aggregate."""
         read = {one: self._placement.aggregates(one) for one in providers[:_NAMED]}
         commands = [_setting(one, has.aggregates - {aggregate}) for one, has in read.items() if has is not None]
         more = len(providers) - _NAMED

@@ -1,7 +1,1 @@
-"""Nova's network caches of instances, compared with Neutron.
-
-``heal_info_cache``  the handler
-``facts``            reads an instance's rows
-``rules``            decides about one port, without I/O
-``queries``          the SQL
-"""
+"""Nova's network caches of instances, compared with Neutron. The handler is ``heal_info_cache``."""

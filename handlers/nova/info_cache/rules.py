@@ -1,8 +1,4 @@
-"""Decide about one port of an instance and its entry in Nova's network cache, without I/O.
-
-The event ``network-changed`` renews or adds an entry, but removes none and fills no empty cache (``nova/network/neutron.py``,
-``_build_network_info_model``).
-"""
+"""Decide about one port of an instance and its entry in Nova's network cache, without I/O."""
 
 from __future__ import annotations
 

@@ -35,7 +35,6 @@ def suspects(connection: Connection, after: float, host: str | None = None) -> l
     """Return live instances that have a task, or that are being built and have no host.
 
     :param after: only instances without a change for this many seconds
-    :param host: only instances on this host
     """
     c = tables.instances.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), after)

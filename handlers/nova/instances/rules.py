@@ -1,8 +1,4 @@
-"""Decide about an instance whose task or build does not end, without I/O.
-
-No verdict clears a task to make an instance usable. Once the task is cleared, Nova's power sync stops a running guest if
-``vm_state`` is wrong.
-"""
+"""Decide about an instance whose task or build does not end, without I/O."""
 
 from __future__ import annotations
 

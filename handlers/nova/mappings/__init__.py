@@ -3,11 +3,7 @@
 =============================  ======================================================================
 ``map_instances``              handler: insert missing mappings
 ``heal_instance_mappings``     handler: repair mappings; delete mappings of deleted instances
-``findings``                   makes the findings of ``heal_instance_mappings``
-``suspects``                   lists the suspects of ``heal_instance_mappings``
-``rules``                      decides about a mapping
-``unmapped_rules``             decides about an instance without a mapping
-``facts``                      reads an instance's records for the rules
-``queries``                    the SQL
+``findings``, ``suspects``     the findings and suspects of ``heal_instance_mappings``
+``rules``, ``unmapped_rules``  decide about a mapping, and about an instance without one
 =============================  ======================================================================
 """

@@ -42,7 +42,6 @@ class Evidence:
 
 
 def changing(api: Database, key: Key, facts: Facts, verdict: Change) -> Finding:
-    """Return the finding for a :class:`Change`."""
     if facts.mapping is None:
         raise Conflict(f"{key} has no mapping")
     undo = partial(

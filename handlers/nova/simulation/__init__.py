@@ -2,10 +2,7 @@
 
 It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the class NovaSimulation: the operations of the next six files
-hosts, servers, moves, aggregates  Nova's operations
-devices     one-time-use PCI devices
-volumes     the volumes of servers
+cloud       the class NovaSimulation, with the operations of hosts, servers, moves, aggregates, devices and volumes
 changes     single writes, without notifications
 world       databases, Placement, Neutron, Cinder and notifications
 store       reads and writes rows

@@ -35,11 +35,9 @@ class Cinder(JsonServer):
 
     @property
     def url(self) -> str:
-        """The endpoint."""
         return f"{super().url}/v3"
 
     def create_volume(self) -> str:
-        """Return the id of a new volume."""
         volume = str(uuids.uuid4())
         self.volumes[volume] = {
             "id": volume,

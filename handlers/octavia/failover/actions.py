@@ -1,7 +1,7 @@
 """Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses. Each step can run again.
 
-Each write into Octavia's database compares the locked row with the row that was read. Before stackmend cuts an amphora of a
-load balancer off its network, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat
+Each write into Octavia's database compares the locked row with the row that was read. Before stackmend detaches the networks of
+an amphora on a load balancer, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat
 lease, so that Octavia's health manager replaces the amphora.
 """
 

@@ -1,7 +1,7 @@
 """The rules that choose the next step for a failed amphora.
 
-Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash. A repeated step
-does no harm. :mod:`handlers.octavia.failover.ending` has the steps after the failover.
+Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash.
+:mod:`handlers.octavia.failover.ending` has the steps after the failover.
 """
 
 from __future__ import annotations

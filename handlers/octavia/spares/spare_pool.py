@@ -135,14 +135,12 @@ class SparePool(OctaviaHandler):
         return replace(finding, plan=writes, concerns=names)
 
     def sweep(self) -> Iterator[Key]:
-        """Log the result of :func:`housekeeping.log_pool_size`; yield the pools that look wrong."""
         housekeeping.log_pool_size(self._manager)
         for pool in self._read().pools:
             if pool.missing or any(_wrong(pool)):
                 yield Key("pool", pool.name)
 
     def population(self) -> int:
-        """Return the sum over all pools of their present or wanted spares, whichever are more."""
         return sum(max(pool.wanted, len(pool.present)) for pool in self._read().pools)
 
     def heal(self, finding: Finding) -> Healed:

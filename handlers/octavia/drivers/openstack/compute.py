@@ -181,7 +181,6 @@ class ComputeCalls(Driver):
 
 
 def _listed(body: Mapping[str, Any] | None, name: str) -> Sequence[Mapping[str, Any]]:
-    """:raises UnavailableException: the answer has no list ``name``"""
     if body is None or name not in body:
         raise UnavailableException("compute", f"answered without {name}")
     listed: Sequence[Mapping[str, Any]] = body[name]
