@@ -46,7 +46,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """Return the options to check if TLS may have caused a failure, as text; otherwise empty.
+    """If TLS may have caused a failure, return a text that names the options to check; otherwise an empty text.
 
     :param given: the result of :func:`parameters`
     """

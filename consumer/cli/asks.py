@@ -126,8 +126,8 @@ class Decide(Command):
 class Approve(Decide):
     """Approve findings that wait in mode ask.
 
-    stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. An expired ask cannot
-    be approved, even if you denied it. Exit code 1 if an ask was not approved.
+    stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. You can approve a
+    denied ask, but no expired one. Exit code 1 if an ask was not approved.
 
     Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names the facts
     to examine. Approve these asks by ID; the filters omit them.

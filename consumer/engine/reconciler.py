@@ -101,7 +101,7 @@ class Reconciler:
 
         :param store: settles the claim and writes the history
         :param step: called before each step of a long heal
-        :raises LeaseLost, JournalUnavailable: from the store; the claim may not be settled
+        :raises LeaseLost, JournalUnavailable: from the store; the claim is perhaps not settled
         """
         began = time.monotonic()
         with self._tracer.work(claim, trace.begin()) as span:

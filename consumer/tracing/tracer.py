@@ -67,4 +67,4 @@ class Tracer:
         return _NOTHING
 
     def close(self) -> None:
-        """Send what is recorded, for at most two seconds, and stop."""
+        """Send the recorded spans, for at most two seconds, and stop."""

@@ -212,9 +212,9 @@ def take_back(
 
 
 def _is_before_requests(locked: _Locked) -> bool:
-    """Return whether the load balancer is ACTIVE, or its row was last written before :func:`let_go` wrote the amphora's row.
+    """Return whether no failover has failed since :func:`let_go` wrote the amphora's row.
 
-    A failover that fails sets the load balancer to ERROR.
+    A failed failover sets the load balancer to ERROR. So the load balancer is ACTIVE, or its row was last written earlier.
     """
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True

@@ -74,5 +74,5 @@ RULES = (
 
 
 def mismatch(found: Pairing) -> str:
-    """Return why database and cloud may not belong together; empty when they do."""
+    """Return why database and cloud perhaps do not belong together; empty when they do."""
     return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")

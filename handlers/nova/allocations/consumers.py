@@ -69,7 +69,7 @@ class InstanceFacts:
 
     @property
     def row(self) -> Located:
-        """The first live row; IndexError without one."""
+        """The instance's first live row; IndexError without one."""
         return self.live[0]
 
     @property

@@ -235,7 +235,7 @@ def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows
 
 
 def _require_among(uuids: Collection[str], asked: Collection[str]) -> None:
-    """Refuse a verdict if a row belongs to none of the consumers: it may contradict the drift of one of them."""
+    """Refuse a verdict if a row belongs to none of the consumers: such a row may contradict the drift of one of them."""
     if unasked := set(uuids) - set(asked):
         raise _strange(min(unasked))
 

@@ -47,10 +47,9 @@ def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
 
 
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether all ports of an instance, at least one, are bound to its host.
+    """Return whether all ports of an instance, at least one, are bound to its host, or on Ironic to its node.
 
-    A cell from an older backup may name a former host. Ironic binds ports to a node instead of a host
-    (``nova/virt/ironic/driver.py``, network_binding_host_id).
+    A cell from an older backup may name a former host. Source: ``nova/virt/ironic/driver.py`` (network_binding_host_id).
 
     :param bound: the result of :func:`bound_hosts`
     """

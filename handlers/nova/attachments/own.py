@@ -9,7 +9,7 @@ from handlers.nova.database import NovaDatabases
 
 
 def require_own_cinder(databases: NovaDatabases, storage: Storage) -> None:
-    """Check that this Cinder belongs to this Nova and shows the volumes of all projects, so that a missing volume is gone.
+    """Check that this Cinder belongs to this Nova and shows the volumes of all projects. Otherwise it may hide a volume.
 
     :raises Refused: Cinder has none of the volumes of the youngest mappings, or the credentials do not see every project
     :raises Unavailable: Cinder or a cell does not answer

@@ -63,12 +63,12 @@ class Facts:
 
     @property
     def deleted(self) -> bool:
-        """Whether a record proves the deletion."""
+        """Whether a record proves the instance's deletion."""
         return any(not one.hidden for one in self.remains)
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of a row."""
+        """Seconds since the last change of a deleted row of the instance."""
         return min((one.age for one in self.remains), default=self.after)
 
     @property

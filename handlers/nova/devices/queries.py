@@ -48,7 +48,7 @@ def users(connection: Connection, hosts: Collection[str]) -> list[User]:
 
 
 def archived_users(connection: Connection, hosts: Collection[str]) -> list[User]:
-    """Return the same of archived instances, by a scan of the whole table."""
+    """Return archived instances on these hosts whose PCI requests name providers, by a scan of the whole table."""
     c = tables.shadow_instances.c
     return _ordered(
         one
@@ -63,7 +63,7 @@ def named(connection: Connection, instance: str) -> frozenset[str] | None:
 
 
 def archived_named(connection: Connection, instance: str) -> frozenset[str] | None:
-    """Return the same of an archived instance, by a scan of the whole table."""
+    """Return the providers that the PCI requests of an archived instance name, by a scan of the whole table."""
     return _named(connection, instance, *_SOURCES[1])
 
 

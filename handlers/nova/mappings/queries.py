@@ -207,7 +207,7 @@ def change_mapping(
 ) -> None:
     """Change a mapping, and delete the instance's build request if ``drop_request``.
 
-    :raises Conflict: a row changed since it was read
+    :raises Conflict: a row changed since it was read, or ``undo`` does not restore the rows
     """
     if not _covers(undo, undo_of_change(connection, before, values, drop_request)):
         raise Conflict(f"the rows of instance {before.instance} in nova_api changed")
@@ -237,7 +237,7 @@ def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[s
 def forget(connection: Connection, rows: Collection[MappingRow], undo: str) -> dict[str, list[str]]:
     """Delete mappings, and the instances' other rows in nova_api.
 
-    Leave out an instance whose rows changed since they were read, or that has a build request.
+    Leave out an instance that has a build request, or whose rows changed or are not in ``undo``.
 
     :return: the statements that restore the rows, by instance
     """

@@ -84,7 +84,7 @@ class Cinder(JsonServer):
         self._settle(self.attachments[attachment]["volume_id"])
 
     def disconnect(self, attachment: str) -> None:
-        """Return to a reservation."""
+        """Turn an attachment into a reservation again."""
         self.attachments[attachment] |= {"status": "reserved", "attached_at": "", "connection_info": {}}
         self._settle(self.attachments[attachment]["volume_id"])
 
@@ -125,7 +125,7 @@ class Cinder(JsonServer):
     def _list(
         self, kind: str, rows: Mapping[str, dict[str, Any]], query: dict[str, list[str]], *, detailed: bool
     ) -> Answer:
-        """List the youngest first, as Cinder does by default."""
+        """Return a page of a listing, the youngest object first, as Cinder does by default."""
         filters = {"instance_id": "instance", "volume_id": "volume_id"}
         found = [
             row

@@ -38,6 +38,6 @@ class Volumes(Changes):
             self._store.update(engine, mappings, mappings.c.instance_uuid == uuid, **gone)
 
     def _disconnect_volumes(self, uuid: str) -> None:
-        """Keep reservations only (nova.compute.manager._terminate_volume_connections)."""
+        """Turn the instance's attachments into reservations (nova.compute.manager._terminate_volume_connections)."""
         for attachment in self.cinder.of(instance=uuid):
             self.cinder.disconnect(attachment)

@@ -157,7 +157,7 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` began, except images that :meth:`release_image` released."""
+        """Return every image that :meth:`create_image` began to create, except images that :meth:`release_image` released."""
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:

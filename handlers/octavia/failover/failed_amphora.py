@@ -240,7 +240,7 @@ class FailedAmphora(OctaviaHandler):
         """Yield serving amphorae without a server in Nova that send no heartbeat, or never sent one.
 
         Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them. Yield none if
-        database and cloud may not belong together.
+        database and cloud perhaps do not belong together.
         """
         patience = self._settings.heartbeat_timeout
         unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.unheard(patience)}

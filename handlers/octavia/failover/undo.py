@@ -46,9 +46,9 @@ def _server(s: AnyReading) -> str:
 
 
 def _lease(s: AnyReading, typed: Typed) -> str:
-    """Return the undo; it ends only a lease that still runs, and leaves the amphora a whole ``heartbeat_timeout`` to beat.
+    """Return the undo of a lease. It ends only a lease that still runs, and gives the amphora a ``heartbeat_timeout`` to beat.
 
-    A lease alone lies in the future. An older time would let Octavia's health manager replace an amphora that lives.
+    Only a lease is a time in the future. A time in the past would let Octavia's health manager replace an amphora that lives.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())

@@ -65,7 +65,7 @@ class Scope:
 
     :param grace: seconds for which an object and its row must be unchanged
     :param without_rows: whether stackmend may remove objects that no row names
-    :param mismatch: why database and cloud may not belong together; empty when they do
+    :param mismatch: why database and cloud perhaps do not belong together; empty when they do
     """
 
     project: str
