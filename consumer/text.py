@@ -75,10 +75,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with unprintable characters escaped, so that the text cannot control a terminal.
-
-    :param keep: characters to leave unescaped
-    """
+    """Return text with unprintable characters escaped, so that the text cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(

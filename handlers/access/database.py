@@ -129,10 +129,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return the time that is ``seconds`` and the known difference of clocks before ``now``: the limit of a search by age.
-
-    :param now: the time by the database's clock
-    """
+    """Return the time that is ``seconds`` and the known difference of clocks before ``now``: the limit of a search by age."""
     return now - timedelta(seconds=seconds + _margin(connection))
 
 

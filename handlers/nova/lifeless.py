@@ -36,7 +36,6 @@ def _distinct(instances: Iterable[str]) -> Iterator[str]:
 
 
 def _among(databases: NovaDatabases, archive: Archive, batch: set[str]) -> tuple[set[str], Unavailable | None]:
-    """Return the lifeless instances, and the error of a cell that did not answer."""
     batch = batch - databases.api.run(lambda connection: queries.building(connection, batch))
     seen, down = databases.run_in_available(databases.cells(), lambda connection: queries.lives(connection, batch))
     alive = {uuid for rows in seen.values() for uuid, lives in rows.items() if lives}

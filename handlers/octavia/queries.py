@@ -133,7 +133,7 @@ def providers(connection: Connection) -> frozenset[str]:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Return the status of those load balancers that have a row. By default, Octavia keeps a DELETED row for a week."""
+    """Return the status of those load balancers that have a row."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))

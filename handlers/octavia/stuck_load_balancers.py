@@ -409,8 +409,8 @@ class StuckLoadBalancers(OctaviaHandler):
     def _mark_freed(self, server: Server, at: datetime) -> None:
         """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
 
-        Do nothing if the server is gone, or if Nova refuses the change in the server's state. Then the amphora has failed, and
-        the handler ``failed_amphora`` requests the failover.
+        Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has
+        failed, and the handler ``failed_amphora`` requests the failover.
         """
         try:
             self._driver.describe_server(server.id, {FREED: at.isoformat()})

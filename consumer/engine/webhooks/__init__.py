@@ -1,5 +1,4 @@
 """Webhooks: messages about history entries, over HTTP.
 
-``sender`` sends the messages of the journal in threads; ``message`` makes the body, ``signature`` the headers, and
-``sending`` makes one attempt.
+``sender`` sends messages in threads, and ``sending`` makes one attempt. ``message`` makes the body, ``signature`` the headers.
 """

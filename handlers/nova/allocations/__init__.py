@@ -10,5 +10,4 @@
 - ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and their providers
 - ``nested``: which nested and sharing providers a sweep reads
 - ``placement_cache``, ``shared_looks``: recent answers of Placement, and facts for several inspections
-- ``queries``: the SQL
 """

@@ -262,7 +262,6 @@ def deletions(before: MappingRow) -> list[sa.Delete]:
 
 
 def _covers(undo: str, statements: Collection[str]) -> bool:
-    """Return whether the undo in the history restores all that these statements restore."""
     return all(statement in undo for statement in statements)
 
 

@@ -7,9 +7,7 @@ changes     single writes, without notifications
 world       databases, Placement, Neutron, Cinder and notifications
 store       reads and writes rows
 report      Nova's client of Placement
-placement   the Placement service
-neutron     Neutron's ports
-cinder      Cinder's volumes and attachments
+placement, neutron, cinder  the other services
 json_server a server of JSON over HTTP
 bus         notifications from captured ones
 records     flavors and compute nodes

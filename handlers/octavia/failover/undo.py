@@ -46,9 +46,9 @@ def _server(s: AnyReading) -> str:
 
 
 def _lease(s: AnyReading, typed: Typed) -> str:
-    """Return the undo of a lease. It ends only a lease that still runs, and gives the amphora a ``heartbeat_timeout`` to beat.
+    """Return an undo that ends only a lease that still runs, and gives the amphora a ``heartbeat_timeout`` to beat.
 
-    Only a lease is a time in the future. A time in the past would let Octavia's health manager replace an amphora that lives.
+    A time before the present would let Octavia's health manager replace an amphora that lives.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())

@@ -152,7 +152,7 @@ def parsed(since: str) -> datetime | None:
 
 
 def restoring(server: Server) -> str:
-    """Return the command that gives a server its present mark again. Tags need version 2.26 of Nova's API."""
+    """Return the command that gives a server its present mark again."""
     marks = {name: server.metadata.get(name, "") for name in (AMPHORA, SINCE, STATE)}
     properties = " ".join(f"--property {name}={value}" for name, value in marks.items())
     return f"openstack --os-compute-api-version 2.26 server set --tag {PRESERVED} {properties} {server.id}"
