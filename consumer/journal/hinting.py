@@ -106,8 +106,6 @@ def _enqueue_statement(dialect: str) -> Any:
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
     """Make *reported* rows due, after their pauses, that got no hint since the handler's last sweep began; return their number.
-
-    :param before: when the last sweep began
     """
 
     def wake(connection: Connection) -> int:

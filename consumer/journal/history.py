@@ -105,10 +105,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A new history entry.
-
-    :param error: the reason for the outcome, or the error
-    """
+    """A new history entry."""
 
     handler: str
     key: Key

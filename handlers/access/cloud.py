@@ -286,7 +286,6 @@ class Service:
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
-        """Turn errors of keystoneauth into :class:`Unavailable`."""
         try:
             yield
         except (ks.ConnectFailure, ks.UnknownConnectionError) as error:

@@ -222,7 +222,6 @@ def _is_before_requests(locked: _Locked) -> bool:
 
 
 def _is_older(locked: _Locked) -> bool:
-    """Return whether the amphora's row was last written before the load balancer's row."""
     if locked.updated_at is None:
         return True
     return locked.lb_updated_at is not None and locked.updated_at < locked.lb_updated_at

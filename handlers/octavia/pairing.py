@@ -33,10 +33,7 @@ class Pairing:
 
 
 def pairing(servers: Iterable[Server], live: Iterable[records.Amphora], deleted: Iterable[records.Amphora]) -> Pairing:
-    """Compare the servers of Octavia's project with all amphora rows.
-
-    :param live: the rows that are not DELETED
-    """
+    """Compare the servers of Octavia's project with all amphora rows."""
     live, shown = list(live), {server.id: server for server in servers}
     known = [*live, *deleted]
     ids, owned = {row.id for row in known}, {row.compute_id for row in known}

@@ -117,8 +117,6 @@ class _Database:
 
 
 class _Done:
-    """The result of a recorded statement, as if it had changed one row."""
-
     rowcount = 1
 
 

@@ -312,7 +312,6 @@ class StuckLoadBalancers(OctaviaHandler):
         yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
-        """Return a finding that a failover heals. ``refusal`` or :func:`rebuild.obstacle` may forbid the failover."""
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
         return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)

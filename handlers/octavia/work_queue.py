@@ -139,7 +139,6 @@ def _jobboard(resources: Resources, files: ServiceFiles) -> str:
 
 
 def _flows(files: ServiceFiles) -> str:
-    """Return why the longest time of a flow is unknown; empty where the files have ``[haproxy_amphora]``."""
     if files.has_section("haproxy_amphora"):
         return ""
     return f"the longest time of a flow is unknown: {files} has no [haproxy_amphora]; copy that group from Octavia's own file"

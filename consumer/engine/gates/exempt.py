@@ -19,7 +19,6 @@ class Exempt:
 
 
 def reason(connection: Connection, finding: Finding, clock: float) -> str:
-    """Return why a finding is exempt; empty if it is not."""
     if finding.exempted:
         return finding.exempted
     found = exemptions.covering(connection, finding, clock)

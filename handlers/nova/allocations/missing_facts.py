@@ -1,8 +1,4 @@
-"""Reads the facts about instances for ``heal_allocations``: first their allocations, then the databases, last the ports.
-
-If Nova's scheduler allocates before the first read, the databases already show the build or move. If it allocates later, the
-consumer's generation changes, and our write fails.
-"""
+"""Reads the facts about instances for ``heal_allocations``: first their allocations, then the databases, last the ports."""
 
 from __future__ import annotations
 

@@ -65,7 +65,6 @@ def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Fact
 
 
 def _named(facts: Facts, instance: str, cells: Mapping[int, frozenset[str]]) -> Facts:
-    """Add the concerns of the instance and of each cell that has a copy or that the mapping names."""
     rows = [(copy.cell_id, concerns.of_row(copy.uuid, copy.project_id, copy.host, copy.node)) for copy in facts.copies]
     if facts.mapping is not None:
         rows.append((facts.mapping.cell_id or 0, concerns.named("project", facts.mapping.project_id)))

@@ -94,7 +94,6 @@ class Store:
 
 @cache
 def _statements(schema: MetaData, name: str) -> tuple[str, ...]:
-    """Return the statements that make a schema; cached, because their compilation is slow."""
     dialect = registry.load(name)()
     tables = [str(CreateTable(table).compile(dialect=dialect)) for table in schema.sorted_tables]
     indexes = [index for table in schema.sorted_tables for index in table.indexes]

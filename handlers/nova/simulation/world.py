@@ -173,7 +173,6 @@ class World:
     # for the subclasses
 
     def _uses_attachment(self, instance: str, attachment: str) -> bool:
-        """Return whether Nova's API shows the attachment: the instance lives, and a mapping names it."""
         mappings = tables.block_device_mapping
         named = (mappings.c.instance_uuid == instance) & (mappings.c.attachment_id == attachment)
         return instance in {one.uuid for one in self.live_instances()} and any(

@@ -31,10 +31,7 @@ def undo_of(s: AnyReading, step: Step, typed: Typed) -> str:
 
 
 def undo_of_heal(s: AnyReading, step: Step, typed: Typed) -> str:
-    """Return the undo of a step and of the further steps that the same heal may take, the last step first.
-
-    :param typed: as for :func:`undo_of`
-    """
+    """Return the undo of a step and of the further steps that the same heal may take, the last step first."""
     ports = tuple(port.id for port in s.connected)
     further = (Step(name, "", objects=ports) for name in reversed(THEN.get(step.name, ())))
     later = [f"after {each.name}: {undo_of(s, each, typed)}" for each in further]

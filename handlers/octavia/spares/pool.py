@@ -272,7 +272,6 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
 
 
 def room_text(spare: str | None) -> str:
-    """Return the end of a sentence about a failover. The end names the spare of :func:`make_room`."""
     return f"; spare {spare} made room for a failover" if spare else ""
 
 
