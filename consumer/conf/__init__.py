@@ -166,7 +166,6 @@ def _with_file(text: str, conf: cfg.ConfigOpts) -> str:
 
 
 def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
-    """Return the configuration files that every user of the host can read."""
     return [name for name in conf.config_file or [] if Path(name).stat().st_mode & stat.S_IROTH]
 
 

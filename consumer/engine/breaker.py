@@ -61,8 +61,5 @@ def objects_at_risk(handler: Handler, key: Key) -> int:
 
 
 def plausible(settings: EngineSettings, population: int) -> int:
-    """Return the largest plausible count: ``breaker_count``, or ``breaker_percent`` of the population if that is more.
-
-    :param population: how many objects the sweep covers
-    """
+    """Return the largest plausible count: ``breaker_count``, or ``breaker_percent`` of the population if that is more."""
     return max(settings.breaker_count, population * settings.breaker_percent // 100)

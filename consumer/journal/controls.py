@@ -104,7 +104,7 @@ def _control(row: RowMapping) -> Control:
 
 
 def pause(database: Database, names: Collection[str], reason: str, also: Also = nothing) -> int:
-    """Pause handlers; return the number of handlers. Every replica notices within seconds."""
+    """Pause handlers; return the number of handlers."""
     return _set(database, names, also, paused=True, reason=reason)
 
 

@@ -105,7 +105,9 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make *reported* rows due, after their pauses, that got no hint since the handler's last sweep began; return their number.
+    """Make *reported* rows without a hint since ``before`` due, after their pauses; return their number.
+
+    :param before: when the handler's last sweep began
     """
 
     def wake(connection: Connection) -> int:

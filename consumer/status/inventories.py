@@ -31,7 +31,6 @@ class Listing:
     problem: str = ""
 
     def age(self, clock: float) -> float | None:
-        """Return the seconds since the items were read; None if no reading succeeded."""
         return None if self.read_at is None else max(0.0, clock - self.read_at)
 
 

@@ -125,7 +125,6 @@ class MapInstances(PlacementHandler):
         return findings_or_wait(findings, waits)
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of instances without a mapping; if a cell has many, keys of ranges of their ids."""
         return self.sweep_cells(self._databases.cells())
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key]:
