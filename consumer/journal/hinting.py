@@ -105,7 +105,7 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Make *reported* rows without a hint since ``before`` due, after their pauses; return their number.
+    """Let *reported* rows become due after their pauses, if they got no hint since ``before``; return their number.
 
     :param before: when the handler's last sweep began
     """
