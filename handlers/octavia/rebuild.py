@@ -8,7 +8,8 @@ failed creation leaves no amphora row.
 Before such a request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
 replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows an
 accepted request, even if the answer was lost. The attempt then counts for a week, or longer while the amphora exists. For
-objects in PENDING_*, the tag names one of them instead.
+objects in PENDING_*, the tag names one of them instead. Tags with one version count once: Octavia accepts one request, and
+refuses the others, because the row has changed.
 
 An ACTIVE load balancer may pass traffic, and a failover interrupts it. So its failovers are recorded too: if one does not cure
 the reason for it, the next one waits, and three within a week end with a report.
@@ -69,7 +70,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
     """Count the failovers that Octavia accepted for one of ``amphorae``. They failed: the amphorae still exist."""
-    return sum(one.amphora in amphorae and one.version != version(balancer) for one in recorded(group))
+    return len({one.version for one in recorded(group) if one.amphora in amphorae} - {version(balancer)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Remains:
     def lately(self) -> int:
         """The number of failovers that Octavia accepted in the week before the last change of the load balancer's row."""
         now = version(self.balancer)
-        return sum(now - _MEMORY <= one.version != now for one in recorded(self.security_group))
+        return len({one.version for one in recorded(self.security_group) if now - _MEMORY <= one.version != now})
 
 
 @dataclass(frozen=True, slots=True)

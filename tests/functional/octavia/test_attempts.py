@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -193,6 +193,60 @@ def test_a_request_that_octavia_did_not_accept_does_not_count(case: Case, error:
     case.handler.heal(case.finding())
     case.fail()
     assert (case.remains().attempts, case.remains().lately) == (1, 1)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """A pair in ERROR with two failed amphorae, and the ways to request its one failover."""
+
+    house: House
+    balancer: str
+
+    @classmethod
+    def of(cls, house: House) -> Rivals:
+        balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+        for row in house.serving(balancer):
+            house.cloud.alter_server(row.compute_id or "", status="SHUTOFF")
+        house.octavia.set_balancer(balancer, "ERROR")
+        grow_older(house)
+        house.octavia.add_load_balancer("ACTIVE_STANDBY")
+        house.octavia.pace.held = True
+        return cls(house, balancer)
+
+    def case(self, number: int) -> Case:
+        """Return the first amphora, the second, or the load balancer itself, with the handler that judges it."""
+        if number < 2:
+            key = Key("amphora", self.house.serving(self.balancer)[number].id)
+            return Case(self.house, self.balancer, self.house.handler(), key)
+        handler = StuckLoadBalancers(self.house.driver, Queue(), AFTER, failover_errors=True)
+        return Case(self.house, self.balancer, handler, Key("load-balancer", self.balancer))
+
+    def race(self, first: int, second: int) -> None:
+        """Let Octavia accept a request after another one was proved and recorded, and before it is sent."""
+        winner, loser = self.case(first), self.case(second)
+        finding, rival = winner.finding(), loser.finding()
+
+        def overtake(call: str) -> None:
+            if call.startswith("failover"):
+                self.house.cloud.weather.before = lambda _call: None
+                winner.handler.heal(finding)
+
+        self.house.cloud.weather.before = overtake
+        with pytest.raises(UnavailableException, match="409"):
+            loser.handler.heal(rival)
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(range(3), 2)))
+def test_requests_for_one_state_of_a_load_balancer_count_once(house: House, first: int, second: int) -> None:
+    """Octavia accepts one of them, and refuses the other, whose record stays."""
+    rivals = Rivals.of(house)
+    for number in range(len(rebuild.PAUSES)):
+        rivals.race(first, second)
+        case = rivals.case(0)
+        case.fail()
+        assert (case.remains().attempts, case.remains().lately) == (number + 1, number + 1)
+        grow_older(house)
+    assert all("did not help" in rivals.case(number).finding().refusal for number in range(3))
 
 
 def test_nothing_is_requested_that_cannot_be_counted(case: Case) -> None:
