@@ -36,6 +36,9 @@ PRESERVED_PREFIX = "preserved-amphora-"
 #: the name of a placeholder begins with it
 SPARE_PREFIX = "octavia-spare-"
 
+#: the states of a server in which Nova changes tags and metadata
+DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

@@ -73,16 +73,27 @@ from handlers.base import (
     Roles,
     Trigger,
 )
-from handlers.octavia import changes, children, concerns, notifications, options, queries, rebuild, records, settings
+from handlers.octavia import (
+    changes,
+    children,
+    concerns,
+    notifications,
+    options,
+    queries,
+    rebuild,
+    records,
+    settings,
+)
 from handlers.octavia.balancers import SETTLE, Balancer
 from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.children import Child
-from handlers.octavia.cloud_objects import AMPHORA_PREFIX, Server
+from handlers.octavia.cloud_objects import AMPHORA_PREFIX, DESCRIBABLE, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.flow_times import age_or_default, flow_times
 from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.rehearsal import plan
+from handlers.octavia.reversal import NO_RETURN, attaching, to_pending
 from handlers.octavia.spares import pool
 from handlers.octavia.work_queue import WorkQueue
 
@@ -204,7 +215,25 @@ class StuckLoadBalancers(OctaviaHandler):
     def _planned(self, balancer: Balancer, finding: Finding) -> Finding:
         if not finding.healable:
             return finding
-        return replace(finding, plan=plan(self._driver, lambda driver: self._on(driver)._write(balancer, finding)))
+        writes = plan(self._driver, lambda driver: self._on(driver)._write(balancer, finding))
+        return replace(finding, plan=writes, undo=self._undo(balancer, finding))
+
+    def _undo(self, balancer: Balancer, finding: Finding) -> str:
+        match Problem(finding.problem):
+            case Problem.DELETED_AMPHORA:
+                return attaching(finding.evidence["amphorae"], balancer.row.id, self._database.typed)
+            case Problem.PENDING_UPDATE:
+                return self._undo_of_freeing(balancer)
+            case _:
+                return NO_RETURN
+
+    def _undo_of_freeing(self, balancer: Balancer) -> str:
+        """Return the undo as known before the write: only the servers' metadata hold the time that the write chooses."""
+        holders = [server.id for server in self._servers(balancer.live) if server.status in DESCRIBABLE]
+        if not holders:
+            return "none until the heal has ended: no server of its amphorae can hold the time of the write"
+        statement = to_pending(balancer.row, None, self._database.typed)
+        return f"{statement}, with TIME = {FREED} in the properties of: openstack server show {holders[0]}"
 
     def _on(self, driver: Driver) -> StuckLoadBalancers:
         return StuckLoadBalancers(driver, self._queue, self._after, self._failover_errors, self._failover_children)
@@ -380,13 +409,11 @@ class StuckLoadBalancers(OctaviaHandler):
         detached = self._database.run(detach)
         if not detached:
             raise Conflict(f"load balancer {balancer.row.id} no longer has these deleted amphorae")
-        listed = ", ".join(f"'{amphora}'" for amphora in detached)
         return Healed(
             f"detached {len(detached)} deleted amphorae from load balancer {balancer.row.id}",
             before={"load_balancer": balancer.row.id, "amphorae": detached},
             after={"load_balancer": None},
-            undo=f"UPDATE amphora SET load_balancer_id='{balancer.row.id}' WHERE id IN ({listed}) AND status='DELETED' "
-            "AND load_balancer_id IS NULL",
+            undo=attaching(detached, balancer.row.id, self._database.typed),
         )
 
     def _free(self, balancer: Balancer) -> Healed:
@@ -400,8 +427,7 @@ class StuckLoadBalancers(OctaviaHandler):
             f"set load balancer {row.id} from {row.status} to ERROR, so that Octavia accepts a failover",
             before=_evidence(balancer),
             after={"status": "ERROR", "updated_at": at.isoformat()},
-            undo=f"UPDATE load_balancer SET provisioning_status='{row.status}' WHERE id='{row.id}' "
-            f"AND provisioning_status='ERROR' AND updated_at='{at.isoformat(sep=' ')}'",
+            undo=to_pending(row, at, self._database.typed),
             complete=False,
         )
 
@@ -441,7 +467,7 @@ class StuckLoadBalancers(OctaviaHandler):
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}{pool.room_text(spare)}",
             before=_evidence(balancer),
-            undo="nothing takes a failover back; the next sweep shows whether it succeeded",
+            undo=NO_RETURN,
         )
 
     def _read(self, identity: str) -> Balancer | None:

@@ -1,18 +1,20 @@
-"""The statements that reverse a step of failed_amphora, on the databases that Octavia uses."""
+"""The statements that reverse heals of Octavia, on the databases that Octavia uses."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from handlers.access.sql_text import Writing, as_typed
-from handlers.octavia import queries, tables
+from handlers.octavia import changes, queries, tables
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.failover.steps import Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.records import Amphora, LoadBalancer
+from handlers.octavia.reversal import Typed, attaching, restoring_row, to_pending
 
 BALANCER, AMPHORA, SERVER = "balancer", "amphora", "server"
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -48,11 +50,15 @@ def run(engine: sa.Engine, statements: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def undo(engine: sa.Engine, name: StepName) -> str:
+def typed_on(engine: sa.Engine) -> Typed:
     def typed(statement: Writing) -> str:
         return " ".join(as_typed(engine.dialect, statement).split()).removesuffix(";")
 
-    return undo_of(SITUATION, Step(name, ""), typed)
+    return typed
+
+
+def undo(engine: sa.Engine, name: StepName) -> str:
+    return undo_of(SITUATION, Step(name, ""), typed_on(engine))
 
 
 def beat(engine: sa.Engine, ahead: float) -> datetime:
@@ -87,8 +93,54 @@ def test_a_late_undo_of_a_lease_leaves_an_amphora_that_lives(engine: sa.Engine) 
 
 
 def test_the_undo_of_let_go_restores_server_and_row(engine: sa.Engine) -> None:
-    run(engine, undo(engine, StepName.LET_GO).partition(": ")[2])
+    run(engine, undo(engine, StepName.LET_GO))
     with engine.connect() as connection:
         row = connection.execute(sa.select(tables.amphora.c.status, tables.amphora.c.compute_id)).one()
         busy = connection.execute(sa.select(tables.amphora_health.c.busy)).scalar_one()
     assert (row.status, row.compute_id, busy) == ("ALLOCATED", SERVER, False)
+
+
+def set_values(engine: sa.Engine, table: sa.Table, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).values(**values))
+
+
+def value(engine: sa.Engine, column: sa.Column[str]) -> str | None:
+    with engine.connect() as connection:
+        return connection.execute(sa.select(column)).scalar_one()
+
+
+def test_the_undo_of_a_detachment_attaches_a_deleted_row_only(engine: sa.Engine) -> None:
+    statement = attaching([AMPHORA, "another"], BALANCER, typed_on(engine))
+    set_values(engine, tables.amphora, load_balancer_id=None)
+    run(engine, statement)
+    assert value(engine, tables.amphora.c.load_balancer_id) is None
+    set_values(engine, tables.amphora, status="DELETED")
+    run(engine, statement)
+    assert value(engine, tables.amphora.c.load_balancer_id) == BALANCER
+
+
+def test_the_undo_of_a_removal_restores_the_status_of_a_deleted_row_only(engine: sa.Engine) -> None:
+    statement = restoring_row(AMPHORA, "READY", typed_on(engine))
+    set_values(engine, tables.amphora, status="DELETED")
+    run(engine, statement)
+    assert value(engine, tables.amphora.c.status) == "DELETED", "it is on a load balancer"
+    set_values(engine, tables.amphora, load_balancer_id=None)
+    run(engine, statement)
+    assert value(engine, tables.amphora.c.status) == "READY"
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["after the heal", "before it"])
+def test_the_undo_of_a_freeing_compares_the_time_of_the_write(engine: sa.Engine, known: bool) -> None:
+    stuck = replace(SITUATION.balancer, status="PENDING_UPDATE", updated_at=NOW.replace(tzinfo=None))
+    set_values(engine, tables.load_balancer, provisioning_status=stuck.status, updated_at=stuck.updated_at)
+    with engine.begin() as connection:
+        changes.mark_error(connection, stuck, LATER)
+    # as the metadata of a server have it
+    statement = to_pending(stuck, LATER if known else None, typed_on(engine)).replace("TIME", LATER.isoformat())
+    set_values(engine, tables.load_balancer, updated_at=LATER + timedelta(seconds=1))
+    run(engine, statement)
+    assert value(engine, tables.load_balancer.c.provisioning_status) == "ERROR"
+    set_values(engine, tables.load_balancer, updated_at=LATER)
+    run(engine, statement)
+    assert value(engine, tables.load_balancer.c.provisioning_status) == "PENDING_UPDATE"

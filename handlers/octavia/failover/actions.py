@@ -17,6 +17,7 @@ from handlers.base import Conflict, HandlerError, Healed, Refused
 from handlers.octavia import changes, rebuild, records
 from handlers.octavia.cloud_objects import (
     AMPHORA,
+    DESCRIBABLE,
     LEASE,
     LOAD_BALANCER,
     METHOD,
@@ -29,7 +30,7 @@ from handlers.octavia.cloud_objects import (
     Server,
 )
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.failover.steps import DESCRIBABLE, AnyReading, Deactivated, Replaced, Situation, Step, StepName
+from handlers.octavia.failover.steps import AnyReading, Deactivated, Replaced, Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, UnavailableException
 from handlers.octavia.preserved import pool

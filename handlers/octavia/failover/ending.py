@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from handlers.octavia.cloud_objects import METHOD, STATE, Image, Server
+from handlers.octavia.cloud_objects import DESCRIBABLE, METHOD, STATE, Image, Server
 from handlers.octavia.failover.steps import (
-    DESCRIBABLE,
     Decision,
     Nothing,
     Reading,

@@ -8,13 +8,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from handlers.octavia import records
-from handlers.octavia.cloud_objects import LEASE, PRESERVED, SINCE, STATE, Group, Image, Port, Server
+from handlers.octavia.cloud_objects import DESCRIBABLE, LEASE, PRESERVED, SINCE, STATE, Group, Image, Port, Server
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.preserved.pool import Preserved, State
 from handlers.octavia.rebuild import Remains
-
-#: the states of a server in which Nova changes tags and metadata
-DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
 
 class StepName(StrEnum):

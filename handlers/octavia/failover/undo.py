@@ -6,43 +6,70 @@ left it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from handlers.access.database import utcnow
-from handlers.access.sql_text import Writing
 from handlers.octavia import records, tables
-from handlers.octavia.cloud_objects import AMPHORA, PRESERVED
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SINCE, STATE, Port
 from handlers.octavia.failover.steps import THEN, AnyReading, Step, StepName
 from handlers.octavia.preserved import pool
+from handlers.octavia.preserved.pool import State
+from handlers.octavia.reversal import NO_RETURN, Typed, attaching
 
-_Undo = Callable[[AnyReading, Step], str]
-#: writes a statement as an operator types it, on one line
-Typed = Callable[[Writing], str]
+_Undo = Callable[[AnyReading, Step, Typed], str]
 
 
 def undo_of(s: AnyReading, step: Step, typed: Typed) -> str:
-    """Return the undo of a step.
-
-    :param typed: :meth:`handlers.octavia.database.OctaviaDatabase.typed`
-    """
-    return _lease(s, typed) if step.name is StepName.LEASE else _UNDO[step.name](s, step)
+    return _UNDO[step.name](s, step, typed)
 
 
 def undo_of_heal(s: AnyReading, step: Step, typed: Typed) -> str:
     """Return the undo of a step and of the further steps that the same heal may take, the last step first."""
     ports = tuple(port.id for port in s.connected)
-    further = (Step(name, "", objects=ports) for name in reversed(THEN.get(step.name, ())))
-    later = [f"after {each.name}: {undo_of(s, each, typed)}" for each in further]
-    return "; ".join([*later, undo_of(s, step, typed)])
+    further = [Step(name, "", objects=ports) for name in reversed(THEN.get(step.name, ()))]
+    if not further:
+        return undo_of(s, step, typed)
+    return "; ".join(f"after {each.name}: {undo_of(s, each, typed)}" for each in [*further, step])
 
 
 def _server(s: AnyReading) -> str:
     return s.server.id if s.server is not None else ""
 
 
-def _lease(s: AnyReading, typed: Typed) -> str:
+def _mark(s: AnyReading, _step: Step, _typed: Typed) -> str:
+    """Return the undo. Any of these marks would keep the server from being removed as a leftover."""
+    server = _server(s)
+    without_tag = f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {server}"
+    return f"{_properties(server, {AMPHORA: '', SINCE: '', STATE: ''})}; {without_tag}"
+
+
+def _properties(server: str, marks: Mapping[str, str]) -> str:
+    return " ".join(["openstack server set", *(f"--property {name}={value}" for name, value in marks.items()), server])
+
+
+def _stop(s: AnyReading, _step: Step, _typed: Typed) -> str:
+    """Return the undo; the name of a server without a mark records the stop."""
+    start = f"openstack server start {_server(s)}"
+    return (
+        start if s.marked or s.server is None else f"{start}; openstack server set --name {s.server.name} {s.server.id}"
+    )
+
+
+def _seal(s: AnyReading, step: Step, _typed: Typed) -> str:
+    visibility = {image.id: f"--{image.visibility} " for image in s.images}
+    return "; ".join(f"openstack image set --unprotected {visibility.get(one, '')}{one}" for one in step.objects)
+
+
+def _label(s: AnyReading, _step: Step, _typed: Typed) -> str:
+    if s.server is None:
+        return "none: its server is gone"
+    state = f"--property {STATE}={s.server.metadata.get(STATE, '')}"
+    return f"openstack server set --name {s.server.name} {state} {s.server.id}; openstack server unlock {s.server.id}"
+
+
+def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
     """Return an undo that ends only a lease that still runs, and gives the amphora a ``heartbeat_timeout`` to beat.
 
     A time before the present would let Octavia's health manager replace an amphora that lives.
@@ -52,12 +79,12 @@ def _lease(s: AnyReading, typed: Typed) -> str:
     return f"the lease ends by itself, or: {typed(ending.values(last_update=utcnow()))}"
 
 
-def _let_go(s: AnyReading, _step: Step) -> str:
+def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
     """Return the undo; it resets ``busy`` only if the row serves again (:mod:`handlers.octavia.changes`)."""
     amphora = s.amphora
     restored = (
-        f"only while the row is ERROR without a server: UPDATE amphora SET status='{amphora.status}', "
-        f"compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL"
+        f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "
+        f"WHERE id='{amphora.id}' AND status='ERROR' AND compute_id IS NULL"
     )
     if amphora.status not in records.SERVING:
         return restored
@@ -67,7 +94,7 @@ def _let_go(s: AnyReading, _step: Step) -> str:
     )
 
 
-def _forget(s: AnyReading, _step: Step) -> str:
+def _forget(s: AnyReading, _step: Step, _typed: Typed) -> str:
     amphora = s.amphora
     return (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' WHERE id='{amphora.id}' "
@@ -75,44 +102,63 @@ def _forget(s: AnyReading, _step: Step) -> str:
     )
 
 
-def _unplug(s: AnyReading, step: Step) -> str:
-    return (
-        f"openstack server add port {_server(s)} PORT, for: {' '.join(step.objects)}. Nova deletes the port in the "
-        "management network: create it again"
-    )
+def _unplug(s: AnyReading, step: Step, _typed: Typed) -> str:
+    """Return the undo; for a port that Nova created, and deletes with the detachment, it makes another in the same network."""
+    server, ports = _server(s), {port.id: port for port in s.ports}
+    plugs = [f"openstack server add {_plug(ports.get(port), server, port)}" for port in step.objects]
+    return "; ".join([*plugs, _properties(server, {STATE: State.PRESERVING})])
 
 
-def _detach(s: AnyReading, step: Step) -> str:
-    rows = ", ".join(f"'{row}'" for row in step.objects)
-    balancer = s.balancer.id if s.balancer is not None else ""
-    return (
-        f"UPDATE amphora SET load_balancer_id='{balancer}' WHERE id IN ({rows}) AND status='DELETED' "
-        "AND load_balancer_id IS NULL"
-    )
+def _plug(port: Port | None, server: str, identity: str) -> str:
+    return f"port {server} {identity}" if port is None or port.name else f"network {server} {port.network_id}"
 
 
-def _impossible(_s: AnyReading, step: Step) -> str:
-    return f"{step.name} cannot be taken back"
+def _detach(s: AnyReading, step: Step, typed: Typed) -> str:
+    return attaching(step.objects, s.balancer.id if s.balancer is not None else "", typed)
+
+
+def _drop_image(_s: AnyReading, step: Step, _typed: Typed) -> str:
+    return f"none: nothing returns {_listed('image', step.objects)}, which no preserved amphora needs"
+
+
+def _drop_server(s: AnyReading, _step: Step, _typed: Typed) -> str:
+    image = s.sealed.id if s.sealed is not None else ""
+    return f"none: nothing returns server {_server(s)}, whose disk is preserved as image {image}"
+
+
+def _trim(s: AnyReading, step: Step, _typed: Typed) -> str:
+    oldest = [one for one in s.others if one.amphora in step.objects]
+    servers = _listed("server", [one.server.id for one in oldest if one.server is not None])
+    images = _listed("image", [one.image.id for one in oldest if one.image is not None])
+    what = " and ".join(part for part in (servers, images) if part)
+    return f"none: nothing returns {what} of preserved amphora {', '.join(step.objects)}"
+
+
+def _listed(word: str, identities: Sequence[str]) -> str:
+    return f"{word} {', '.join(identities)}" if identities else ""
 
 
 _UNDO: Mapping[StepName, _Undo] = {
-    StepName.MARK: lambda s, _: f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {_server(s)}",
-    StepName.UNMARK: lambda s, _: pool.restoring(s.server) if s.server is not None else "its server is gone",
-    StepName.STOP: lambda s, _: f"openstack server start {_server(s)}",
-    StepName.IMAGE: lambda s, _: (
+    StepName.MARK: _mark,
+    StepName.UNMARK: lambda s, *_: pool.restoring(s.server) if s.server is not None else "none: its server is gone",
+    StepName.STOP: _stop,
+    StepName.LEASE: _lease,
+    StepName.IMAGE: lambda s, *_: (
         f"openstack image list --property {AMPHORA}={s.amphora.id}, then openstack image delete IMAGE"
     ),
-    StepName.SEAL: lambda _, step: f"openstack image set --unprotected {' '.join(step.objects)}",
-    StepName.DROP_IMAGE: _impossible,
-    StepName.DROP_SERVER: _impossible,
+    StepName.SEAL: _seal,
+    StepName.DROP_IMAGE: _drop_image,
+    StepName.DROP_SERVER: _drop_server,
     StepName.UNPLUG: _unplug,
-    StepName.QUARANTINE: lambda _, step: "; ".join(f"openstack port set --enable {port}" for port in step.objects),
+    StepName.QUARANTINE: lambda _s, step, _typed: "; ".join(
+        f"openstack port set --enable {port}" for port in step.objects
+    ),
     StepName.LET_GO: _let_go,
     StepName.FORGET: _forget,
-    StepName.FAILOVER: _impossible,
-    StepName.REBUILD: _impossible,
-    StepName.LABEL: lambda s, _: f"stackmend amphora preserved release {s.amphora.id}, or delete",
-    StepName.TRIM: _impossible,
+    StepName.FAILOVER: lambda *_: NO_RETURN,
+    StepName.REBUILD: lambda *_: NO_RETURN,
+    StepName.LABEL: _label,
+    StepName.TRIM: _trim,
     StepName.DETACH: _detach,
-    StepName.SHELVE: lambda s, _: f"openstack server unshelve {_server(s)}",
+    StepName.SHELVE: lambda s, *_: f"openstack server unshelve {_server(s)}",
 }

@@ -165,7 +165,8 @@ class DeactivatedAmphorae(OctaviaHandler):
     def _planned(self, finding: Finding) -> Finding:
         if not finding.healable:
             return finding
-        return replace(finding, plan=plan(self._driver, lambda driver: Disposal(driver, self._grace).remove(finding)))
+        writes = plan(self._driver, lambda driver: Disposal(driver, self._grace).remove(finding))
+        return replace(finding, plan=writes, undo=self._disposal.undo(finding))
 
     def _load_balancer(self, key: Key) -> list[Finding]:
         balancer = reading.balancer(self._driver, key.id)
@@ -186,6 +187,7 @@ class DeactivatedAmphorae(OctaviaHandler):
             summary,
             evidence,
             weight=len(left),
+            undo=GONE,
             plan="\n".join(one.plan for one in left),
             concerns=concerns.of_balancer(balancer).union(*(one.concerns for one in left)),
         )

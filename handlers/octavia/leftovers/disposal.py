@@ -11,15 +11,18 @@ from handlers.octavia import changes, queries, rebuild, removal
 from handlers.octavia.cloud_objects import Group
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.failover.actions import Actions
+from handlers.octavia.failover.steps import Deactivated, Replaced, Step
+from handlers.octavia.failover.undo import undo_of
 from handlers.octavia.housekeeper import Housekeeper
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError
 from handlers.octavia.leftovers import reading
 from handlers.octavia.leftovers.preserving import next_preservation
 from handlers.octavia.leftovers.rules import Problem
+from handlers.octavia.reversal import NO_RETURN, restoring_row
 from handlers.octavia.spares import pool
 
-#: the undo of a deletion in Nova, Neutron or Glance
-GONE = "nothing returns it, and nothing uses it; Octavia creates what it needs again"
+#: the undo of a deletion in Nova, Neutron or Glance; the history names the object
+GONE = "none: nothing returns it, nothing uses it, and Octavia creates what it needs again"
 
 
 class Disposal:
@@ -29,10 +32,33 @@ class Disposal:
         self._grace = grace
         self._actions = Actions(driver, driver.settings)
 
+    def undo(self, finding: Finding) -> str:
+        """Return the undo of :meth:`remove`, as known before it.
+
+        :raises InFlight: when the step to preserve an amphora must wait
+        :raises Conflict: when the amphora is no longer to be preserved
+        """
+        match Problem(finding.problem):
+            case Problem.HEALTH:
+                return "none: a living amphora writes its record again"
+            case Problem.ELIGIBLE:
+                return undo_of(*self._next_preservation(finding), self._database.typed)
+            case Problem.DEACTIVATED | Problem.WITHOUT_SERVER | Problem.STUCK:
+                return NO_RETURN if finding.evidence["load_balancer"] else self._undo_of_removal(finding)
+            case _:
+                return GONE
+
+    def _undo_of_removal(self, finding: Finding) -> str:
+        server = finding.evidence["compute_id"]
+        gone = "its ports" if finding.problem == Problem.WITHOUT_SERVER else f"server {server} and its ports"
+        row = restoring_row(finding.key.id, finding.evidence["status"], self._database.typed)
+        return f"none for {gone}; {row}"
+
     def remove(self, now: Finding) -> Healed:
+        """:param now: a finding with its undo"""
         match Problem(now.problem):
             case Problem.HEALTH:
-                return self._forget_health(now.key.id)
+                return self._forget_health(now)
             case Problem.ELIGIBLE:
                 return self._preserve(now)
             case Problem.DEACTIVATED | Problem.WITHOUT_SERVER | Problem.STUCK:
@@ -52,27 +78,29 @@ class Disposal:
                 self._driver.delete_image(now.key.id)
                 if self._driver.image(now.key.id) is not None:
                     raise DeleteFailed(f"{now.key} still exists, although its deletion was accepted")
-                return Healed(f"deleted {now.key} ({now.evidence['name']})", before=dict(now.evidence), undo=GONE)
+                return Healed(f"deleted {now.key} ({now.evidence['name']})", before=dict(now.evidence), undo=now.undo)
             case Problem.BALANCER:
                 raise Refused(f"each object of {now.key} is removed by itself")
 
     def _preserve(self, finding: Finding) -> Healed:
-        row = self._database.run(partial(queries.amphora, identity=finding.key.id))
-        found = next_preservation(self._driver, row) if row is not None else None
-        if found is None or found[1].name != finding.evidence["step"]:
-            raise Conflict(f"{finding.key} is no longer as it was found")
-        read, step = found
+        read, step = self._next_preservation(finding)
         try:
             return replace(self._actions.take(read, step), complete=False)
         except NotFoundError as gone:
             raise Conflict(str(gone)) from gone
 
-    def _forget_health(self, amphora: str) -> Healed:
+    def _next_preservation(self, finding: Finding) -> tuple[Deactivated | Replaced, Step]:
+        row = self._database.run(partial(queries.amphora, identity=finding.key.id))
+        found = next_preservation(self._driver, row) if row is not None else None
+        if found is None or found[1].name != finding.evidence["step"]:
+            raise Conflict(f"{finding.key} is no longer as it was found")
+        return found
+
+    def _forget_health(self, now: Finding) -> Healed:
+        amphora = now.key.id
         if not self._database.run(partial(changes.forget_health, amphora=amphora, older_than=self._grace)):
             raise Conflict(f"the heartbeat record of amphora {amphora} has changed")
-        return Healed(
-            f"deleted the heartbeat record of amphora {amphora}", undo="a living amphora writes its record again"
-        )
+        return Healed(f"deleted the heartbeat record of amphora {amphora}", undo=now.undo)
 
     def _remove_amphora(self, finding: Finding) -> Healed:
         amphora, evidence = finding.key.id, finding.evidence
@@ -84,8 +112,7 @@ class Disposal:
             f"removed amphora {amphora}: its server, its ports, and its row is DELETED",
             before=dict(evidence),
             after={"status": "DELETED"},
-            undo=f"nothing returns server and ports; the row: UPDATE amphora SET status='{evidence['status']}' "
-            f"WHERE id='{amphora}' AND status='DELETED' AND load_balancer_id IS NULL",
+            undo=finding.undo,
         )
 
     def _fail_over(self, amphora: str, balancer: str) -> Healed:
@@ -104,7 +131,7 @@ class Disposal:
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}"
             + pool.room_text(spare),
-            undo="nothing takes a failover back; the next inspection shows whether it succeeded",
+            undo=NO_RETURN,
         )
 
     def _remove_server(self, finding: Finding) -> Healed:
@@ -112,17 +139,19 @@ class Disposal:
         if server is None:
             raise Conflict(f"server {finding.key.id} is gone")
         removal.remove_server(self._driver, server)
-        return Healed(f"deleted server {server.id} ({server.name})", before=dict(finding.evidence), undo=GONE)
+        return Healed(f"deleted server {server.id} ({server.name})", before=dict(finding.evidence), undo=finding.undo)
 
     def _remove_port(self, finding: Finding) -> Healed:
         port = self._driver.port(finding.key.id)
         if port is None or port.revision != finding.evidence["revision"]:
             raise Conflict(f"port {finding.key.id} has changed")
         removal.remove_port(self._driver, port)
-        return Healed(f"deleted port {port.id} ({port.name})", before=dict(finding.evidence), undo=GONE)
+        return Healed(f"deleted port {port.id} ({port.name})", before=dict(finding.evidence), undo=finding.undo)
 
 
 def _verified(finding: Finding, left: Sequence[Group]) -> Healed:
     if any(group.id == finding.key.id for group in left):
         raise DeleteFailed(f"{finding.key} still exists, although its deletion was accepted")
-    return Healed(f"deleted {finding.key} ({finding.evidence['name']})", before=dict(finding.evidence), undo=GONE)
+    return Healed(
+        f"deleted {finding.key} ({finding.evidence['name']})", before=dict(finding.evidence), undo=finding.undo
+    )

@@ -132,7 +132,7 @@ class SparePool(OctaviaHandler):
         if not finding.healable:
             return replace(finding, concerns=names)
         writes = plan(self._driver, lambda driver: SparePool(driver)._write(finding))
-        return replace(finding, plan=writes, concerns=names)
+        return replace(finding, plan=writes, undo=_undo(finding), concerns=names)
 
     def sweep(self) -> Iterator[Key]:
         housekeeping.log_pool_size(self._manager)
@@ -151,13 +151,12 @@ class SparePool(OctaviaHandler):
             case Problem.SHORT:
                 return self._made(now, before)
             case Problem.RUNNING:
-                server = now.evidence["server"]
-                return Healed(f"stopped spare {server}", undo=f"openstack server start {server}")
+                return Healed(f"stopped spare {now.evidence['server']}", undo=now.undo)
             case Problem.OVER | Problem.CLAIMED | Problem.FAILED:
                 return Healed(
                     f"deleted spare {now.evidence['server']}",
                     before=dict(now.evidence),
-                    undo="a spare has no data: raise [housekeeping] spare_amphora_pool_size to have another",
+                    undo=now.undo,
                 )
 
     def _write(self, finding: Finding) -> None:
@@ -201,8 +200,20 @@ class SparePool(OctaviaHandler):
             f"began to build {len(made)} spare amphorae for {finding.key}",
             before={"present": finding.evidence["present"]},
             after={"made": made},
-            undo="lower [housekeeping] spare_amphora_pool_size; the pool deletes the surplus",
+            undo=finding.undo,
         )
+
+
+def _undo(finding: Finding) -> str:
+    match Problem(finding.problem):
+        case Problem.SHORT:
+            return "lower [housekeeping] spare_amphora_pool_size, and the pool deletes the surplus"
+        case Problem.RUNNING:
+            return f"openstack server start {finding.evidence['server']}"
+        case Problem.OVER | Problem.CLAIMED:
+            return "none: a spare has no data, and with a larger [housekeeping] spare_amphora_pool_size the pool builds another"
+        case Problem.FAILED:
+            return "none: a spare has no data, and the pool builds another"
 
 
 def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:

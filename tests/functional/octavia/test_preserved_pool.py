@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from tests.doubles import World
 from tests.functional.engine.machine import SETTINGS, Machine
 from tests.functional.octavia.mending import grow_older, world
 from tests.functional.octavia.mending import mend as sweep_and_heal
+from tests.functional.octavia.operator import Operator
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House, Stuck, mend
 from tests.waiting import eventually
@@ -242,28 +241,6 @@ def test_a_released_amphora_leaves_the_pool(make_house: MakeHouse, method: str) 
         assert len(house.cloud.images()) == 2
 
 
-def run(house: House, command: str) -> None:
-    """Run an openstack command of an undo."""
-    words = shlex.split(command.replace("--os-compute-api-version 2.26 ", ""))
-    assert words[0] == "openstack"
-    *options, identity = words[3:]
-    values = [value.partition("=") for name, value in pairwise(options) if name == "--property"]
-    properties = {name: value for name, _, value in values}
-    match words[1:3]:
-        case ["server", "lock"]:
-            house.driver.lock_server(identity, "")
-        case ["server", "set"]:
-            house.driver.describe_server(identity, properties)
-            house.driver.tag_server(identity, options[options.index("--tag") + 1])
-        case ["image", "set"]:
-            known = house.cloud.image(identity)
-            assert known is not None
-            assert "--protected" in options
-            house.cloud.alter_image(identity, protected=True, properties={**known.properties, **properties})
-        case _:
-            raise AssertionError(command)
-
-
 def shown(house: House) -> str:
     """Return everything in the cloud, with the states of preservation as text."""
     return str(world(house)).replace(repr(pool.State.PRESERVED), repr(pool.State.PRESERVED.value))
@@ -279,7 +256,7 @@ def test_the_undo_of_a_release_preserves_the_amphora_again(make_house: MakeHouse
     released = inventory.release(amphora)
     assert shown(house) != before
     for command in released.undo.split("; "):
-        run(house, command)
+        Operator(house).run(command)
     assert shown(house) == before
     assert [item["state"] for item in inventory.items()] == ["preserved"]
 

@@ -206,7 +206,7 @@ def test_the_undo_of_let_go_lets_the_health_manager_act(make_house: MakeHouse) -
 
 def take_back(house: House, finding: Finding) -> None:
     """Run the statements of a finding's undo."""
-    statements = finding.undo.partition(": ")[2].split("; ")
+    statements = finding.undo.split("; ")
     house.database.run(lambda connection: [connection.execute(sa.text(one)) for one in statements])
 
 

@@ -7,10 +7,14 @@ from functools import partial
 
 import pytest
 
-from handlers.base import Key
+from handlers.base import Finding, Key
 from handlers.octavia import changes, queries, records
 from handlers.octavia.failover.steps import StepName
+from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from tests.functional.octavia.mending import grow_older
+from tests.functional.octavia.operator import Operator
 from tests.functional.octavia.test_refused_failover import advance_to, silent_one
+from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House
 
 MakeHouse = Callable[..., House]
@@ -77,3 +81,46 @@ def test_a_heartbeat_of_a_fast_clock_is_not_ended_as_a_lease(make_house: MakeHou
     house.octavia.heartbeat(key.id, silent=-600)
     assert house.database.run(end)
     assert house.health_manager_replaces() == [key.id]
+
+
+def freed(house: House) -> tuple[str, Finding]:
+    """Return a load balancer that was stuck and is freed, and the finding of the heal."""
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    handler = StuckLoadBalancers(house.driver, Queue(), 3600.0)
+    (finding,) = handler.inspect(Key("load-balancer", balancer))
+    handler.heal(finding)
+    assert house.balancer(balancer).status == "ERROR"
+    return balancer, finding
+
+
+def test_the_undo_of_a_freeing_that_was_not_written_changes_nothing(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    (finding,) = StuckLoadBalancers(house.driver, Queue(), 3600.0).inspect(Key("load-balancer", balancer))
+    house.octavia.set_balancer(balancer, "ERROR")
+    Operator(house).follow(finding.undo, finding.problem)
+    assert house.balancer(balancer).status == "ERROR"
+
+
+def test_a_late_undo_of_a_freeing_leaves_an_error_of_octavia_alone(house: House) -> None:
+    """A failover has failed meanwhile: no flow works on the load balancer, and PENDING_UPDATE would stay."""
+    balancer, finding = freed(house)
+    house.octavia.set_balancer(balancer, "ERROR")
+    Operator(house).follow(finding.undo, finding.problem)
+    assert house.balancer(balancer).status == "ERROR"
+
+
+def test_without_a_server_that_keeps_the_time_a_freeing_has_no_undo_before_its_end(house: House) -> None:
+    balancer = house.octavia.add_load_balancer()
+    for row in house.serving(balancer):
+        house.cloud.delete_server(row.compute_id or "")
+    house.octavia.set_balancer(balancer, "PENDING_UPDATE")
+    grow_older(house)
+    handler = StuckLoadBalancers(house.driver, Queue(), 3600.0)
+    (finding,) = handler.inspect(Key("load-balancer", balancer))
+    assert finding.undo.startswith("none until the heal has ended: ")
+    run(house, handler.heal(finding).undo)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
