@@ -2,8 +2,8 @@
 
 Three steps make ``kill -9`` harmless. First the history entry is opened, with evidence and undo. Then the heal changes the
 cloud. Then one transaction closes the entry and settles the row. If the process dies before the change, the next inspection
-finds the drift, and the heal uses the same entry. If the process dies after the change, the next inspection finds no drift and
-closes the entry.
+finds the drift, and the heal uses the same entry. If the process dies after the change, the next inspection finds no drift, or
+another one, and closes the entry.
 
 Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """

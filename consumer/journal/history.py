@@ -155,6 +155,10 @@ class Presumed(Closing):
     """The presumed result of a heal whose process died. If the entry is closed already, its result stands."""
 
 
+#: the change of a heal whose process died, when the next inspection finds another drift of the object
+FOLLOWED = Healed("presumably took effect before an interruption; a new inspection finds another drift")
+
+
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
@@ -254,10 +258,16 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
 
 
 def begun(connection: Connection, line: Line, clock: float, line_id: int | None) -> int:
-    """Return the id of a heal's open entry: ``line_id`` if that entry is open, otherwise the id of a new entry."""
-    if line_id is not None and connection.execute(select(history.c.id).where(_is_open(line_id))).first():
+    """Return the id of a heal's open entry: ``line_id`` if that entry is open for the same drift, otherwise of a new entry.
+
+    If another drift follows an interrupted heal, its entry is closed, and keeps the undo of its own writes.
+    """
+    same = and_(history.c.problem == line.problem, history.c.evidence == _dump(line.evidence))
+    if line_id is None:
+        return write(connection, [line], clock)[0]
+    if connection.execute(select(history.c.id).where(_is_open(line_id), same)).first():
         return line_id
-    return write(connection, [line], clock)[0]
+    return write(connection, [Presumed(line_id, Outcome.HEALED, FOLLOWED), line], clock)[0]
 
 
 def renew(database: Database, line_ids: Collection[int]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Connection, Executable, inspect, update
@@ -356,6 +357,43 @@ class JournalContract:
         end_leases(journal)
         (again,) = take(journal)
         assert again.healing_id == line_id
+
+    def test_an_interrupted_heal_uses_its_entry_again_for_the_same_drift(self, journal: Database) -> None:
+        controls.ensure(journal, [H])
+        hinting.enqueue(journal, [hint()])
+        (claim,) = take(journal, lease=0.0)
+        line_id = settling.begin_healing(journal, claim, line(undo="break a"), may(0))
+        tick(journal)
+        end_leases(journal)
+        (again,) = take(journal)
+        assert settling.begin_healing(journal, again, line(undo="break a"), may(0)) == line_id
+
+    @pytest.mark.parametrize(
+        "change", [{"problem": "bent"}, {"evidence": {"generation": 2}}], ids=["problem", "evidence"]
+    )
+    def test_an_interrupted_heal_keeps_its_undo_when_another_drift_follows(
+        self, journal: Database, change: dict[str, Any]
+    ) -> None:
+        """Each entry has the undo of its own writes, and has it before them, however often the process dies."""
+        controls.ensure(journal, [H])
+        hinting.enqueue(journal, [hint()])
+        (claim,) = take(journal, lease=0.0)
+        first = settling.begin_healing(journal, claim, line(undo="break a"), may(0))
+        tick(journal)
+        end_leases(journal)
+        (again,) = take(journal, lease=0.0)
+        following = replace(line(undo="bend a"), **change)
+        second = settling.begin_healing(journal, again, following, may(0))
+        assert second != first
+        tick(journal)
+        end_leases(journal)
+        (third,) = take(journal)
+        assert third.healing_id == second
+        entries = [(entry.id, entry.outcome, entry.problem, entry.undo) for entry in history.listing(journal)]
+        assert sorted(entries) == [
+            (first, "healed", "broken", "break a"),
+            (second, "healing", following.problem, "bend a"),
+        ]
 
     def test_budget_counts_over_threads(self, journal: Database) -> None:
         controls.ensure(journal, [H])

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from consumer.journal import history
+from consumer.conf.engine import EngineSettings
+from consumer.conf.tasks import TaskSettings
+from consumer.conf.window import Window
+from consumer.engine.reconciler import Reconciler
+from consumer.engine.stores import JournalStore
+from consumer.engine.task import Task
+from consumer.journal import claiming, controls, hinting, history
 from consumer.journal.database import Database
-from handlers.base import Finding, Healed, Key
+from consumer.journal.work import Claim, Hint, Priority
+from handlers.base import Finding, Healed, Key, Mode
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from tests.functional.octavia.mending import Killed, world
 from tests.functional.octavia.operator import Operator
@@ -19,6 +27,7 @@ from tests.functional.octavia.proofs import balancers, failover, leftovers, spar
 from tests.functional.octavia.proofs.drift import Drift, Scene
 from tests.functional.octavia.world import House
 from tests.sweeping import journal, swept
+from tests.waiting import eventually
 
 DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
 #: heals that nothing reverses
@@ -162,3 +171,44 @@ def objects(house: House) -> set[str]:
     found: list[Server | Port | Image | Group] = [*cloud.servers(), *cloud.ports(), *cloud.images()]
     found += [*cloud.server_groups(), *cloud.security_groups()]
     return {one.id for one in found if one.name and not one.name.endswith("-shelved")}
+
+
+def killed_daemon(scene: Scene, database: Database) -> None:
+    """Let a daemon take the row of the object over, and die between the write and its record."""
+    heal = scene.handler.heal
+
+    def dying(finding: Finding) -> Healed:
+        heal(finding)
+        raise Killed("between the write and its record")
+
+    claims: list[Claim] = []
+
+    def taken() -> bool:
+        claiming.end(database, [lease for lease in claiming.leases(database) if lease.over])
+        claims.extend(claiming.claim(database, "r1", [scene.handler.name], 1, 0.0))
+        return bool(claims)
+
+    task = Task(scene.handler, TaskSettings(Mode.HEAL, 3600, Window(), 0), lambda: datetime.now(UTC))
+    eventually(taken)
+    with (
+        mock.patch.object(type(scene.handler), "confirm_after", 0.0),
+        mock.patch.object(scene.handler, "heal", dying),
+        pytest.raises(Killed),
+    ):
+        Reconciler(EngineSettings(), "r1").reconcile(task, claims[0], JournalStore(database, {}))
+
+
+def test_each_of_two_killed_heals_has_its_own_undo(house: House, database: Database) -> None:
+    """The second process finds the load balancer in ERROR, because the first one freed it, and fails it over."""
+    (drift,) = (one for one in DRIFTS if str(one) == "stuck_load_balancers-stuck-pending-update")
+    scene = drift.build(house)
+    house.octavia.pace.held = True
+    controls.ensure(database, [scene.handler.name])
+    hinting.enqueue(database, [Hint(scene.handler.name, scene.key, Priority.EVENT, "test")])
+    for _process in range(2):
+        killed_daemon(scene, database)
+    freeing, failover = sorted(history.listing(database), key=lambda entry: entry.id)
+    assert (failover.problem, failover.outcome) == ("failover-due", history.Outcome.HEALING)
+    assert failover.undo.startswith("none: ")
+    assert (freeing.problem, freeing.outcome) == ("stuck-pending-update", history.Outcome.HEALED)
+    assert freeing.undo.startswith("UPDATE load_balancer SET provisioning_status='PENDING_UPDATE'")
