@@ -152,11 +152,17 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Presumed(Closing):
-    """The presumed result of a heal whose process died. If the entry is closed already, its result stands."""
+    """The presumed result of a heal that left its entry open: its process died, or an error hid the result.
+
+    If the entry is closed already, its result stands.
+    """
 
 
 #: the change of a heal whose process died, when the next inspection finds another drift of the object
 FOLLOWED = Healed("presumably took effect before an interruption; a new inspection finds another drift")
+
+#: why such a heal counts as failed, when the next inspection finds the same problem with other evidence
+UNKNOWN = "interrupted: it may have written; the same problem is still there, with other evidence"
 
 
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
@@ -262,12 +268,20 @@ def begun(connection: Connection, line: Line, clock: float, line_id: int | None)
 
     If another drift follows an interrupted heal, its entry is closed, and keeps the undo of its own writes.
     """
-    same = and_(history.c.problem == line.problem, history.c.evidence == _dump(line.evidence))
-    if line_id is None:
+    query = select(history.c.problem, history.c.evidence)
+    opened = None if line_id is None else connection.execute(query.where(_is_open(line_id))).first()
+    if line_id is None or opened is None:
         return write(connection, [line], clock)[0]
-    if connection.execute(select(history.c.id).where(_is_open(line_id), same)).first():
+    if opened == (line.problem, _dump(line.evidence)):
         return line_id
-    return write(connection, [Presumed(line_id, Outcome.HEALED, FOLLOWED), line], clock)[0]
+    return write(connection, [_interrupted(line_id, same=opened.problem == line.problem), line], clock)[0]
+
+
+def _interrupted(line_id: int, *, same: bool) -> Presumed:
+    """Close the entry of an interrupted heal after which another drift was found, with the ``same`` problem or another one."""
+    if same:
+        return Presumed(line_id, Outcome.FAILED, error=UNKNOWN)
+    return Presumed(line_id, Outcome.HEALED, FOLLOWED)
 
 
 def renew(database: Database, line_ids: Collection[int]) -> None:

@@ -21,7 +21,7 @@ __all__ = ["Span", "Step", "Tracer", "chosen", "refusal"]
 def chosen(settings: TracingSettings, replica: str) -> Tracer:
     """Return the tracer for these settings. Without an endpoint it records nothing, and ``opentelemetry`` is not imported.
 
-    :raises WrongConfiguration: the option needs packages that are not installed
+    :raises WrongConfiguration: the packages that ``[tracing] endpoint`` needs are not installed
     """
     if not settings.endpoint:
         return Tracer()
@@ -33,8 +33,8 @@ def chosen(settings: TracingSettings, replica: str) -> Tracer:
 def refusal(settings: TracingSettings) -> str:
     """Return why the collector takes no traces now; empty if it takes them.
 
-    :param settings: with an endpoint
-    :raises WrongConfiguration: the option needs packages that are not installed
+    :param settings: their endpoint must be set
+    :raises WrongConfiguration: the packages that ``[tracing] endpoint`` needs are not installed
     """
     with _advised():
         from consumer.tracing import otel

@@ -118,7 +118,8 @@ _MARGIN = "stackmend_clock_margin"
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
     """Return the seconds since the latest of ``times``; infinity without a time.
 
-    The difference of clocks, as far as known, is subtracted; the result is at least 0.
+    The known difference between the database's clock and the clocks that wrote ``times`` is subtracted. The
+    result is at least 0.
 
     :param now: the time by the database's clock
     """

@@ -69,8 +69,9 @@ class Inventory(Plugin):
         raise Refused(f"{self.title}: these items cannot be released")
 
     def delete(self, identity: str) -> Healed:
-        """Delete an item.
+        """Delete an item from the cloud.
 
-        :raises LookupError, Unavailable, Refused: as in :meth:`release`
+        :raises LookupError: there is no such item
+        :raises Unavailable, Refused: as in :meth:`Handler.heal`
         """
         raise Refused(f"{self.title}: these items cannot be deleted")

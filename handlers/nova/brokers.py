@@ -51,6 +51,6 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return a broker's URL without final slashes: ``//host``, ``//host/`` and ``//host//`` name the default virtual host."""
+    """Return a text that is equal for URLs of one broker: ``//host``, ``//host/`` and ``//host//`` name one virtual host."""
     place, _, query = url.partition("?")
     return f"{place.rstrip('/')}?{query}"

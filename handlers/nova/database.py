@@ -179,7 +179,7 @@ class NovaDatabases:
     ) -> tuple[dict[Cell, T], Incomplete | None]:
         """Run a function on each cell's database; return the results by cell, and the error of cells that did not answer.
 
-        Use the results only for suspects and counts, because the rows of some cells can be missing.
+        With an error, use the results only for suspects and counts, because the rows of some cells are missing.
         """
         found: dict[Cell, T] = {}
         down: Incomplete | None = None

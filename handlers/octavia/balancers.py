@@ -46,7 +46,7 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether no flow works on the load balancer, and the number of ``live`` amphorae is not the topology's."""
+        """Whether the topology requires another number of ``live`` amphorae. False while a flow works on the load balancer."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 

@@ -14,7 +14,10 @@ class Stop:
     """Defers a heal while its handler is paused, or stopped by the breaker or a fallen watermark."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral if the handler is stopped. Always lock the handler's row of ``task`` for the gate Budget."""
+        """Return a deferral if the handler is paused or stopped.
+
+        In every case, this locks the handler's row of ``task``: the gate Budget, asked next, counts under this lock.
+        """
         name = request.task.name
         # Not the dispatcher's copy of the state, which may be a second old.
         if not controls.lock(connection, name).stopped:

@@ -103,7 +103,7 @@ class Facts(InstanceFacts):
 
     @property
     def is_mapped_elsewhere(self) -> bool:
-        """Whether the mapping names no cell with a row of the instance, and ``queued_for_delete`` is false."""
+        """Whether ``queued_for_delete`` is false, and the mapping names no cell, or a cell without any row of the instance."""
         mapping = self.mapping
         return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
 

@@ -335,7 +335,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether ``queued_for_delete`` disagrees with the instance's row. NULL means false, as in Nova."""
+    """Return whether ``queued_for_delete`` is wrong: only deleted and soft-deleted instances have true. NULL is false."""
     return bool(queued) != copy.queued
 
 

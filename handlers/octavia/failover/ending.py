@@ -58,7 +58,7 @@ class End:
     def closing(self) -> Step | Wait | None:
         """The step that completes the marks of a preserved server, or removes the marks of a server that is not preserved.
 
-        ``Wait`` while Nova works on the server or refuses the step; None when no step is needed, or the image is not done.
+        ``Wait`` while Nova works on the server or refuses the step. None when no step is needed, or the image still needs one.
         """
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:

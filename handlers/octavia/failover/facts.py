@@ -221,9 +221,9 @@ def _situation(
 
 
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
-    """Return the amphorae that recently failed, except the amphora of ``rows``, with the ids of their servers.
+    """Return the other amphorae that are silent, or recently failed or were replaced, with the ids of their servers.
 
-    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead, and the amphora lives.
+    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead: the amphora is left out.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

@@ -97,7 +97,7 @@ _BEGUN = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The facts that decided a step, compared again before the step."""
+    """The facts that decided a step or a report. A heal compares them again before its first step."""
 
     amphora: str
     status: str

@@ -187,7 +187,7 @@ def server(
 
     :param rows: amphora rows that name the server, or whose id is in the server's name
     :param working: whether a flow works on a load balancer of ``rows``
-    :param rival: a port with an address that the server's address pairs contain; empty without one
+    :param rival: the id of a port that has an address from the allowed address pairs of the server's ports; empty without one
     """
     rows, amphora = tuple(rows), names.amphora_of_server(found.name)
     stays = (
