@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import tenacity
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 from sqlalchemy.sql.functions import FunctionElement
 
 from handlers.access import galera, patience
@@ -69,7 +70,10 @@ _TIMEOUTS: Mapping[str, Mapping[str, Any]] = {
     "sqlite+pysqlite": {"timeout": CONNECT_TIMEOUT},
 }
 
-_POOL = {"pool_pre_ping": True, "pool_recycle": 300, "pool_timeout": 10}
+# the pool's own reset would send a ROLLBACK after each COMMIT: one statement more for each proof
+_POOL = {"pool_pre_ping": True, "pool_recycle": 300, "pool_timeout": 10, "pool_reset_on_return": None}
+#: marks a connection whose transaction is committed, and that has begun no other
+_COMMITTED = "stackmend_committed"
 
 # the options of TLS in the query of a URL, for errors: names of files and modes, never sslpassword
 _TLS_QUERY = (
@@ -188,8 +192,11 @@ class Database:
             stop=tenacity.stop_after_delay(10),
             reraise=True,
         ):
-            with attempt, self._engine.begin() as connection:
-                return work(connection.execution_options(**{_MARGIN: self.clock_margin}))
+            with attempt, self._engine.connect() as connection:
+                with connection.begin():
+                    done = work(connection.execution_options(**{_MARGIN: self.clock_margin}))
+                connection.info[_COMMITTED] = True
+                return done
         raise AssertionError("tenacity returns or raises")
 
     def _unavailable(self, error: exc.DBAPIError) -> Exception:
@@ -223,6 +230,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
         _check_login(url)
         engine = sa.create_engine(url, **_POOL, **_arguments(url))
         short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
+        event.listen(engine, "reset", _reset)
         patience.apply(engine, short, long)
         if url.get_backend_name() in {"mysql", "mariadb"}:
             galera.prepare(engine)
@@ -236,6 +244,12 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
             f"the driver of {name} is not installed ({error.name}); pip install 'stackmend[mysql,postgresql]'"
         ) from None
     return str(url.password or ""), engine
+
+
+def _reset(connection: Any, record: ConnectionPoolEntry, _state: PoolResetState) -> None:
+    """Roll back whatever a connection did when it returns to the pool, unless :meth:`Database.run` has just committed it."""
+    if not record.info.pop(_COMMITTED, False):
+        connection.rollback()
 
 
 def _check_login(url: URL) -> None:
