@@ -217,6 +217,9 @@ migrations = Table(
     Column("project_id", String(255)),
     Column("user_id", String(255)),
     Index("migrations_instance_uuid_and_status_idx", "deleted", "instance_uuid", "status"),
+    # Nova has these two since 2026.2. Older releases have one that serves ``source_compute`` only.
+    Index("migrations_by_src_host_nodes_and_status_idx", "deleted", "source_compute", "source_node", "status"),
+    Index("migrations_by_dest_host_nodes_and_status_idx", "deleted", "dest_compute", "dest_node", "status"),
     Index("migrations_uuid", "uuid", unique=True),
 )
 

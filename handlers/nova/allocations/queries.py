@@ -184,30 +184,31 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """Return, by compute node, the consumers with a right to its resources: instances on it, and open migrations with their
-    instances.
+    """Return, by compute node, those of the consumers with a right to its resources: instances on it, and open migrations
+    with their instances.
     """
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}
     found: dict[str, set[str]] = {node.uuid: set() for node in nodes}
-    begun = sa.select(m.uuid, m.instance_uuid, m.source_compute, m.source_node, m.dest_compute, m.dest_node).where(
-        m.deleted == 0,
-        sa.or_(m.source_compute.in_(hosts), m.dest_compute.in_(hosts)),
-        m.status.not_in(sorted(records.TERMINAL)),
-    )
-    for row in connection.execute(begun):
-        for place in (_place(row.source_compute, row.source_node), _place(row.dest_compute, row.dest_node)):
-            if place in uuids:
-                found[uuids[place]].update(uuid for uuid in (row.uuid, row.instance_uuid) if uuid is not None)
     ironic = _ironic(connection, nodes)
-    here = sa.or_(i.host.in_(hosts), i.node.in_(ironic))
     by_node = {_place(None, node.node): node.uuid for node in nodes if node.node in ironic}
+    here = sa.select(i.uuid, i.host, i.node).where(i.deleted == 0, sa.or_(i.host.in_(hosts), i.node.in_(ironic)))
+    begun = sa.select(m.uuid, m.instance_uuid, m.source_compute, m.source_node, m.dest_compute, m.dest_node).where(
+        m.deleted == 0, m.status.not_in(sorted(records.TERMINAL))
+    )
     for chunk in chunks(consumers):
-        query = sa.select(i.uuid, i.host, i.node).where(i.uuid.in_(chunk), i.deleted == 0, here)
-        for instance in connection.execute(query):
-            home = uuids.get(_place(instance.host, instance.node)) or by_node.get(_place(None, instance.node))
+        # By the consumers, because before 2026.2 Nova has no index on the destinations of migrations.
+        about = begun.where(sa.or_(m.uuid.in_(chunk), m.instance_uuid.in_(chunk)))
+        instances, moves = queries.read_both(connection, here.where(i.uuid.in_(chunk)), about)
+        for row in instances:
+            home = uuids.get(_place(row["host"], row["node"])) or by_node.get(_place(None, row["node"]))
             if home is not None:
-                found[home].add(instance.uuid)
+                found[home].add(row["uuid"])
+        for row in moves:
+            for name in ("source", "dest"):
+                place = uuids.get(_place(row[f"{name}_compute"], row[f"{name}_node"]))
+                if place is not None:
+                    found[place].update(uuid for uuid in (row["uuid"], row["instance_uuid"]) if uuid is not None)
     return found
 
 
