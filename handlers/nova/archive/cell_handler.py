@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from handlers.access.database import Database, utcnow
 from handlers.base import Finding, Healed, Incomplete, Key, Unavailable
-from handlers.nova.archive.schema import Schema
+from handlers.nova.archive.schema import RecentSchemas, Schema
 from handlers.nova.base import NovaHandler
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
@@ -53,6 +53,7 @@ class CellHandler(NovaHandler):
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases
         self._after_days = after_days
+        self._schemas = RecentSchemas()
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
@@ -84,7 +85,7 @@ class CellHandler(NovaHandler):
 
     def open(self, cell: Cell) -> tuple[Database, Schema]:
         database = self._databases.database(cell)
-        return database, Schema.read(database)
+        return database, self._schemas.of(database)
 
     def limit(self, connection: Connection) -> datetime:
         """Return the moment before which rows are old, by the clock of the cell's database."""

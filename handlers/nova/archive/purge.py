@@ -214,6 +214,9 @@ class Purge(CellHandler):
             if not go_on():
                 raise _Stopped(statements.STOPPED)
             keys = [row.key for row in rows]
-            yield database.run(partial(work, keys=keys))
+            began = time.monotonic()
+            number = database.run(partial(work, keys=keys))
+            took = time.monotonic() - began
+            yield number
             last = keys[-1]
-            time.sleep(self._pause)
+            time.sleep(min(self._pause, took))

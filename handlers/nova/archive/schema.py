@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from cachetools import TTLCache
 from sqlalchemy.sql import ColumnElement
 
+from handlers.access import schemas
 from handlers.access.database import Database
 from handlers.base import Unavailable
 
 SHADOW = "shadow_"
 INSTANCES = "instances"
 TASK_LOG = "task_log"
+
+#: databases whose schemas are remembered: one has about 200 tables, and takes some megabytes
+_REMEMBERED = 8
 
 #: tables that no Nova since Yoga has a model of, so that the meaning of their deleted rows is not known
 REMOVED = frozenset(
@@ -149,6 +155,30 @@ class Schema:
         for reference in self.blockers(table):
             conditions.append(~sa.exists().where(reference.column == reference.parent_column))
         return sa.and_(*conditions)
+
+
+class RecentSchemas:
+    """Reads the schema of a database once for a sweep, its inspections and heals. Thread-safe.
+
+    A schema is remembered as long as :class:`.KnownSchemas` remembers a revision. Each use reads the revision, and a new one
+    means a new schema.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: by the database's URL and its revision
+        self._known: TTLCache[tuple[str, frozenset[str]], Schema] = TTLCache(_REMEMBERED, schemas.TTL)
+
+    def of(self, database: Database) -> Schema:
+        """:raises Unavailable: the database does not answer or is no cell's"""
+        now = database.url, database.run(schemas.revisions)
+        with self._lock:
+            known = self._known.get(now)
+        if known is None:
+            known = Schema.read(database)
+            with self._lock:
+                self._known[now] = known
+        return known
 
 
 def _target(element: sa.ForeignKey) -> tuple[sa.Table, sa.Column[Any]]:

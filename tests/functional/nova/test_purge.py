@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +17,9 @@ from handlers.access.service_files import ConfigError
 from handlers.base import Conflict, Finding, Key, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.archive.purge import Purge
+from handlers.nova.archive.schema import Schema
 from handlers.nova.simulation import NovaSimulation
+from tests.statements import counted
 
 Make = Callable[[str], Purge]
 
@@ -163,3 +168,58 @@ def test_a_cycle_is_bounded_and_the_next_one_deletes_the_rest(
     assert list(purge.sweep()) == [keys["cell1"]]
     assert purge.heal(finding).after == {"purged": {"shadow_instances": 2}}
     assert left(cloud) == []
+
+
+def reads_of_schemas(found: Counter[tuple[str, str]], database: str) -> int:
+    """Return how often the tables of a database were listed."""
+    return sum(number for (name, text), number in found.items() if name == database and "sqlite_master" in text)
+
+
+def test_a_pass_reads_the_schema_of_a_cell_once(cloud: NovaSimulation, make: Make, keys: dict[str, Key]) -> None:
+    shelve(cloud, 100, 100)
+    purge = make("")
+    with counted() as once:
+        Schema.read(purge._databases.database(purge._databases.cells()[1]))
+    with counted() as found:
+        assert list(purge.sweep()) == [keys["cell1"]]
+        [finding] = purge.inspect(keys["cell1"])
+        purge.heal(finding)
+    assert not left(cloud)
+    assert reads_of_schemas(found, "cell1") == reads_of_schemas(once, "cell1") > 0
+
+
+def test_a_new_revision_is_a_new_schema(cloud: NovaSimulation, make: Make, keys: dict[str, Key]) -> None:
+    """A table that comes with an upgrade between two passes is purged too."""
+    purge = make("")
+    assert not list(purge.sweep())
+    with cloud.cells["cell1"].begin() as connection:
+        connection.execute(
+            sa.text("CREATE TABLE shadow_novelties (id INTEGER PRIMARY KEY, deleted INTEGER, deleted_at DATETIME)")
+        )
+        connection.execute(sa.text("INSERT INTO shadow_novelties VALUES (1, 1, '2001-01-01 00:00:00')"))
+        connection.execute(sa.update(tables.cell_version).values(version_num="16f1fbcab42b"))
+    assert list(purge.sweep()) == [keys["cell1"]]
+    [finding] = purge.inspect(keys["cell1"])
+    assert purge.heal(finding).after == {"purged": {"shadow_novelties": 1}}
+
+
+@pytest.mark.parametrize(("option", "pauses"), [(0.05, [0.02, 0.02]), (0.01, [0.01, 0.01])])
+def test_pauses_as_long_as_the_last_transaction_took(
+    cloud: NovaSimulation,
+    make: Make,
+    keys: dict[str, Key],
+    monkeypatch: pytest.MonkeyPatch,
+    option: float,
+    pauses: list[float],
+) -> None:
+    shelve(cloud, 100, 100, 100)
+    purge = make(
+        f"archive_deleted_rows_rows_per_transaction = 2\n[audit]\narchive_deleted_rows_pause_seconds = {option}"
+    )
+    [finding] = purge.inspect(keys["cell1"])
+    readings, paused = itertools.count(0, 0.02), list[float]()
+    clock = SimpleNamespace(monotonic=lambda: next(readings), sleep=paused.append)
+    monkeypatch.setattr("handlers.nova.archive.purge.time", clock)
+    purge.heal(finding)
+    assert paused == pytest.approx(pauses)
+    assert not left(cloud)
