@@ -253,8 +253,19 @@ class Placement:
     def tree(self, provider: str) -> dict[str, Provider]:
         return self._providers({"in_tree": provider})
 
+    def members_of_each(self, aggregates: Iterable[str]) -> dict[str, dict[str, Provider]]:
+        asked = list(aggregates)
+        with request_id.pool(_AT_ONCE, "members") as pool:
+            return dict(zip(asked, pool.map(partial(self._members, self._turns_of_sweeps), asked), strict=True))
+
     def members(self, aggregate: str) -> dict[str, Provider]:
-        return self._providers({"member_of": aggregate})
+        return self._members(self._turns, aggregate)
+
+    def _members(self, turns: threading.Semaphore, aggregate: str) -> dict[str, Provider]:
+        query = {"member_of": aggregate}
+        with turns:
+            response = self._service.read("/resource_providers", params=query, microversion=VERSION)
+        return self._listed(response)
 
     def marked(self, trait: str, **where: str) -> dict[str, Provider]:
         """Return the providers with a trait; none if Placement does not know the trait.
@@ -304,9 +315,18 @@ class Placement:
         if response.status_code != 200:
             raise self._failure(response, f"provider {before.provider}")
 
+    def aggregates_of_each(self, providers: Iterable[str]) -> dict[str, ProviderAggregates | None]:
+        asked = list(providers)
+        with request_id.pool(_AT_ONCE, "aggregates") as pool:
+            return dict(zip(asked, pool.map(partial(self._aggregates, self._turns_of_sweeps), asked), strict=True))
+
     def aggregates(self, provider: str) -> ProviderAggregates | None:
         """Return a provider's aggregates; None for an unknown provider."""
-        response = self._read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
+        return self._aggregates(self._turns, provider)
+
+    def _aggregates(self, turns: threading.Semaphore, provider: str) -> ProviderAggregates | None:
+        with turns:
+            response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
         if response.status_code == 404:
             return None
         body = self._body(response)

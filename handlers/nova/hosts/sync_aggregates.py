@@ -63,7 +63,7 @@ from handlers.nova import concerns, keys, options, queries
 from handlers.nova.base import PlacementHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.hosts.aggregate_rules import OR_RUN, Membership, Problem, differing, refusal, wanted
-from handlers.nova.nodes import live_nodes, nodes_among, require_own_placement
+from handlers.nova.nodes import OwnPlacement, live_nodes, nodes_among
 from handlers.nova.placement import Placement, ProviderAggregates, joining
 from handlers.nova.records import Aggregate, ComputeNode
 from handlers.nova.turns import Turns
@@ -118,6 +118,7 @@ class SyncAggregates(PlacementHandler):
         self._remove = remove
         self._nodes = Turns()
         self._strangers = Turns()
+        self._own_placement = OwnPlacement(databases, placement)
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
@@ -144,10 +145,11 @@ class SyncAggregates(PlacementHandler):
         for _, node in nodes.values():
             by_host.setdefault(names.normal(node.host), set()).add(node.uuid)
         aggregates = self._databases.api.run(queries.aggregates)
+        members_of = self._placement.members_of_each(aggregate.uuid for aggregate in aggregates)
         for aggregate in aggregates:
             hosts = names.all_normal(aggregate.hosts)
             expected = {uuid for host in hosts for uuid in by_host.get(host, ())}
-            members = set(self._placement.members(aggregate.uuid)) & set(nodes)
+            members = members_of[aggregate.uuid].keys() & nodes.keys()
             without_node = down is None and not hosts <= set(by_host)
             if expected != members or without_node:
                 yield Key("aggregate", aggregate.uuid)
@@ -162,7 +164,7 @@ class SyncAggregates(PlacementHandler):
         if not finding.healable:
             raise Refused(finding.refusal)
         self._databases.require_known_schema()
-        require_own_placement(self._databases, self._placement)
+        self._own_placement.require()
         match finding.problem:
             case Problem.MISSING | Problem.STALE:
                 wrong = [Membership.from_json(provider) for provider in finding.evidence["providers"]]
@@ -304,7 +306,7 @@ class SyncAggregates(PlacementHandler):
         return self._strangers.take(unknown, UNKNOWN)
 
     def _aggregates_of(self, providers: Iterable[str]) -> set[str]:
-        found = (self._placement.aggregates(provider) for provider in providers)
+        found = self._placement.aggregates_of_each(providers).values()
         return {aggregate for one in found if one is not None for aggregate in one.aggregates}
 
     def _inspect_unknown(self, key: Key) -> list[Finding]:

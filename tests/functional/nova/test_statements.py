@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from handlers.base import Resources
 from handlers.nova import clocks, database, nodes, queries, tables
 from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
+from handlers.nova.hosts.sync_aggregates import SyncAggregates
 from handlers.nova.mappings import queries as mapping_queries
 from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.mappings.map_instances import MapInstances
@@ -36,11 +38,11 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AuditAllocations, "confirm_after", 0.0)
 
 
-def orphans_of(cloud: NovaSimulation, number: int) -> set[str]:
+def orphans_of(cloud: NovaSimulation, number: int, hosts: Sequence[str] = "ab") -> set[str]:
     with cloud.ago(hours=1):
-        cloud.add_compute("a", "cell1")
-        cloud.add_compute("b", "cell2")
-        servers = {cloud.boot("ab"[one % 2]) for one in range(number)}
+        for one, host in enumerate(hosts):
+            cloud.add_compute(host, CELLS[1 + one % 2])
+        servers = {cloud.boot(hosts[one % len(hosts)]) for one in range(number)}
         for server in servers:
             cloud.delete(server, leak_allocation=True)
     return servers
@@ -68,6 +70,58 @@ def test_orphans_are_judged_together_and_healed_one_by_one(cloud: NovaSimulation
     # Each proof: one statement for each database. Once: the schemas, and whose Placement it is.
     assert of_nova(healed) <= ORPHANS * (1 + len(CELLS)) + 2 * (1 + len(CELLS))
     assert of_nova(total) < 8 * ORPHANS
+
+
+def test_the_statements_of_a_sweep_of_orphans_do_not_grow_with_them(
+    cloud: NovaSimulation, resources: Resources
+) -> None:
+    audit = AuditAllocations.from_resources(resources)
+
+    def cost() -> tuple[int, int]:
+        """Sweep, inspect twice and heal; return the statements per orphan of the heals, and of a chunk of the rest."""
+        with counted() as judged:
+            keys = list(audit.sweep())
+            for _look in range(2):
+                found = [finding for key in keys for finding in audit.inspect_suspect(key, math.inf)]
+        with counted() as healed:
+            for finding in found:
+                audit.heal(finding)
+        assert len(found) == len(keys)
+        assert not any(cloud.allocation(key.id) for key in keys)
+        chunks = math.ceil(len(keys) / shared_looks.CHUNK)
+        return of_nova(healed) // len(keys), of_nova(judged) // chunks
+
+    orphans_of(cloud, shared_looks.CHUNK)
+    few = cost()
+    orphans_of(cloud, 5 * shared_looks.CHUNK, "cdefg")
+    many = cost()
+    assert few[0] >= many[0] == 1 + len(CELLS)
+    assert many[1] <= few[1]
+
+
+def test_a_heal_of_an_aggregate_proves_only_its_members(cloud: NovaSimulation, resources: Resources) -> None:
+    sync = SyncAggregates.from_resources(resources)
+
+    def cost(number: int) -> int:
+        hosts = {}
+        for one in range(number):
+            with cloud.ago(days=1):
+                cloud.add_compute(f"host-{number}-{one}", ("cell1", "cell2")[one % 2])
+            hosts[cloud.create_aggregate(f"{number}-{one}")] = f"host-{number}-{one}"
+        for aggregate, host in hosts.items():
+            cloud.add_host_to_aggregate(aggregate, host, placement_ok=False)
+        keys = list(sync.sweep())
+        assert {key.id for key in keys} == hosts.keys()
+        found = [finding for key in keys for finding in sync.inspect(key)]
+        with counted() as healed:
+            for finding in found:
+                sync.heal(finding)
+        assert not list(sync.sweep())
+        return of_nova(healed)
+
+    cost(1)  # reads the schemas, and whose Placement it is
+    # nova_api lists the aggregates; each cell with hosts lists the members' compute nodes.
+    assert [cost(2), cost(10)] == [2 * 3, 10 * 3]
 
 
 def test_mappings_of_deleted_instances_are_judged_and_deleted_together(
