@@ -116,6 +116,23 @@ def test_kolla_starts_the_daemon_that_its_image_has() -> None:
     assert {task["name"] for task in play["handlers"]} == {task["notify"] for task in play["tasks"] if "notify" in task}
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_build_leaves_no_folder_of_debootstrap(tmp_path: Path, status: int) -> None:
+    """Both builders are doubles: debootstrap fills the folder, and buildah knows no image."""
+    made = tmp_path / "made"
+    programs = {
+        "debootstrap": f'mkdir "$4/etc" && echo "$4" > {made}',
+        "buildah": f"case $1 in inspect) exit 1 ;; from) echo base ;; build) exit {status} ;; esac",
+    }
+    for name, lines in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    ran = subprocess.run([DEPLOY / "container" / "build", "--debootstrap"], env=environment, check=False)
+    assert ran.returncode == status
+    assert not Path(made.read_text().strip()).exists()
+
+
 # Kubernetes
 
 
