@@ -16,6 +16,7 @@ from consumer.journal.database import now
 from consumer.text import plural, utc
 from handlers.base import Key
 
+_EXPIRED = "expired"
 _CHANGED = "it has changed meanwhile; see 'work asks'"
 
 
@@ -33,7 +34,7 @@ class Asks(Lister):
         parser = super().get_parser(prog_name)
         parser.add_argument("--handler", metavar="NAME", help="Only asks of this handler.")
         parser.add_argument("--problem", metavar="NAME", help="Only asks about this problem.")
-        parser.add_argument("--state", choices=[one.value for one in State], help="Only asks in this state.")
+        parser.add_argument("--state", choices=[*State, _EXPIRED], help="Only asks in this state.")
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
@@ -42,7 +43,12 @@ class Asks(Lister):
         database = self.session.database
         clock = database.transact(now)
         found = asks.listing(database, parsed_args.handler, parsed_args.problem)
-        return [_row(one, clock) for one in found if parsed_args.state in {None, one.state}]
+        return [_row(one, clock) for one in found if parsed_args.state in {None, _shown(one)}]
+
+
+def _shown(one: Ask) -> str:
+    """Return the state that a person reads; an expired ask waits no more, and its approval counts no more."""
+    return _EXPIRED if one.expired else one.state.value
 
 
 def _row(one: Ask, clock: float) -> list[Any]:
@@ -51,7 +57,7 @@ def _row(one: Ask, clock: float) -> list[Any]:
         one.handler,
         one.key,
         one.problem,
-        "expired" if one.expired else one.state,
+        _shown(one),
         SpanCell(round(max(0.0, clock - one.at), 1)),
         one.summary,
         one.plan,
@@ -158,7 +164,7 @@ class Approve(Decide):
 
 
 class Deny(Decide):
-    """Deny findings that wait in mode ask. stackmend asks again only when the evidence changes.
+    """Deny findings that wait in mode ask, also expired ones. stackmend asks again only when the evidence changes.
 
     Exit code 1 if an ask was not denied.
     """

@@ -110,6 +110,22 @@ def test_each_named_ask_that_is_not_decided_has_a_reason(asking: Shell, database
     assert asking.world.drifted() == {"b"}
 
 
+def test_an_expired_ask_is_listed_as_expired_and_not_as_waiting(asking: Shell, database: Database) -> None:
+    known = ids(asking)
+    asking("work", "approve", str(known["thing:a"]))
+    expire(database)
+    assert ids(asking, "--state", "expired") == known
+    assert ids(asking, "--state", "waiting") == ids(asking, "--state", "approved") == {}
+
+
+def test_an_expired_ask_can_be_denied_and_the_denial_lasts(asking: Shell, database: Database) -> None:
+    expire(database)
+    ran = asking("work", "deny", str(ids(asking)["thing:a"]), "--reason", "under repair")
+    assert (ran.code, ran.out) == (0, "1 ask denied\n")
+    assert [one["action"] for one in sweep(asking).json] == ["denied", "asked"]
+    assert asking.world.drifted() == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
