@@ -157,7 +157,7 @@ def approve(
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)
         alive = and_(ask.c.id.in_(ids), ask.c.expires_at > clock, ask.c.state != State.APPROVED)
-        found = [_ask(row, clock) for row in connection.execute(select(ask).where(alive)).mappings()]
+        found = _locked(connection, alive, clock)
         _decide(connection, [one.id for one in found], State.APPROVED, operator, reason, clock)
         hinting.put(connection, [_hint(one) for one in found], clock)
         also(connection, found)
@@ -170,7 +170,7 @@ def deny(database: Database, ids: Sequence[int], operator: str, reason: str, als
     def decide(connection: Connection) -> list[Ask]:
         clock = now(connection)
         mine = and_(ask.c.id.in_(ids), ask.c.state != State.DENIED)
-        found = [_ask(row, clock) for row in connection.execute(select(ask).where(mine)).mappings()]
+        found = _locked(connection, mine, clock)
         _decide(connection, [one.id for one in found], State.DENIED, operator, reason, clock)
         also(connection, found)
         return found
@@ -193,6 +193,12 @@ def expire(database: Database, older_than: float) -> int:
         return connection.execute(delete(ask).where(ask.c.id.in_(ids))).rowcount if ids else 0
 
     return database.transact(forget)
+
+
+def _locked(connection: Connection, chosen: ColumnElement[bool], clock: float) -> list[Ask]:
+    """Return the chosen asks. Until the transaction ends, no other decision about them and no replacement of them counts."""
+    rows = connection.execute(select(ask).where(chosen).order_by(ask.c.id).with_for_update()).mappings()
+    return [_ask(row, clock) for row in rows]
 
 
 def _decide(

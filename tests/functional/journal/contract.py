@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +36,8 @@ from consumer.journal import (
     settling,
     work,
 )
+from consumer.journal.asks import AlsoAsks
+from consumer.journal.asks import Ask as Asked
 from consumer.journal.database import Database, now
 from consumer.journal.dead import DeadLetter
 from consumer.journal.history import Ask, Closing, Deferred, Line, Origin, Outcome, Presumed, Withheld
@@ -638,6 +641,27 @@ class JournalContract:
         found, number = journal.read(lambda connection: asks.waiting(connection, 2))
         assert [one.key for one in found] == ["thing:soon", "thing:late"]
         assert number == 3
+
+    @pytest.mark.parametrize("decide", [asks.approve, asks.deny])
+    def test_of_two_equal_decisions_at_once_one_counts(
+        self, journal: Database, decide: Callable[[Database, Sequence[int], str, str, AlsoAsks], list[Asked]]
+    ) -> None:
+        journal.transact(lambda connection: asks.put(connection, H, finding("a"), "f", 9e9, now(connection)))
+        (one,) = asks.listing(journal)
+        second: list[Asked] = []
+        bob = threading.Thread(
+            target=lambda: second.extend(decide(journal, [one.id], "bob", "no", lambda _connection, _decided: None))
+        )
+
+        def let_bob_decide(_connection: Connection, _decided: Sequence[Asked]) -> None:
+            if bob.ident is None:
+                bob.start()
+                bob.join(0.5)  # until he waits for the transaction of alice
+
+        first = decide(journal, [one.id], "alice", "no", let_bob_decide)
+        bob.join(60)
+        assert ([one.id for one in first], second) == ([one.id], [])
+        assert [one.operator for one in asks.listing(journal)] == ["alice"]
 
     def test_a_denial_outlives_asks_that_expired(self, journal: Database) -> None:
         def put(connection: Connection) -> None:
