@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from handlers.base import EVERYTHING, Hold
 
 #: what a line of ``hold_file`` can hold besides everything
 _SCOPES = ("host:", "cell:")
+#: in a scope, the sign of several hosts, which no hold names at once
+_SEVERAL = re.compile(r"[,;*]")
 
 
 def hold_file(path: Path) -> Iterator[Hold]:
@@ -22,23 +25,34 @@ def hold_file(path: Path) -> Iterator[Hold]:
     except FileNotFoundError:
         return
     for line in lines or [""]:
-        scope, _space, reason = line.partition(" ")
-        if not scope.startswith(_SCOPES) or scope in _SCOPES:
-            scope, reason = EVERYTHING, line.removeprefix(EVERYTHING)
-        yield Hold(scope, reason.strip() or f"{path} exists")
+        scope, reason = _split(line)
+        if not scope.startswith(_SCOPES) or _SEVERAL.search(scope):
+            scope, reason = EVERYTHING, reason if scope == EVERYTHING else line
+        yield Hold(scope, reason or f"{path} exists")
 
 
 def hosts_file(path: Path) -> Iterator[Hold]:
     """Yield a hold for each host that a file lists. A line is the name of a host; a reason may follow.
 
+    A line with several hosts in one word stops every heal.
+
     :raises OSError: the file does not exist or cannot be read
     """
     for line in _lines(path):
-        host, _space, reason = line.partition(" ")
-        yield Hold(f"host:{host.removeprefix('host:')}", reason.strip() or "in maintenance")
+        host, reason = _split(line)
+        if _SEVERAL.search(host):
+            yield Hold(EVERYTHING, f"{path} has several hosts in one word: {line}")
+        else:
+            yield Hold(f"host:{host.removeprefix('host:')}", reason or "in maintenance")
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Return the first word and the rest. A colon can separate them, as in ``stackmend hold list`` and the log."""
+    first, _space, rest = line.partition(" ")
+    return first.rstrip(":,"), rest
 
 
 def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

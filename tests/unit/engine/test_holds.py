@@ -28,6 +28,11 @@ from handlers.base import Finding, Hold, Key, Unavailable
         ),
         ("hots:compute-7 a misspelt scope", [("all", "hots:compute-7 a misspelt scope")]),
         ("host: compute-7", [("all", "host: compute-7")]),
+        ("host:compute-7: memory test\n", [("host:compute-7", "memory test")]),
+        ("host:compute-7,compute-8 memory", [("all", "host:compute-7,compute-8 memory")]),
+        ("host:compute-* memory", [("all", "host:compute-* memory")]),
+        ("all: upgrading nova\n", [("all", "upgrading nova")]),
+        ("allocations are restored\n", [("all", "allocations are restored")]),
     ],
 )
 def test_a_hold_file(tmp_path: Path, text: str, expected: list[tuple[str, str]]) -> None:
@@ -43,10 +48,15 @@ def test_a_hold_file_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
 
 def test_a_list_of_hosts(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
-    path.write_text("compute-1\nhost:compute-2 new disks\n# compute-3\n")
+    path.write_text("compute-1,\nhost:compute-2: new disks\n# compute-3\n")
     assert list(hosts_file(path)) == [
         Hold("host:compute-1", "in maintenance"),
         Hold("host:compute-2", "new disks"),
+    ]
+    path.write_text("\ufeffcompute-1\ncompute-2,compute-3\n", encoding="utf-8")
+    assert list(hosts_file(path)) == [
+        Hold("host:compute-1", "in maintenance"),
+        Hold("all", f"{path} has several hosts in one word: compute-2,compute-3"),
     ]
     path.write_text("")
     assert list(hosts_file(path)) == []
