@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from handlers.base import Handler, Key
 
 #: kinds of scopes that are no kinds of keys, with an example
 _WIDE = {"host": "host:compute-7", "project": "project:<id>", "cell": "cell:cell1", "problem": "problem:host-unmapped"}
+#: kinds whose names are one word; an exemption of another text would protect nothing
+_ONE_WORD = frozenset({"host", "project"})
+_ONE_WORD_ID = re.compile(r"[^\s,;*]*[^\s,;*:]")
 
 
 class ExemptAdd(Command):
@@ -135,6 +139,10 @@ def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
     if key.kind not in kinds | _WIDE.keys():
         raise CommandError(
             f"SCOPE: {text!r} has an unknown kind; the kinds are: {', '.join(sorted(kinds | _WIDE.keys()))}"
+        )
+    if key.kind in _ONE_WORD and not _ONE_WORD_ID.fullmatch(key.id):
+        raise CommandError(
+            f"SCOPE: {key.id!r} is not one {key.kind}: write its exact name, and one exemption for each {key.kind}"
         )
     problems = {problem for handler in classes for problem in handler.healable_problems | handler.witnessed_problems}
     if key.kind == "problem" and key.id not in problems:

@@ -244,6 +244,14 @@ def test_a_user_without_a_name_can_run_commands(
     [
         (("compute-7",), "SCOPE: 'compute-7:' is not a key"),
         (("hosts:compute-7",), "SCOPE: 'hosts:compute-7' has an unknown kind; the kinds are: cell, host, part, "),
+        (
+            ("host: compute-7",),
+            "SCOPE: ' compute-7' is not one host: write its exact name, and one exemption for each host",
+        ),
+        (("host:compute-7:",), "is not one host"),
+        (("host:compute-7,compute-8",), "is not one host"),
+        (("host:compute-*",), "is not one host"),
+        (("project:a b",), "is not one project"),
         (("problem:melted",), "SCOPE: no handler heals the problem 'melted'; the problems are: broken"),
         (("host:a", "--until", "2020-01-01"), "--until '2020-01-01' is past"),
         (("host:a", "--until", "later"), "--until 'later' is not a time"),
