@@ -98,6 +98,11 @@ class ControlPlane:
         return self._configuration.logs
 
     @property
+    def bin(self) -> Path:
+        """The folder of the services' programs, and of those of their administrator."""
+        return self._packages.bin
+
+    @property
     def auth_url(self) -> str:
         return self._configuration.auth_url
 

@@ -58,20 +58,40 @@ def allocations(cloud: ControlPlane) -> dict[str, set[str]]:
     return held
 
 
+#: what drifts, by database
+_TABLES = {
+    "nova_api": "host_mappings instance_mappings build_requests request_specs aggregates aggregate_hosts",
+    "placement": "allocations consumers inventories resource_providers resource_provider_aggregates",
+    "nova_cell0": "instances migrations",
+    "nova_cell1": "instances migrations compute_nodes",
+    "nova_cell2": "instances migrations compute_nodes",
+}
+#: what a row that was deleted and made again has anew
+_ANEW = ("id", "created_at", "updated_at", "generation")
+
+
 def dump(cloud: ControlPlane) -> str:
     """Return all rows of Nova's and Placement's databases, but for what every heartbeat changes."""
-    tables = {
-        "nova_api": "host_mappings instance_mappings build_requests request_specs aggregates aggregate_hosts",
-        "placement": "allocations consumers inventories resource_providers resource_provider_aggregates",
-        "nova_cell0": "instances migrations",
-        "nova_cell1": "instances migrations compute_nodes",
-        "nova_cell2": "instances migrations compute_nodes",
-    }
     parts = []
-    for database, names in tables.items():
+    for database, names in _TABLES.items():
         for table in names.split():
             parts += [f"-- {database}.{table}", cloud.mariadb.execute(f"SELECT * FROM {table} ORDER BY 1, 2", database)]
     return "\n".join(parts)
+
+
+def records(cloud: ControlPlane) -> set[str]:
+    """Return the rows of :func:`dump` as JSON, without numbers, times and generations, which a row that returns has anew."""
+    found = set()
+    for database, names in _TABLES.items():
+        for table in names.split():
+            columns = cloud.mariadb.execute(
+                "SELECT column_name FROM information_schema.columns"
+                f" WHERE table_schema = '{database}' AND table_name = '{table}' ORDER BY ordinal_position"
+            ).split()
+            named = ", ".join(f"'{column}', `{column}`" for column in columns if column not in _ANEW)
+            rows = cloud.mariadb.execute(f"SELECT JSON_OBJECT({named}) FROM {table}", database)
+            found |= {f"{database}.{table} {row}" for row in rows.splitlines()}
+    return found
 
 
 def at_rest(cloud: ControlPlane) -> set[str]:

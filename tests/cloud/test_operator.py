@@ -6,7 +6,6 @@ What is typed, and what is run as SQL, is what stands there.
 from __future__ import annotations
 
 import json
-import re
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from tests.cloud import drift
 from tests.cloud.account import DOCUMENTS, Account
 from tests.cloud.configuration import merge
 from tests.cloud.control_plane import ControlPlane, wait_until
+from tests.cloud.operator import journal_of_replicas, said
 from tests.program import Program
 from tests.servers import packages
 from tests.servers.server import HOST, Process, clean_environment, free_port
@@ -28,12 +28,6 @@ from tests.servers.server import HOST, Process, clean_environment, free_port
 ROOT = DOCUMENTS.parents[1]
 PATIENCE = 300
 ALERTS = ROOT / "etc" / "prometheus" / "alerts.yml"
-
-
-def said(page: str, words: str) -> str:
-    """A command of a page, without its prompt; the page must have it."""
-    (line,) = re.findall(rf"^ +# (.*{re.escape(words)}.*)$", (DOCUMENTS / page).read_text(), re.MULTILINE)
-    return str(line)
 
 
 def checks(program: Program) -> dict[str, tuple[str, str]]:
@@ -180,11 +174,8 @@ def test_from_the_check_to_the_first_heal(cloud: ControlPlane, unmapped: str, tm
 @pytest.fixture
 def shared_journal(cloud: ControlPlane) -> Iterator[dict[str, object]]:
     """The journal of replicas.rst, and the options that lead there."""
-    statements = re.findall(r'mysql -e "(.*)"', said("replicas.rst", "mysql -e"))[0]
-    url = re.findall(r"connection = (mysql\S+)", (DOCUMENTS / "replicas.rst").read_text())[0]
-    cloud.mariadb.execute(statements)
-    yield {"connection": url.replace("@controller/", f"@{HOST}:{cloud.mariadb.port}/")}
-    cloud.mariadb.execute("DROP DATABASE stackmend; DROP USER stackmend_journal")
+    with journal_of_replicas(cloud) as options:
+        yield options
 
 
 @pytest.mark.timeout(1800)
