@@ -180,11 +180,11 @@ def make_leftovers(wreck: Wreck) -> None:
     wreck.port(f"octavia-lb-{gone}", device_owner="Octavia", device_id=f"lb-{gone}")
     wreck.health(some())
     wreck.health(zombie)
-    make_leaked_groups(wreck)
+    wreck.security_group(f"lb-{gone}")
 
 
 def make_leaked_groups(wreck: Wreck) -> None:
-    """Make what keeps and guards the amphorae of a load balancer that is gone."""
-    gone = some()
+    """Make the groups of a load balancer that is DELETED: a server group without a row is only reported."""
+    gone = wreck.balancer("amphora", "DELETED")
     wreck.security_group(f"lb-{gone}")
     wreck.server_group(f"octavia-lb-{gone}")

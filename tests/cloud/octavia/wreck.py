@@ -85,7 +85,7 @@ class Wreck:
         return amphora
 
     def balancer(self, provider: str, status: str) -> str:
-        """A load balancer's row, of another provider, without anything else."""
+        """A load balancer's row, without anything else."""
         balancer = str(uuid.uuid4())
         self._cloud.mariadb.execute(
             "INSERT INTO load_balancer (id, project_id, provider, provisioning_status, operating_status, enabled,"
