@@ -39,13 +39,17 @@ def installation(cloud: ControlPlane, folder: Path, modes: Mapping[str, object])
 
 
 def swept(program: Program) -> set[tuple[str, str]]:
-    """Sweep once; return problem and object of everything that is found, none of which may be healed."""
+    """Sweep once; return problem and object of everything that is found, none of which may be healed.
+
+    A finding about an instance names it, though its key may be the node on which the instance holds nothing.
+    """
     ran = program.run("sweep", "-f", "json")
     print(ran.stdout, ran.stderr)
     assert ran.returncode == 2, "drift is found, and every inspection ends with a verdict"
     lines = json.loads(ran.stdout)
     assert [line for line in lines if line["action"] == "healed"] == []
-    return {(line["problem"], line["key"].rpartition(":")[2]) for line in lines}
+    objects = {(line["problem"], line["key"].rpartition(":")[2]) for line in lines}
+    return objects | {(line["problem"], line["evidence"]["instance"]) for line in lines if "instance" in line["evidence"]}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def test_a_revision_that_is_not_known(cloud: NovaSimulation, resources: Resource
 def test_what_is_missing_is_named(cloud: NovaSimulation, resources: Resources) -> None:
     with cloud.cells["cell1"].begin() as connection:
         connection.execute(sa.text("DROP TABLE instance_extra"))
+        connection.execute(sa.text("DROP INDEX migrations_by_dest_host_nodes_and_status_idx"))
         connection.execute(sa.text("ALTER TABLE migrations DROP COLUMN dest_node"))
     with cloud.api.begin() as connection:
         connection.execute(sa.text("ALTER TABLE instance_mappings DROP COLUMN user_id"))
