@@ -96,7 +96,9 @@ class Configuration:
                     "host": host,
                     "compute_driver": "stackmend_fake.StackmendDriver",
                     "fake_nodes": ",".join(nodes),
-                }
+                },
+                # no agent of Neutron announces the port at the destination
+                "compute": {"live_migration_wait_for_vif_plug": False},
             },
             options,
         )

@@ -49,7 +49,9 @@ def swept(program: Program) -> set[tuple[str, str]]:
     lines = json.loads(ran.stdout)
     assert [line for line in lines if line["action"] == "healed"] == []
     objects = {(line["problem"], line["key"].rpartition(":")[2]) for line in lines}
-    return objects | {(line["problem"], line["evidence"]["instance"]) for line in lines if "instance" in line["evidence"]}
+    return objects | {
+        (line["problem"], line["evidence"]["instance"]) for line in lines if "instance" in line["evidence"]
+    }
 
 
 @dataclass(frozen=True)
