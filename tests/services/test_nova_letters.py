@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 import sqlalchemy as sa
+from keystoneauth1 import adapter, session, token_endpoint
 
+from handlers.access.cloud import Service
 from handlers.base import Key
 from handlers.nova import tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
-from handlers.nova.placement import Provider, ProviderAggregates
+from handlers.nova.placement import Placement
+from handlers.nova.simulation import PlacementServer
 from tests.services.nova import add, ago, database, engine, url
 
 __all__ = ["database", "engine", "url"]
@@ -21,23 +24,30 @@ __all__ = ["database", "engine", "url"]
 AGGREGATE, NODE = str(uuid.uuid4()), str(uuid.uuid4())
 
 
-class Members:
-    """The part of Placement that knows one provider and its aggregates."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlacementServer]:
+    """Placement with the provider of ``node-1``."""
+    made = PlacementServer(tmp_path_factory.mktemp("placement"))
+    made.start()
+    assert made.request("POST", "/resource_providers", {"uuid": NODE, "name": "node-1"}).status == 200
+    traits = {"resource_provider_generation": 0, "traits": ["COMPUTE_NODE"]}
+    assert made.request("PUT", f"/resource_providers/{NODE}/traits", traits).status == 200
+    yield made
+    made.stop()
 
-    def __init__(self, *aggregates: str) -> None:
-        self.held = ProviderAggregates(NODE, frozenset(aggregates), 1)
 
-    def members(self, aggregate: str) -> dict[str, Provider]:
-        return {NODE: Provider(NODE, "node-1", NODE)} if aggregate in self.held.aggregates else {}
+@pytest.fixture
+def placement(server: PlacementServer) -> Placement:
+    """Placement, where ``node-1`` is in no aggregate."""
+    put_in(server)
+    account = session.Session(token_endpoint.Token(server.url, server.TOKEN))
+    return Placement(Service(adapter.Adapter(account, service_type="placement", raise_exc=False), "placement"))
 
-    def is_compute_node(self, provider: str) -> bool:
-        return provider == NODE
 
-    def aggregates(self, provider: str) -> ProviderAggregates | None:
-        return self.held if provider == NODE else None
-
-    def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
-        self.held = ProviderAggregates(NODE, frozenset(aggregates), before.generation + 1)
+def put_in(server: PlacementServer, *aggregates: str) -> None:
+    generation = server.request("GET", f"/resource_providers/{NODE}").body["generation"]
+    body = {"aggregates": aggregates, "resource_provider_generation": generation}
+    assert server.request("PUT", f"/resource_providers/{NODE}/aggregates", body).status == 200
 
 
 @pytest.fixture
@@ -63,8 +73,11 @@ def problems(handler: SyncAggregates | DiscoverHosts, key: Key) -> list[str]:
     return [finding.problem for finding in handler.inspect(key)]
 
 
-def test_a_member_in_other_letters(databases: NovaDatabases, engine: sa.Engine) -> None:
-    sync = SyncAggregates(databases, Members(AGGREGATE), remove=True)  # type: ignore[arg-type]
+def test_a_member_in_other_letters(
+    databases: NovaDatabases, engine: sa.Engine, server: PlacementServer, placement: Placement
+) -> None:
+    put_in(server, AGGREGATE)
+    sync = SyncAggregates(databases, placement, remove=True)
     if engine.dialect.name == "postgresql":
         assert set(problems(sync, Key("aggregate", AGGREGATE))) == {"member-without-node", "membership-stale"}
         return
@@ -74,17 +87,18 @@ def test_a_member_in_other_letters(databases: NovaDatabases, engine: sa.Engine) 
 
 
 def test_a_missing_member_in_other_letters(
-    databases: NovaDatabases, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    databases: NovaDatabases, engine: sa.Engine, placement: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = Members()
-    sync = SyncAggregates(databases, members)  # type: ignore[arg-type]
+    sync = SyncAggregates(databases, placement)
     monkeypatch.setattr(databases, "require_known_schema", lambda: None)
     if engine.dialect.name == "postgresql":
         assert problems(sync, Key("aggregate", AGGREGATE)) == ["member-without-node"]
         return
     [finding] = sync.inspect(Key("aggregate", AGGREGATE))
     sync.heal(finding)
-    assert members.held.aggregates == {AGGREGATE}
+    held = placement.aggregates(NODE)
+    assert held is not None
+    assert held.aggregates == {AGGREGATE}
 
 
 def test_a_mapping_in_other_letters(databases: NovaDatabases, engine: sa.Engine) -> None:
