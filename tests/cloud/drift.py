@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -251,43 +249,10 @@ def acquaint(cloud: ControlPlane) -> None:
     compute.delete_aggregate(aggregate.id)
 
 
-def take_back(cloud: ControlPlane, undo: str) -> None:
-    """Do what a line of the history says would take a heal back, as an operator would at a shell.
-
-    :param undo: a statement and, in a comment, its database; or commands of ``openstack``, one in a line
-    """
-    statement, comment, database = undo.partition("\n-- in ")
-    if comment:
-        cloud.mariadb.execute(statement, database)
-        return
-    for line in undo.splitlines():
-        _openstack(cloud.admin.placement, shlex.split(line))
-
-
-def _openstack(placement: Any, words: list[str]) -> None:
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    for option in ("--os-placement-api-version", "--project-id", "--user-id", "--uuid"):
-        parser.add_argument(option)
-    parser.add_argument("--allocation", action="append")
-    parser.add_argument("command", nargs="+")
-    given = parser.parse_intermixed_args(words)
-    match given.command:
-        case ["openstack", "resource", "provider", "allocation", "set", consumer]:
-            allocate(placement, consumer, dict(map(_allocated, given.allocation)), given.project_id)
-        case ["openstack", "resource", "provider", "allocation", "delete", consumer]:
-            answer = placement.delete(f"/allocations/{consumer}")
-            assert answer.status_code == 204, answer.text
-        case ["openstack", "resource", "provider", "create", name]:
-            answer = placement.post("/resource_providers", json={"name": name, "uuid": given.uuid})
-            assert answer.status_code in (200, 201), answer.text
-        case _:
-            raise AssertionError(f"nobody has heard of {shlex.join(words)}")
-
-
-def _allocated(text: str) -> tuple[str, dict[str, int]]:
-    """``rp=<uuid>,VCPU=1,MEMORY_MB=512``: the provider, and what is held of it."""
-    first, *amounts = text.split(",")
-    return first.removeprefix("rp="), {name: int(amount) for name, amount in (one.split("=") for one in amounts)}
+def add_provider(cloud: ControlPlane, name: str, uuid: str) -> None:
+    """Create a resource provider, which has nothing yet."""
+    answer = cloud.admin.placement.post("/resource_providers", json={"name": name, "uuid": uuid})
+    assert answer.status_code in (200, 201), answer.text
 
 
 def record_live_migration(cloud: ControlPlane, server: str, source: str) -> None:

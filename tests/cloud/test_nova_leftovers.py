@@ -14,6 +14,7 @@ from openstack import exceptions
 from tests.cloud import drift
 from tests.cloud.configuration import VHOST
 from tests.cloud.control_plane import CELLS, ControlPlane, wait_until
+from tests.cloud.operator import Shell
 from tests.program import Program, only
 
 TASKS = ("audit_migrations", "audit_services", "audit_providers", "audit_allocations")
@@ -34,6 +35,11 @@ def stackmend(cloud: ControlPlane, tmp_path: Path) -> Program:
     long_ago(cloud, "instances", "migrations", "services", "compute_nodes")
     program.run("sweep", *TASKS)  # what earlier tests left
     return program
+
+
+@pytest.fixture
+def shell(cloud: ControlPlane, stackmend: Program, tmp_path: Path) -> Shell:
+    return Shell(cloud, tmp_path / "home", stackmend.conf)
 
 
 @pytest.fixture
@@ -131,12 +137,11 @@ def lose_without_placement(cloud: ControlPlane, name: str) -> None:
         cloud.start_service("placement")
 
 
-def undone(cloud: ControlPlane, program: Program, problem: str) -> str:
-    """Take back the last heal of a problem, as the history says how; return its line."""
+def undo(shell: Shell, program: Program, problem: str) -> None:
+    """Type the undo that the history gives for the last heal of a problem."""
     lines = program.json("history", "--outcome", "healed", "--limit", "1000")
     *_, last = [line["undo"] for line in lines if line["problem"] == problem]
-    drift.take_back(cloud, last)
-    return str(last)
+    shell.undo(last)
 
 
 def test_a_healthy_cloud_that_has_lived_has_none_of_it(
@@ -172,7 +177,7 @@ def test_a_healthy_cloud_that_has_lived_has_none_of_it(
 
 
 def test_a_migration_whose_scheduling_fails_with_placement(
-    cloud: ControlPlane, stackmend: Program, server: Any
+    cloud: ControlPlane, stackmend: Program, shell: Shell, server: Any
 ) -> None:
     mine = holding(cloud, server.id)
     cloud.kill_service("nova-scheduler")
@@ -204,7 +209,7 @@ def test_a_migration_whose_scheduling_fails_with_placement(
         assert holding(cloud, migration) == {}
         assert audited(stackmend, cloud) == set()
 
-        undone(cloud, stackmend, "migration-holds-the-allocation")
+        undo(shell, stackmend, "migration-holds-the-allocation")
         assert holding(cloud, server.id) == {}
         assert holding(cloud, migration) == mine
     assert len(healed(stackmend)) == 1
@@ -212,7 +217,7 @@ def test_a_migration_whose_scheduling_fails_with_placement(
 
 
 def test_an_evacuated_host_that_is_deleted_and_archived(
-    cloud: ControlPlane, stackmend: Program, network: str, host: str
+    cloud: ControlPlane, stackmend: Program, shell: Shell, network: str, host: str
 ) -> None:
     moved = cloud.boot("moved", host=host, networks=[{"uuid": network}])
     try:
@@ -249,8 +254,8 @@ def test_an_evacuated_host_that_is_deleted_and_archived(
         assert drift.allocations(cloud)[moved.id] == {here}
         assert audited(stackmend, cloud) == set()
 
-        undone(cloud, stackmend, "mapping-left")
-        undone(cloud, stackmend, "provider-left")
+        undo(shell, stackmend, "mapping-left")
+        undo(shell, stackmend, "provider-left")
         assert drift.mapped_hosts(cloud)[host] == "cell1"
         assert provider_names(cloud)[host] == left
         assert {line["problem"] for line in healed(stackmend)} == {"mapping-left", "provider-left"}

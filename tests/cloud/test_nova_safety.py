@@ -223,7 +223,7 @@ def gone_hosts(cloud: ControlPlane, _lifecycle: Lifecycle) -> dict[str, Callable
             f"INSERT INTO host_mappings (host, cell_id) SELECT '{host}', id FROM cell_mappings WHERE name = '{cell}'",
             "nova_api",
         )
-        drift.take_back(cloud, f"openstack resource provider create --uuid {provider} {host}")
+        drift.add_provider(cloud, host, provider)
         for table in ("services", "compute_nodes"):
             older = "deleted_at = deleted_at - INTERVAL 1 HOUR"
             cloud.mariadb.execute(f"UPDATE {table} SET {older} WHERE host = '{host}'", f"nova_{cell}")
