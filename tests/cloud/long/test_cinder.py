@@ -13,6 +13,7 @@ from handlers.base import Conflict, Refused
 from tests.cloud.configuration import merge
 from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.program import Program
+from tests.program import only as on
 
 MISSING = "77777777-0000-4000-8000-000000000000"
 
@@ -83,6 +84,15 @@ def leaked(cloud: ControlPlane, volumes: Any) -> tuple[str, str]:
     return server, volume
 
 
+def bury(cloud: ControlPlane, server: str) -> None:
+    """Let a server have been deleted long ago, with the periodic task of nova-compute done."""
+    cloud.mariadb.execute(
+        "UPDATE instances SET created_at = '2026-01-01', updated_at = '2026-01-01', deleted_at = '2026-01-01', cleaned = 1"
+        f" WHERE uuid = '{server}'",
+        "nova_cell1",
+    )
+
+
 def test_an_attachment_that_a_deletion_left_is_deleted(cloud: ControlPlane, volumes: Any, storage: Storage) -> None:
     server, volume = leaked(cloud, volumes)
     left = only(storage, server)
@@ -104,15 +114,41 @@ def test_a_sweep_heals_what_a_deletion_left(
         program.run("db", "sync")
         [young] = program.json("sweep", "audit_attachments", "--key", f"instance:{server}")
         assert young["action"] == "in flight"
-        # an hour later, and after the periodic task of nova-compute
-        cloud.mariadb.execute(
-            "UPDATE instances SET created_at = '2026-01-01', updated_at = '2026-01-01', deleted_at = '2026-01-01', cleaned = 1"
-            f" WHERE uuid = '{server}'",
-            "nova_cell1",
-        )
+        bury(cloud, server)
         healed = [line["key"] for line in program.json("sweep", "audit_attachments") if line["action"] == "healed"]
         assert healed == [f"instance:{server}"]
         assert program.json("sweep", "audit_attachments") == []
     assert volumes.get_volume(volume).status == "available"
     assert volumes.get_volume(used).status == "in-use"
     assert only(storage, live).connected
+
+
+def test_a_notification_of_cinder_hints_at_its_volume(
+    cloud: ControlPlane, volumes: Any, storage: Storage, tmp_path: Path
+) -> None:
+    bus = cloud.account.options()["nova"]["transport_url"]
+    options = merge(
+        cloud.account.options(),
+        {
+            "audit": {**on("audit_attachments"), "audit_attachments_mode": "heal"},
+            "cinder": {"transport_url": bus},
+        },
+    )
+    with Program(tmp_path / "program", options) as program:
+        program.run("db", "upgrade")
+        program.start()
+        wait_until(lambda: "runs as" in program.log.read_text(), 120, "the start of stackmend")
+        server, volume = leaked(cloud, volumes)
+        bury(cloud, server)
+        assert only(storage, server).connected
+
+        # A second attachment of the same instance, as a live migration makes it; its end is announced.
+        connector = {"host": "compute-2", "initiator": "iqn.2026-01.test:two", "ip": "127.0.0.2", "platform": "x86_64"}
+        second = volumes.create_attachment(
+            volume_id=volume, instance=server, connector={**connector, "os_type": "linux"}
+        )
+        volumes.delete_attachment(second.id)
+        wait_until(lambda: volumes.get_volume(volume).status == "available", 120, "the heal")
+        [line] = program.json("history", "--outcome", "healed")
+        assert (line["handler"], line["hint"]) == ("audit_attachments", "volume.detach.end")
+        assert storage.attachments_of(instance_id=server) == []

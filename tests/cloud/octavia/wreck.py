@@ -41,12 +41,12 @@ class Wreck:
         """Somebody else's, in another project."""
         return self._cloud.connection()
 
-    def server(self, amphora: str, owner: Any = None, **more: Any) -> str:
+    def server(self, amphora: str, owner: Any = None, networks: Any = "none", **more: Any) -> str:
         """A server named as an amphora's."""
         compute = (owner or self.octavia).compute
         image: Any = next(image for image in self._cloud.admin.image.images() if image.name == "tiny")
         made = compute.create_server(
-            name=f"amphora-{amphora}", image_id=image.id, flavor_id="amphora", networks="none", **more
+            name=f"amphora-{amphora}", image_id=image.id, flavor_id="amphora", networks=networks, **more
         )
         self._made.append(lambda: self._cloud.delete(made.id))
         self._cloud.wait_for_server(made.id)
