@@ -44,7 +44,7 @@ _OURS = f"[{cloud_options.GROUP}]"
 #: the roles that calls with the credentials of a place need
 _ROLES = "the credentials of {} need the roles admin and service"
 #: the types of the services whose APIs stackmend calls
-_SERVICES = ("placement", "network", "compute", "image", "load-balancer")
+_SERVICES = ("placement", "network", "compute", "image", "load-balancer", "block-storage")
 _PASSING = frozenset({502, 503, 504})
 #: requests' text for a failed connection: address and cause
 _FAILED_CONNECTION = re.compile(r"connection to (\S+?):? .*\[Errno -?\d+\] ([^\"')]+)")

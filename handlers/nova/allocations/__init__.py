@@ -5,6 +5,7 @@
 - ``consumers``, ``excess_facts``, ``excess_rules``: facts and verdicts of both audits
 - ``heal_allocations``: handler; gives instances their entitlement
 - ``missing_facts``, ``missing_rules``, ``missing_sweep``, ``batches``: facts, decisions, suspects and findings of this handler
+- ``grants``: writes the new allocations
 - ``moves``: on which node an instance runs
 - ``entitlement``: the resources of a flavor and an image
 - ``port_requests``, ``port_allocations``, ``candidates``: resources for ports, and their providers

@@ -146,7 +146,7 @@ class AuditAllocations(PlacementHandler):
     requires = ("placement", "nova_api")
     cost = (
         "One request to Placement per compute node, as many for nested and sharing providers, and a query per 25 nodes; for "
-        "consumers that no cell knows one scan of the shadow tables per sweep. Each suspect costs three requests to "
+        "each 500 suspects of which no cell knows some, one scan of the shadow tables. Each suspect costs three requests to "
         "Placement, and fifty share a query per database. Ten minutes is fine for hundreds of nodes, an hour for thousands. "
         "Neutron gets one request for each moved instance with resources of another node."
     )

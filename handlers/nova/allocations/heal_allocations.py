@@ -57,8 +57,7 @@ Sources: ``nova/cmd/manage.py`` (heal_allocations), ``nova/scheduler/utils.py`` 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
@@ -68,7 +67,6 @@ from handlers.access.roles import PLACEMENT, PORTS, PROFILES
 from handlers.base import (
     Conflict,
     Finding,
-    HandlerError,
     Healed,
     Json,
     Key,
@@ -77,14 +75,14 @@ from handlers.base import (
     Resources,
     Roles,
     Trigger,
-    Unavailable,
 )
 from handlers.nova import concerns, keys, queries
 from handlers.nova.allocations import batches, port_allocations
 from handlers.nova.allocations.batches import Kind
 from handlers.nova.allocations.candidates import Candidates
+from handlers.nova.allocations.grants import Grants
 from handlers.nova.allocations.missing_facts import Reader
-from handlers.nova.allocations.missing_rules import Drift, Facts, Give, Problem, decide, has_departed
+from handlers.nova.allocations.missing_rules import Drift, Facts, Give, Problem, decide
 from handlers.nova.allocations.missing_sweep import Suspects
 from handlers.nova.allocations.placement_cache import RecentPlacement
 from handlers.nova.allocations.port_allocations import PortAllocations
@@ -93,7 +91,6 @@ from handlers.nova.base import NovaHandler
 from handlers.nova.database import NovaDatabases
 from handlers.nova.nodes import live_instances, require_own_placement
 from handlers.nova.placement import Allocation, Held, Placement, plain, replacing
-from handlers.nova.records import Instance
 from handlers.nova.verdicts import Report, Wait, findings_or_wait
 
 #: seconds from a notification to the first inspection: its sender still writes
@@ -180,6 +177,7 @@ class HealAllocations(NovaHandler):
         self._placement = placement
         self._suspects = Suspects(databases, placement, partial(recent.consumers_of, task=self.name), network)
         self._reader = Reader(databases, placement, network)
+        self._grants = Grants(placement, self._reader)
         self._reader_of_many = Reader(databases, recent, network)
         self._ports = PortAllocations(network, candidates)
 
@@ -255,8 +253,10 @@ class HealAllocations(NovaHandler):
         instance = row.instance
         ports = self._ports.write(facts.ports, drift) if isinstance(facts.ports, Needs) else []
         try:
-            self._replace(owned, drift.providers)
-            if not before.providers and self._departed(row.cell_id, {instance.uuid: (instance, drift.providers)}):
+            self._grants.one(owned, drift.providers)
+            if not before.providers and self._grants.departed(
+                row.cell_id, {instance.uuid: (instance, drift.providers)}
+            ):
                 raise Conflict(f"instance {instance.uuid} went away while its allocation was written")
         except Refused as error:
             self._ports.take_back(ports)
@@ -273,21 +273,6 @@ class HealAllocations(NovaHandler):
             undo=_undo(before, drift),
         )
 
-    def _replace(self, before: Allocation, providers: Held) -> None:
-        """Replace an allocation.
-
-        :raises Refused: Placement refuses the allocation; after a crash, Placement may refuse a consumer's first allocation
-        """
-        try:
-            self._placement.replace_allocation(before, providers)
-        except Conflict:
-            if before.generation is None and not self._placement.allocation(before.consumer).providers:
-                raise Refused(
-                    f"Placement has a consumer {before.consumer} without resources, and refuses every first claim for it: "
-                    "delete its row from the table consumers of Placement's database"
-                ) from None
-            raise
-
     def _heal_batch(self, finding: Finding) -> Healed:
         """Heal the instances of a finding that have not changed."""
         expected = finding.evidence["instances"]
@@ -301,64 +286,28 @@ class HealAllocations(NovaHandler):
                 due[facts.allocation.consumer] = missing
         if not due:
             raise Conflict(f"no instance of {finding.key} is as it was found")
-        given = self._write(due)
-        departed = self._departed(cell_id, given)
-        stay = {uuid: plain(amounts) for uuid, (_, amounts) in given.items() if uuid not in departed}
-        if not stay:
+        granted = self._grants.several(due)
+        written = {
+            uuid: (due[uuid].facts.instance, due[uuid].give.providers)
+            for uuid in (*granted.confirmed, *granted.unanswered)
+        }
+        departed = self._grants.departed(cell_id, written)
+        stay = [uuid for uuid in granted.confirmed if uuid not in departed]
+        unknown = [uuid for uuid in granted.unanswered if uuid not in departed]
+        if not stay and not unknown:
             raise Conflict(f"the instances of {finding.key} went away while their allocations were written")
-        where = batches.where(expected[uuid] for uuid in stay)
+        where = batches.where(expected[uuid] for uuid in (*stay, *unknown))
         return Healed(
-            f"gave {len(stay)} instances on {where} the resources of their flavors ({Problem.MISSING})",
+            f"gave {len(stay)} instances on {where} the resources of their flavors ({Problem.MISSING})"
+            + "".join(f"; Placement did not answer for instance {uuid}" for uuid in unknown),
             before={"allocations": {}},
-            after={"allocations": stay},
-            undo=batches.undo(list(stay)),
+            after={
+                "allocations": {uuid: plain(written[uuid][1]) for uuid in stay},
+                **({"unanswered": unknown} if unknown else {}),
+            },
+            undo=batches.undo([*stay, *unknown]),
             complete=len(stay) == len(expected),
         )
-
-    def _write(self, due: Mapping[str, batches.Missing]) -> dict[str, tuple[Instance, Held]]:
-        everything = {uuid: (one.facts.instance, one.give.providers) for uuid, one in due.items()}
-        try:
-            self._placement.replace_allocations(one.change for one in due.values())
-            return everything
-        except (Refused, Conflict) as error:
-            given = {}
-            # When Placement stops answering in between, the rows of those given before are still read again.
-            with suppress(Unavailable):
-                for uuid, one in due.items():
-                    with suppress(Refused, Conflict):
-                        self._placement.replace_allocation(*one.change)
-                        given[uuid] = everything[uuid]
-            if given:
-                return given
-            if isinstance(error, Conflict):
-                raise
-            raise Refused(f"the node cannot give {len(due)} instances their resources: {error}") from error
-
-    def _departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
-        """Take back the allocations of instances that have left or are leaving their node; return these instances.
-
-        :raises Unavailable: the rows cannot be read; all allocations are then taken back
-        """
-        try:
-            now = self._reader.rows(cell_id, list(given))
-        except Unavailable:
-            self._take_back({uuid: amounts for uuid, (_, amounts) in given.items()})
-            raise
-        departed = {uuid for uuid, (instance, _) in given.items() if has_departed(instance, now.get(uuid))}
-        self._take_back({uuid: given[uuid][1] for uuid in departed})
-        return departed
-
-    def _take_back(self, given: Mapping[str, Held]) -> None:
-        failed: HandlerError | None = None
-        for instance, amounts in given.items():
-            try:
-                now = self._placement.allocation(instance)
-                if now.providers == amounts:
-                    self._placement.replace_allocation(now, {})
-            except HandlerError as error:
-                failed = error
-        if failed is not None:
-            raise failed
 
     def _instances_of(self, key: Key) -> list[str]:
         if key.kind == "instance":

@@ -126,7 +126,7 @@ class AuditAttachments(NovaHandler):
     relies_on = ("nova_api", "cell")
     cost = (
         "One request to Cinder per thousand attachments and per thousand volumes, and two queries per five hundred instances "
-        "in every cell. If no cell knows an instance, one scan of the shadow tables per sweep. An hour is fine."
+        "in every cell. If no cell knows some of them, one scan of the shadow tables. An hour is fine."
     )
     roles = Roles((ATTACHMENTS,))
 

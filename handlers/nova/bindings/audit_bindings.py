@@ -34,7 +34,19 @@ from typing import Self
 
 from handlers.access.neutron import HOST, INSTANCES, Binding, Network, Port, deleting_binding
 from handlers.access.roles import BINDINGS, PORTS
-from handlers.base import Conflict, Finding, Healed, Key, Mode, Resources, Roles, Trigger, Unavailable, keys_of
+from handlers.base import (
+    Conflict,
+    Finding,
+    Healed,
+    Incomplete,
+    Key,
+    Mode,
+    Resources,
+    Roles,
+    Trigger,
+    Unavailable,
+    keys_of,
+)
 from handlers.nova import concerns, keys, queries
 from handlers.nova.base import NovaHandler
 from handlers.nova.bindings import facts
@@ -122,7 +134,7 @@ class AuditBindings(NovaHandler):
 
     def sweep(self) -> Iterator[Key]:
         same = self._databases.host_names.same
-        down: Unavailable | None = None
+        down: Incomplete | None = None
         bound: dict[str, str] = {}
         inactive: set[str] = set()
         for host in sorted(self._databases.api.run(queries.mapped_hosts)):
@@ -136,10 +148,10 @@ class AuditBindings(NovaHandler):
             if len(bound) >= queries.CHUNK:
                 elsewhere, silent = self._elsewhere(bound)
                 yield from keys_of("instance", sorted(elsewhere))
-                bound, down = {}, silent or down
+                bound, down = {}, down if silent is None else Incomplete(silent, down)
         elsewhere, silent = self._elsewhere(bound)
         yield from keys_of("instance", sorted(elsewhere | inactive))
-        down = silent or down
+        down = down if silent is None else Incomplete(silent, down)
         if down is not None:
             raise down
 

@@ -170,21 +170,26 @@ class SyncAggregates(PlacementHandler):
                 wrong = [Membership.from_json(provider) for provider in finding.evidence["providers"]]
             case _:
                 raise Refused(f"{self.name} has no heal for {finding.problem}")
-        done = self._write_all(finding.problem, wrong)
+        done, unanswered = self._write_all(finding.problem, wrong)
+        written = [*done, *unanswered]
         return Healed(
-            _action(finding.problem, done),
-            before={"aggregates": {one.provider: sorted(one.before) for one in done}},
+            _action(finding.problem, done)
+            + "".join(f"; Placement did not answer for the provider of {one.node}" for one in unanswered),
+            before={"aggregates": {one.provider: sorted(one.before) for one in written}},
             after={"aggregates": {one.provider: sorted(one.after(finding.problem)) for one in done}},
-            undo=_undo(done),
+            undo=_undo(written),
             complete=len(done) == len(wrong),
         )
 
-    def _write_all(self, problem: str, wrong: Sequence[Membership]) -> list[Membership]:
-        """Correct the memberships that are still wrong, and return the corrected ones. The next inspection finds the others.
+    def _write_all(self, problem: str, wrong: Sequence[Membership]) -> tuple[list[Membership], list[Membership]]:
+        """Correct the memberships that are still wrong. The next inspection finds the others.
 
-        :raises Conflict, Unavailable, Refused: no membership was corrected
+        :return: the corrected ones, and one whose write Placement did not answer, perhaps after making it
+        :raises Conflict, Refused: Placement made no write
+        :raises Unavailable: Placement confirmed no write, and may have made one
         """
         done: list[Membership] = []
+        unanswered: list[Membership] = []
         failed: HandlerError = Conflict(f"the memberships of {_names(wrong)} changed")
         rest = list(wrong)
         for attempt in range(_ROUNDS):
@@ -199,6 +204,9 @@ class SyncAggregates(PlacementHandler):
                         again.append(one)
                     except Refused as error:
                         failed = error
+                    except Unavailable:
+                        unanswered.append(one)
+                        raise
                     else:
                         done.append(one)
             except Unavailable as error:
@@ -209,7 +217,7 @@ class SyncAggregates(PlacementHandler):
             rest = again
         if not done:
             raise failed
-        return done
+        return done, unanswered
 
     def _still_wrong(self, problem: str, wrong: Sequence[Membership]) -> list[tuple[Membership, ProviderAggregates]]:
         read = [self._placement.aggregates(one.provider) for one in wrong]

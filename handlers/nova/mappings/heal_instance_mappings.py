@@ -66,7 +66,7 @@ from handlers.nova.mappings.rules import (
 from handlers.nova.mappings.suspects import MAPPINGS, Suspects
 from handlers.nova.nodes import require_own_placement
 from handlers.nova.placement import Placement
-from handlers.nova.verdicts import Keep, Report, Wait, soonest
+from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait, soonest
 
 #: the kind of the key that stands for a whole database
 DATABASE = "database"
@@ -185,7 +185,7 @@ class HealInstanceMappings(PlacementHandler):
         found = records.read_mapped(self._databases, self._holders, instances, asks, age)
         return {uuid: (facts, decide(facts)) for uuid, facts in found.items()}
 
-    def _inspect_range(self, key: Key) -> list[Finding]:
+    def _inspect_range(self, key: Key) -> Sequence[Finding]:
         first, last = _bounds(key)
         page = self._databases.api.run(partial(queries.mapping_part, first=first, last=last))
         if len(page) > queries.PAGE:
@@ -206,7 +206,8 @@ class HealInstanceMappings(PlacementHandler):
         for uuid, (facts, verdict) in judged.items():
             if isinstance(verdict, Report):
                 reports.setdefault(findings.without_advice(facts, verdict), {})[uuid] = facts
-        return found + [findings.all_reported(key, instances, report) for report, instances in reports.items()]
+        found += [findings.all_reported(key, instances, report) for report, instances in reports.items()]
+        return findings_or_wait(found, [verdict for _, verdict in judged.values() if isinstance(verdict, Wait)])
 
     def _inspect_database(self, key: Key) -> list[Finding]:
         if key.id != API:

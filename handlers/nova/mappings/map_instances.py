@@ -149,9 +149,10 @@ class MapInstances(PlacementHandler):
         self._databases.require_known_schema()
         match finding.problem:
             case Problem.UNMAPPED:
-                rows = [self.prove_again(finding).evidence["mapping"]]
+                found, rows = 1, [self.prove_again(finding).evidence["mapping"]]
             case Problem.ALL_UNMAPPED:
-                rows = self._still_unmapped(Batch(**finding.evidence))
+                batch = Batch(**finding.evidence)
+                found, rows = len(batch.uuids), self._still_unmapped(batch)
             case _:
                 raise Refused(f"{self.name} has no heal for {finding.problem}")
         try:
@@ -168,6 +169,7 @@ class MapInstances(PlacementHandler):
             before={"mappings": 0},
             after={"mappings": len(inserted), "cell": finding.evidence["cell"]},
             undo=_undo(inserted),
+            complete=len(inserted) == found,
         )
 
     def _still_unmapped(self, batch: Batch) -> list[dict[str, Any]]:
@@ -206,13 +208,15 @@ class MapInstances(PlacementHandler):
 
     # a cell
 
-    def _inspect_cell(self, key: Key) -> list[Finding]:
+    def _inspect_cell(self, key: Key) -> Sequence[Finding]:
         cell, first, last = self._range(key)
         findings: list[Finding] = []
+        waits: list[Wait] = []
         for batch in _batches(self._missing(cell, first - 1, last)):
-            found, _ = self._prove(key, [instance for _, instance in batch])
+            found, young = self._prove(key, [instance for _, instance in batch])
             findings += found
-        return findings
+            waits += young
+        return findings_or_wait(findings, waits)
 
     def _sweep_cell(self, cell: Cell) -> Iterator[Key]:
         for number, batch in enumerate(_batches(self._missing(cell, 0, None))):

@@ -138,7 +138,7 @@ class AuditPorts(NovaHandler):
     requires = ("network", "nova_api")
     cost = (
         "One request to Neutron per thousand ports, and three queries per five hundred instances in every cell. If no cell "
-        "knows an instance, one scan of the shadow tables per sweep. An hour is fine."
+        "knows some of them, one scan of the shadow tables. An hour is fine."
     )
     roles = Roles((PORTS,), (PROFILES,))
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from handlers.base import Conflict, InFlight, Resources, Unavailable
-from handlers.nova import tables
+from handlers.base import Conflict, Incomplete, InFlight, Resources, Unavailable
+from handlers.nova import queries, tables
 from handlers.nova.bindings.audit_bindings import AuditBindings
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
@@ -250,3 +250,23 @@ def test_a_cell_does_not_answer(
     with pytest.raises(Unavailable):
         bindings.heal(finding)
     assert neutron.hosts(port) == ("b", {"a"})
+
+
+def test_a_sweep_names_each_cell_that_was_silent_for_some_instances(
+    cloud: NovaSimulation, neutron: Neutron, bindings: AuditBindings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "CHUNK", 1)
+    for _ in range(2):
+        plug(neutron, moved(cloud), "b", "a")
+    silent = iter(["cell:cell1", "cell:cell2"])
+    real = bindings._databases.run_in_available
+
+    def run_in_available(*arguments: Any) -> Any:
+        found, _ = real(*arguments)
+        name = next(silent, None)
+        return found, None if name is None else Unavailable(name, "is away")
+
+    monkeypatch.setattr(bindings._databases, "run_in_available", run_in_available)
+    with pytest.raises(Incomplete) as caught:
+        list(bindings.sweep())
+    assert caught.value.missing == {"cell:cell1", "cell:cell2"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -175,6 +176,71 @@ def test_a_consumer_without_resources_keeps_no_other_from_its_own(
     [finding] = heal.inspect(Key("instance", servers[0]))
     with pytest.raises(Refused, match="without resources"):
         heal.heal(finding)
+
+
+def silent_after(heal: HealAllocations, monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """Let Placement refuse the request for all, make that many single writes, and not answer the last of them.
+
+    Return the consumers that it wrote.
+    """
+    replace = heal._placement.replace_allocation
+    written: list[str] = []
+
+    def refuse(changes: Iterable[tuple[Allocation, Held]]) -> None:
+        raise Refused("the node is full")
+
+    def one(before: Allocation, providers: Held) -> None:
+        replace(before, providers)
+        written.append(before.consumer)
+        if len(written) == number:
+            raise Unavailable("placement", "is away")
+
+    monkeypatch.setattr(heal._placement, "replace_allocations", refuse)
+    monkeypatch.setattr(heal._placement, "replace_allocation", one)
+    return written
+
+
+def test_a_write_without_an_answer_is_in_the_undo(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = found(cloud, heal)
+    written = silent_after(heal, monkeypatch, 2)
+    healed = heal.heal(finding)
+    assert [bool(cloud.allocation(one)) for one in written] == [True, True]
+    assert not healed.complete
+    assert (list(healed.after["allocations"]), healed.after["unanswered"]) == ([written[0]], [written[1]])
+    assert healed.undo == batches.undo(written)
+    monkeypatch.undo()
+    heal.heal(found(cloud, heal))
+    assert [cloud.allocation(server) for server in servers] == [full(cloud, server) for server in servers]
+
+
+def test_an_instance_that_leaves_during_a_write_without_an_answer_gets_nothing(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = found(cloud, heal)
+    written = silent_after(heal, monkeypatch, 2)
+    read = heal._reader.rows
+
+    def rows(*arguments: Any) -> Any:
+        cloud.set_instance(written[1], task_state="deleting")
+        return read(*arguments)
+
+    monkeypatch.setattr(heal._reader, "rows", rows)
+    healed = heal.heal(finding)
+    assert [bool(cloud.allocation(one)) for one in written[:2]] == [True, False]
+    assert healed.undo == batches.undo([written[0]])
+
+
+def test_a_first_write_without_an_answer_is_not_called_refused(
+    cloud: NovaSimulation, heal: HealAllocations, servers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = found(cloud, heal)
+    silent_after(heal, monkeypatch, 1)
+    with pytest.raises(Unavailable):
+        heal.heal(finding)
+    assert sum(bool(cloud.allocation(one)) for one in servers[:3]) == 1
+    assert all(one in finding.undo for one in servers[:3]), "the open entry of the history keeps the undo of all"
 
 
 def test_an_instance_that_changed_since_is_left_out(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -767,3 +768,19 @@ def test_a_range_that_an_operator_types_is_bounded(
 def test_a_range_that_cannot_be_read_is_refused(healer: HealInstanceMappings) -> None:
     with pytest.raises(Refused, match="mappings:<first>-<last>"):
         healer.inspect(Key("mappings", "all"))
+
+
+def test_a_range_waits_for_an_instance_that_just_came_to_another_cell(
+    cloud: NovaSimulation, healer: HealInstanceMappings
+) -> None:
+    [moved] = astray(cloud, 1, archived=False)
+    young = {
+        "uuid": moved,
+        "project_id": "p",
+        "vm_state": "active",
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    with cloud.cells["cell2"].begin() as connection:
+        connection.execute(sa.insert(tables.instances).values(young))
+    with pytest.raises(InFlight, match="just now"):
+        healer.inspect(Key("mappings", "1-999999"))

@@ -246,9 +246,22 @@ def test_a_batch_leaves_out_instances_that_changed(cloud: NovaSimulation, mapper
     add(cloud, "cell2", missing[1])
     healed = mapper.heal(finding)
     assert healed.after["mappings"] == 2
+    assert not healed.complete, "the machine inspects the batch again at once"
     assert mappings(cloud) == {missing[0]: (2, True), missing[2]: (2, False)}
     with pytest.raises(Conflict):
         mapper.heal(finding)
+
+
+def test_a_cell_with_only_a_young_instance_waits_for_it(cloud: NovaSimulation, mapper: MapInstances) -> None:
+    add(cloud, "cell1", created_at=datetime.now(UTC).replace(tzinfo=None))
+    whole = Key("cell", cell_uuid(cloud, "cell1"))
+    with pytest.raises(InFlight) as caught:
+        mapper.inspect(whole)
+    assert 50 < caught.value.after <= 60
+    old = add(cloud, "cell1")
+    [finding] = mapper.inspect(whole)
+    assert mapper.heal(finding).complete
+    assert set(mappings(cloud)) == {old}
 
 
 @pytest.mark.parametrize("identity", ["nowhere", "{cell}/x", "{cell}/1", "{cell}/"])

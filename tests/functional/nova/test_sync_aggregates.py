@@ -395,6 +395,33 @@ def test_a_heal_reports_the_writes_before_placement_fell_silent(
     assert members(cloud, aggregate) == set(hosts)
 
 
+def test_a_write_without_an_answer_is_in_the_undo(
+    cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = crowd(cloud, aggregate, 3)
+    [finding] = sync.inspect(key(aggregate))
+    write = sync._placement.set_aggregates
+    written: list[str] = []
+
+    def silent_after_the_second(before: ProviderAggregates, aggregates: set[str]) -> None:
+        write(before, aggregates)
+        written.append(before.provider)
+        if len(written) == 2:
+            raise Unavailable("placement", "is away")
+
+    monkeypatch.setattr(sync._placement, "set_aggregates", silent_after_the_second)
+    healed = sync.heal(finding)
+    assert len(members(cloud, aggregate)) == 2
+    assert not healed.complete
+    assert set(healed.before["aggregates"]) == set(written)
+    assert set(healed.after["aggregates"]) == {written[0]}
+    assert all(provider in healed.undo for provider in written)
+    assert "Placement did not answer for the provider of" in healed.action
+    monkeypatch.undo()
+    heal_all(sync, key(aggregate))
+    assert members(cloud, aggregate) == set(hosts)
+
+
 def test_more_than_a_batch_is_several_findings(
     cloud: NovaSimulation, sync: SyncAggregates, aggregate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

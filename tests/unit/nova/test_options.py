@@ -167,13 +167,15 @@ def test_credentials_from_clouds_yaml(clouds_yaml: Callable[[str], None]) -> Non
 @pytest.mark.parametrize("named", ["admin", "[admin]"])
 def test_interfaces_and_endpoints_of_clouds_yaml(clouds_yaml: Callable[[str], None], named: str) -> None:
     clouds_yaml(
-        f"interface: {named}, compute_endpoint_override: 'http://n', load_balancer_endpoint_override: 'http://o'"
+        f"interface: {named}, compute_endpoint_override: 'http://n', load_balancer_endpoint_override: 'http://o', "
+        "block_storage_endpoint_override: 'http://c'"
     )
     own = {"cloud": "mine", "compute_endpoint_override": "http://mine"}
     cloud = Cloud.from_resources(Resources(configuration(openstack={"cloud": "mine"})))
     assert cloud.service("placement")._client.interface == ["admin"]
-    urls = [cloud.service(name)._client.endpoint_override for name in ("compute", "load-balancer", "network")]
-    assert urls == ["http://n", "http://o", None]
+    services = ("compute", "load-balancer", "block-storage", "network")
+    urls = [cloud.service(name)._client.endpoint_override for name in services]
+    assert urls == ["http://n", "http://o", "http://c", None]
     cloud = Cloud.from_resources(Resources(configuration(openstack={**own, "interface": ["public"]})))
     assert cloud.service("compute")._client.interface == ["public"]
     assert cloud.service("compute")._client.endpoint_override == "http://mine"
