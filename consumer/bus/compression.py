@@ -37,10 +37,10 @@ _MAGIC = {b"\x78": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "lzma"}
 
 
 def decompress_unnamed(body: bytes, most: int) -> bytes:
-    """Decompress a message whose headers are lost; return any other body unchanged.
+    """Decompress a body by its first bytes, without the message's headers; return an uncompressed body unchanged.
 
     :param most: size of the largest result, in bytes
-    :raises Undecodable: the body is damaged or too large
+    :raises Undecodable: the body is damaged, or the result is too large
     """
     name = next((name for magic, name in _MAGIC.items() if body.startswith(magic)), None)
     return body if name is None else decompress(body, name, most)

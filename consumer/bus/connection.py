@@ -114,7 +114,7 @@ class Link:
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for a ``with`` block, because the broker closes a channel after an error."""
+        """Open a channel for a ``with`` block, so that an error closes no channel in longer use."""
         channel = self.channel()
         try:
             yield channel
@@ -244,7 +244,7 @@ def _parsed(conf: cfg.ConfigOpts, url: str) -> oslo_messaging.TransportURL:
 
 
 def _cuts_a_login(url: str, hosts: Sequence[oslo_messaging.TransportHost]) -> bool:
-    """Return whether an unescaped ``/``, ``?`` or ``#`` ends the hosts inside a user or password."""
+    """Return whether an unescaped ``/``, ``?`` or ``#`` in a user or password ends the URL's hosts too early."""
     parts = urlsplit(url)
     if "@" in parts.query + parts.fragment:
         return True
@@ -252,16 +252,12 @@ def _cuts_a_login(url: str, hosts: Sequence[oslo_messaging.TransportHost]) -> bo
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme of an unreadable URL, for an error; any other part may belong to a password."""
+    """Return the scheme of an unreadable URL, for an error; any other part may contain a password."""
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
     return f" {found[0]}..." if found else ""
 
 
 def _options(conf: cfg.ConfigOpts, query: Mapping[str, str], url: str, theirs: Options) -> Mapping[str, Any]:
-    """Return the values of ``[oslo_messaging_rabbit]``.
-
-    Options that stackmend's configuration sets override ``theirs`` (the publishers'); the URL's query overrides both.
-    """
     opts = {opt.dest: opt for group, opts in oslo_messaging.opts.list_opts() if group == RABBIT for opt in opts}
     conf.register_opts(list(opts.values()), group=RABBIT)
     values = {name: conf[RABBIT][name] for name in opts}

@@ -10,7 +10,7 @@ from handlers.base import Broker, QueueDepth, Unavailable
 def queue_depth(broker: Broker, settings: BusSettings, queue: str) -> QueueDepth:
     """Return how many unsent messages and how many consumers a queue has.
 
-    :raises Unavailable: the transport URL is unusable, no host answers, or the queue does not exist
+    :raises Unavailable: the transport URL is unusable, no host answers, or the queue is missing or exclusive
     """
     try:
         with connection.opened(broker.transport_url, settings, broker.options) as link, link.brief_channel() as channel:

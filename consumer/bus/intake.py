@@ -1,11 +1,11 @@
 """Consumes the queues of one broker over one connection.
 
-stackmend never creates a queue or exchange of Nova or Octavia. With different arguments, RabbitMQ would refuse their
-declarations with 406. A passive declaration shows whether a queue exists. No message is lost before a queue first exists:
+stackmend never creates a service's queue or exchange: with different arguments, RabbitMQ would refuse the service's own
+declaration with 406. A passive declaration shows whether a queue exists. No message is lost before a queue first exists:
 oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets only later messages.
+With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets no earlier messages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Backlog:
 class Arrived:
     """A message from the broker, not decoded.
 
-    :param tag: the delivery tag, for the acknowledgement
+    :param tag: the delivery tag
     :param body: without the end if ``size`` exceeds ``[bus] max_body_bytes``
     :param size: bytes of the complete body
     :param compression: the message's header ``compression``
@@ -84,7 +84,7 @@ def queue_arguments(version: str) -> dict[str, Any]:
 
 
 class Intake:
-    """Receives messages from one connection into the list ``arrived``; ``size`` is the total size of their bodies in bytes.
+    """Receives messages from one connection into the list ``arrived``; ``size`` counts the bytes of these messages' bodies.
 
     The list ``gaps`` has a sentence for each time that messages were perhaps missed. All uses of the connection can raise the
     errors in :data:`consumer.bus.connection.LOST`.
@@ -154,7 +154,7 @@ class Intake:
             self._count(now)
 
     def discover(self) -> None:
-        """Consume each queue that exists by now. With ``queue_mode = bind``, create and bind stackmend's own queue."""
+        """Consume each configured queue that exists now. With ``queue_mode = bind``, first create the queue, then bind it."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -241,7 +241,6 @@ class Intake:
         self.size += len(body)
 
     def _cancelled(self, tag: str) -> None:
-        """Record that the broker cancelled a consumer, because its queue was deleted or moved."""
         queue = self.consumed.pop(tag, "?")
         LOG.warning("broker %s: the broker cancelled our consumer of the queue %s", self._broker.name, queue)
         self._deleted.add(queue)

@@ -7,8 +7,8 @@ twice is harmless.
 - **Batch not stored** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
   After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ waits only 30 minutes for acknowledgements.
 - **Broker unreachable**: the source tries every host, without end and with growing pauses.
-- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests sweeps, the last once messages can
-  arrive again.
+- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep when messages can arrive again;
+  after a deletion, also at once.
 - **A message cannot be decoded**: it becomes a dead letter.
 - **Unexpected error while reading**: the source reconnects, and takes one message at a time. The broker then repeats only the
   message that causes the error. A queue with a delivery limit finally drops this message; stackmend's own queue has no limit.

@@ -51,7 +51,7 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any of stackmend's queues exists; others may appear later."""
+        """Whether a queue that stackmend reads exists; further ones may appear later."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 
