@@ -47,7 +47,6 @@ class Asks(Lister):
 
 
 def _shown(one: Ask) -> str:
-    """Return the state that a person reads; an expired ask waits no more, and its approval counts no more."""
     return _EXPIRED if one.expired else one.state.value
 
 
@@ -135,8 +134,8 @@ class Approve(Decide):
     stackmend inspects each object again before the heal. If the evidence differs, stackmend asks again. You can approve a
     denied ask, but no expired one. Exit code 1 if an ask was not approved.
 
-    Some findings have only one of two required witnesses. Your approval makes you the second witness; 'Reason' names the facts
-    to examine. Approve these asks by ID; the filters omit them.
+    Some findings have only one of two required witnesses. Your approval makes you the second witness; the column 'Reason' of
+    'work asks' names the facts to examine. Approve these asks by ID; the filters omit them.
     """
 
     example = (
@@ -164,9 +163,9 @@ class Approve(Decide):
 
 
 class Deny(Decide):
-    """Deny findings that wait in mode ask, also expired ones. stackmend asks again only when the evidence changes.
+    """Deny findings that wait in mode ask. stackmend asks again only when the evidence changes.
 
-    Exit code 1 if an ask was not denied.
+    By ID, you can also deny expired and approved asks. Exit code 1 if an ask was not denied.
     """
 
     example = "example:\n  %(prog)s work deny 41 --reason 'the host is under repair' --by alice"

@@ -95,7 +95,7 @@ class Command(command.Command):
             self.app.stderr.write(one_line(text) + "\n")
 
     def all_done(self, wanted: int, done: int, noun: str) -> int:
-        """Return the exit code of a command that found its objects; remark how many of them another process removed first."""
+        """Return OK if the command changed all ``wanted`` objects. Otherwise print how many disappeared; return ERROR."""
         if done >= wanted:
             return OK
         self.remark(f"{plural(wanted - done, noun)} disappeared meanwhile")

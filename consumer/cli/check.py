@@ -1,6 +1,6 @@
-"""The exit codes of ``check`` are those of ``<service>-status upgrade check``.
+"""The command ``check``, with the exit codes of ``<service>-status upgrade check``.
 
-Entry points (``stackmend.checks``) add the checks of Nova and Octavia.
+Entry points (``stackmend.checks``) add the checks of Nova, Octavia and Cinder.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _clock(skew: float) -> Checked:
 
 
 def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
-    """Compare the clocks of the journal's Galera nodes. Unequal clocks delay the work of dead replicas."""
+    """Compare the clocks of the journal's Galera nodes. Unequal clocks delay the takeover of a dead replica's work."""
     subject = "clocks of Galera"
     if silent := [one for one in clocks if one.ahead is None]:
         text = f"the clock of {silent[0].node} is unknown: {silent[0].error}"
@@ -337,7 +337,7 @@ def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
 def _thing(broker: Broker, thing: Found, *, ready: bool, ours: int | None) -> Checked:
     """Check one exchange or queue.
 
-    :param ready: whether any queue of stackmend exists; then others may appear later
+    :param ready: whether stackmend has a queue to read; then a missing queue or exchange is no warning
     :param ours: the number of daemons on this journal, each with one consumer per queue; None if unknown
     """
     subject = f"broker {broker.name}: {thing.kind} {thing.name}"

@@ -24,8 +24,8 @@ _ONE_WORD_ID = re.compile(r"[^\s,;*]*[^\s,;*:]")
 class ExemptAdd(Command):
     """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
 
-    The command names handlers that can still heal, because their findings do not name the scope. A new exemption replaces an
-    earlier one of the same scope. A heal that has begun goes on.
+    The command names the handlers that can still heal, because some of their findings do not name objects of this kind. A new
+    exemption replaces an earlier one of the same scope. A heal that has begun goes on.
     """
 
     example = (
@@ -112,7 +112,7 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers that may heal despite an exemption of this kind, because some findings name no object of the kind.
+    """Return the handlers that can heal despite an exemption of this kind: some of their findings name no object of the kind.
 
     :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """

@@ -113,7 +113,7 @@ class HandlerPause(Command):
 class HandlerResume(Command):
     """Let handlers run again after a pause, or after the breaker or an older copy of a database stopped them.
 
-    Handlers sweep at once, unless their mode is off or their window closed. If a database has become an older copy since the
+    Handlers sweep at once, unless their mode is off or their window is closed. If a database has become an older copy since the
     last check, the command resumes no handler and gives the reason. Run the command again to accept that database.
     """
 

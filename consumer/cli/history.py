@@ -23,7 +23,7 @@ class History(Lister):
       healing   in progress
     Outcomes of findings:
       found     not healed because of the mode
-      refused   unsafe to heal
+      refused   unsafe to heal; also an outcome of heals
       parked    failed too often
       stopped   too much drift, or a restored database, stopped the handler
       asked     waits for approval

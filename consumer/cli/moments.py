@@ -10,9 +10,9 @@ _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float, option: str = "--since") -> float:
-    """Parse a past time: ``90s``, ``15m``, ``2h``, ``3d``, ``1w`` ago, or a date with optional time, in UTC by default.
+    """Parse a time: ``90s``, ``15m``, ``2h``, ``3d`` or ``1w`` before ``clock``, or a date with optional time, by default UTC.
 
-    :param clock: the current time in seconds since the epoch, like the result
+    :param clock: the present time, in seconds since the epoch like the result
     :raises CommandError: the text is no time
     """
     span = _seconds(text)
@@ -20,7 +20,7 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
 
 
 def read_until(text: str, clock: float, option: str = "--until") -> float:
-    """Parse a future time: a time span from now, or a date. Arguments and result are those of :func:`read_since`.
+    """Parse a future time: a time span after ``clock``, or a date. Arguments and result are those of :func:`read_since`.
 
     :raises CommandError: the text is no future time
     """

@@ -12,7 +12,7 @@ from consumer.engine.oneshot import Progress
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show a progress bar for each handler's sweep on stderr."""
+    """Yield a function that shows a progress bar for each handler on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         lines: dict[str, TaskID] = {}

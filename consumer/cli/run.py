@@ -127,7 +127,7 @@ class Signals:
         """Wait for the first SIGTERM or SIGINT.
 
         :param on_hangup: called in this thread for each SIGHUP
-        :param beat: called at the start, after each SIGHUP, and every ``every`` seconds
+        :param beat: called at the start, after each SIGHUP, and every ``every`` seconds, if set
         """
         while True:
             beat()

@@ -147,7 +147,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """After a ``with`` block, even one with an error, send webhooks, also about the block's heals, for up to 10 seconds."""
+        """When the ``with`` block ends, even by an error, send the messages that wait for sinks, for up to 10 seconds."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield

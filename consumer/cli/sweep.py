@@ -32,9 +32,9 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    The command sweeps like the daemon, with the same proofs and budgets, but the history gets only heals. The command omits
-    handlers with mode off. For a handler that is paused, stopped, or outside its window, the command begins no heal. Daemons
-    and other sweeps can run at the same time.
+    The command sweeps like the daemon, with the same proofs and budgets, but the history gets only heals. Without NAME, the
+    command omits handlers with mode off. For a handler that is paused, stopped, or outside its window, the command begins no
+    heal. Daemons and other sweeps can run at the same time.
 
     In mode ask, a proved finding waits for 'work approve'.
 
@@ -118,7 +118,7 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
-        """Return a test whether a finding is only in the cells with these names; without names, every finding passes.
+        """Return a function that tells whether a finding is only in the cells ``names``; without names, every finding passes.
 
         :raises CommandError: a cell does not exist, or its database does not answer
         """
@@ -192,7 +192,7 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 
 
 def within(names: Collection[str], cells: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a test whether a finding is only in the cells with these names.
+    """Return a function that tells whether a finding is only in the cells with these names.
 
     :param cells: the names of all cells
     """

@@ -66,7 +66,7 @@ class WorkShow(ShowOne):
 
 
 class WorkRetry(Command):
-    """Let the daemon inspect the objects of these rows now, also of reported and parked rows."""
+    """Let the daemon inspect the objects of these rows now, even of reported and parked rows."""
 
     example = "example:\n  %(prog)s work retry --all-parked"
 
