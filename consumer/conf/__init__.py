@@ -1,4 +1,4 @@
-"""The options; most modules have one option group. ``register`` adds its options; ``settings`` returns their values."""
+"""The options. Most modules have one option group: ``register`` adds its options, ``settings`` returns their values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WrongConfiguration(Exception):
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration that has read no file. It knows the options of stackmend and the handlers, but not of sinks."""
+    """Return a configuration that has read no file. It knows the options of stackmend (not of sinks) and of handlers."""
     conf = _new_machine()
     _register_handlers(conf, handlers)
     return conf
@@ -91,7 +91,7 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
 
 
 def _files(config_files: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
-    """Return the files to read, as oslo.config finds them. It does not list the files of folders in ``conf.config_file``."""
+    """Return the files to read, also those in folders, which oslo.config omits from ``conf.config_file``."""
     folders = config_dirs or cfg.find_config_dirs(PROJECT)
     in_folders = [str(path) for folder in folders for path in sorted(Path(folder).glob("*.conf"))]
     # oslo.config finds a file twice if the program has the project's name.
@@ -116,7 +116,7 @@ def _explained(conf: cfg.ConfigOpts) -> Iterator[None]:
 
 
 def _without_line(error: cfg.ConfigFileParseError) -> str:
-    """Return an error's text without the line of the file, which may contain a password."""
+    """Return an error's text without the file's wrong line, which may contain a password."""
     line = error.__context__
     where = f", line {line.lineno}: {line.msg}" if isinstance(line, cfg.ParseError) else ""
     return f"{error.config_file}{where}; write NAME = VALUE or [GROUP]"

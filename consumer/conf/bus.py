@@ -14,7 +14,7 @@ GROUP = cfg.OptGroup("bus", title="Reading notifications from RabbitMQ")
 
 
 class UnusableURL(ValueError):
-    """A transport URL is malformed, not for RabbitMQ, or has wrong options. The message omits all before its last ``@``."""
+    """A transport URL is malformed, not for RabbitMQ, or has wrong options. The message contains no user or password."""
 
 
 class QueueMode(StrEnum):
@@ -208,7 +208,7 @@ class BusSettings:
 
     @property
     def bindings(self) -> tuple[str, ...]:
-        """The routing keys that bind our own queue; empty with ``queue_mode = topic``."""
+        """The routing keys that bind stackmend's own queue; empty with ``queue_mode = topic``."""
         return _keys(self.bind_topics, self.priorities) if self.queue_mode is QueueMode.BIND else ()
 
 

@@ -53,7 +53,7 @@ class Window:
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first open minute at or after ``at`` (aware); without one in eight days, the end of these days."""
+        """Return the first open moment at or after ``at`` (aware); without one in eight days, the end of these days."""
         # Steps in UTC, so that skipped and repeated hours are no special case.
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):
