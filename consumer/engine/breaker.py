@@ -15,9 +15,10 @@ from handlers.base import Handler, Key, Refused
 class Breaker:
     """Counts the objects of one sweep's suspects.
 
-    Beyond the limit, the breaker inspects the oldest suspects, and counts only their objects that a heal could change.
+    While the count exceeds the limit, the breaker inspects the oldest suspect, and counts only the objects that its heals could
+    change.
 
-    :param refused: keys that do not count, because their known drift is not ``healable``
+    :param refused: keys that do not count, because their drift is known and no heal is possible
     """
 
     handler: Handler

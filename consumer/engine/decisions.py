@@ -114,7 +114,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return how to settle the row of a refused heal. Repeated refusals make sweeps skip the row for longer, up to 2 hours."""
+    """Return how to settle the row of a refused heal. After a repeated refusal, sweeps skip the row for up to 2 hours."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))

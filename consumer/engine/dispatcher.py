@@ -2,8 +2,8 @@
 
 New events and finished work wake the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
 replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
-neither stopped nor in a back-off. Interrupted heals ignore window and stop. Sweeps ignore a stop by the breaker, because sweeps
-can end it.
+neither stopped nor in a back-off. But it claims interrupted heals despite window and stop, because the gates decide about them.
+It claims sweeps despite a stop by the breaker, because sweeps can end the stop.
 """
 
 from __future__ import annotations

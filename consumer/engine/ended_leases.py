@@ -34,8 +34,8 @@ class Sightings:
         A lease whose end is not past never counts: a replica with longer leases may extend it later.
 
         :param leases: all leases of the journal
-        :param before: seconds, by the monotonic clock, before ``leases`` were read
-        :param after: as ``before``, after ``leases`` were read
+        :param before: monotonic time before ``leases`` were read, in seconds
+        :param after: monotonic time afterwards
         """
         now = {(lease.id, lease.token): lease for lease in leases}
         self._seen = {place: self._sighting(place, lease, after) for place, lease in now.items()}

@@ -35,7 +35,7 @@ _FEWEST = 3
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Compare two watermarks of a database; yield a text for each proof that ``now`` is of an older or another database."""
+    """Compare two watermarks; yield a text for each proof that ``now`` belongs to an older copy or to another database."""
     counters = {ids.label: ids for ids in now.ids}
     for ids in before.ids:
         if ids.label in counters:
@@ -85,7 +85,7 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Compare the watermark of each answering database with the stored one. If it fell, stop the handlers that rely on it.
+    """Compare each answering database's watermark with the stored one. If it fell, stop the handlers that rely on the database.
 
     :param handlers: all installed handlers, even those that other processes run
     :return: one sentence for each database whose watermark fell

@@ -5,7 +5,7 @@ class Meter:
     """Base class of meters; it counts nothing. Implementations must be thread-safe."""
 
     def inspected(self, handler: str, outcome: str, seconds: float) -> None:
-        """Count an inspection, with the heal that followed it, if any.
+        """Count an inspection; ``seconds`` include a heal that followed.
 
         :param outcome: a value of :class:`consumer.engine.reconciler.Result`
         """
@@ -14,7 +14,7 @@ class Meter:
         """Count a heal that ended.
 
         :param outcome: ``healed``, ``failed``, ``conflict`` or ``refused``
-        :param lag: seconds from the notification to the end of a successful heal; None without a notification
+        :param lag: seconds from the notification to the end of a successful heal; None without a notification or success
         """
 
     def found(self, handler: str, source: str, weight: int = 1) -> None:
@@ -25,7 +25,7 @@ class Meter:
 
 
 def source(hint: str) -> str:
-    """Return ``event``, ``sweep`` or ``operator`` for the source of a hint. A start counts as ``operator``."""
+    """Return ``event``, ``sweep`` or ``operator`` for the source of a hint; other sources count as ``operator``."""
     if hint in {"sweep", "operator"}:
         return hint
     return "event" if "." in hint else "operator"

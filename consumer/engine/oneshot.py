@@ -126,7 +126,7 @@ class OneShot:
     """Reconciles keys in threads until each has a result.
 
     :param database: the journal; None if no task heals
-    :param patience: seconds for which a key in flight, or after a conflict or fault, is inspected again
+    :param patience: seconds for which a key that is in flight, or that met a conflict or fault, is inspected again
     :param selected: returns whether the command works on a finding
     :param most: the number of objects that the command may heal; None for no limit
     """

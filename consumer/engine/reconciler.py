@@ -3,7 +3,7 @@
 Three steps make ``kill -9`` harmless. First the history entry is opened, with evidence and undo. Then the heal changes the
 cloud. Then one transaction closes the entry and settles the row. If the process dies before the change, the next inspection
 finds the drift, and the heal uses the same entry. If the process dies after the change, the next inspection finds no drift, or
-another one, and closes the entry.
+another drift, and closes the entry.
 
 Each inspection leads to at most one heal, because a heal may change the proof of another finding.
 """
@@ -62,7 +62,7 @@ class Reconciled:
     """The result of reconciling one claim.
 
     :param end: how the row was settled
-    :param findings: the findings of the inspection, or only the one whose heal was tried or deferred
+    :param findings: the findings of the inspection, or only those whose heals were tried, deferred or withheld
     :param reason: why nothing was healed, or the error
     """
 
@@ -142,7 +142,7 @@ class Reconciler:
     def after_error(self, task: Task, claim: Claim, error: Exception) -> Disposition:
         """Return how to settle a claim whose inspection, heal or sweep raised an error.
 
-        An outage of a required dependency begins the task's back-off; an error without an outage ends it.
+        An outage of a required dependency begins the task's back-off; an error that is no outage ends the back-off.
         """
         if isinstance(error, Unavailable) and error.dependency in task.handler.requires:
             self._backoff.down(task.name)
@@ -357,7 +357,6 @@ def _lag(claim: Claim, took: float = 0.0) -> float | None:
 
 
 def _keep_line(end: Disposition, claim: Claim) -> Disposition:
-    """Return ``end``; if it is a ``Later``, let it keep the history entry of the claim's interrupted heal open."""
     return replace(end, healing_id=claim.healing_id) if isinstance(end, Later) else end
 
 

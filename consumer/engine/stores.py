@@ -69,7 +69,7 @@ class JournalStore:
         return _exemption(self._database, finding)
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
-        """In one transaction, settle the row, write history entries, and delete asks (no denials) whose drift is gone."""
+        """In one transaction, settle the row, write history entries, and delete asks (except denials) whose drift is gone."""
         settling.settle(self._database, claim, end, lines, partial(_end_asks, claim, end, lines))
 
 

@@ -195,7 +195,7 @@ def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
 
     If this sweep repeats an incomplete one, and the handler can, list only the missing keys of dependencies that answer again.
 
-    :raises Unavailable: none of the dependencies that did not answer answers now
+    :raises Unavailable: all dependencies that did not answer are still down
     """
     if not _is_repetition(task, claim, control):
         return _Listing(task.handler.sweep(), claim.now)

@@ -34,7 +34,7 @@ class Gate(Protocol):
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
     """Ask the gates in order; return the first objection. If none, return :class:`Allowed`, with the approving operator.
 
-    A ``healable`` finding whose heal began earlier (``begun``) asks no gate: the work must not stop halfway.
+    No gate is asked about a ``healable`` finding that an earlier heal has ``begun``: the work must not stop halfway.
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

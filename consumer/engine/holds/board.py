@@ -82,7 +82,7 @@ class Board:
         self._read_at = self._monotonic()
 
     def standing(self) -> tuple[Standing, ...]:
-        """Return the present holds; without a recent reading, one hold that stops every heal."""
+        """Return the present holds. If the sources were not read lately, return one hold that stops every heal."""
         if not self.sources:
             return ()
         if self._read_at is None:
@@ -114,5 +114,5 @@ def _read(source: Source) -> list[Standing]:
 
 
 def _normal(scope: str) -> str:
-    """Return the form that all spellings of a scope share: MySQL ignores case and trailing spaces in host names."""
+    """Fold a scope's case and trailing spaces, which MySQL ignores in host names."""
     return scope.rstrip().casefold()

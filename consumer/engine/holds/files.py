@@ -15,8 +15,8 @@ _SEVERAL = re.compile(r"[,;*]")
 def hold_file(path: Path) -> Iterator[Hold]:
     """Yield the holds of a file; none without the file.
 
-    A line is a scope and a reason: ``host:compute-7 memory test``. A line without the scope of a host or cell
-    stops every heal; so does a file that is empty but for comments (``#``).
+    A line is a scope and a reason: ``host:compute-7 memory test``. A line without the scope of one host or cell stops every
+    heal; so does a file without lines, apart from comments (``#``).
 
     :raises OSError: the file cannot be read
     """
@@ -47,7 +47,7 @@ def hosts_file(path: Path) -> Iterator[Hold]:
 
 
 def _split(line: str) -> tuple[str, str]:
-    """Return the first word and the rest. A colon can separate them, as in ``stackmend hold list`` and the log."""
+    """Return the first word, without a colon or comma at its end, and the rest of the line."""
     first, _space, rest = line.partition(" ")
     return first.rstrip(":,"), rest
 

@@ -87,7 +87,7 @@ _MARKUP = re.compile(r"@|\](?=\()|^[ \t]*\[[^\]\n]*\](?=:)", re.MULTILINE)
 
 
 def plain(value: object) -> str:
-    """Return text for Slack and Mattermost: no mentions, no links with another text, no control characters but newlines."""
+    """Return text for Slack and Mattermost: no mentions, no disguised links, no control characters but newlines."""
     text = printable("" if value is None else str(value), keep="\n")
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)

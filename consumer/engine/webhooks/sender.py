@@ -1,4 +1,4 @@
-"""Sends the journal's waiting messages to the webhooks, in threads of its own, so that no heal waits."""
+"""Sends the journal's waiting messages to the sinks, in threads of its own, so that no heal waits."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Sender:
         deliveries.subscribe(self._database, {sink.name: sink.events for sink in self._settings.sinks})
 
     def flush(self, seconds: float) -> None:
-        """Send waiting messages for at most ``seconds``, before a command ends."""
+        """Send waiting messages for at most ``seconds``; then stop."""
         threads = [threading.Thread(target=self._round, args=(sink,), daemon=True) for sink in self._settings.sinks]
         end = time.monotonic() + seconds
         for thread in threads:
