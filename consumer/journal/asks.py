@@ -196,7 +196,7 @@ def expire(database: Database, older_than: float) -> int:
 
 
 def _locked(connection: Connection, chosen: ColumnElement[bool], clock: float) -> list[Ask]:
-    """Return the chosen asks. Until the transaction ends, no other decision about them and no replacement of them counts."""
+    """Lock the chosen asks against other decisions and replacements until the transaction ends; return the asks."""
     rows = connection.execute(select(ask).where(chosen).order_by(ask.c.id).with_for_update()).mappings()
     return [_ask(row, clock) for row in rows]
 

@@ -55,7 +55,7 @@ def claim(
     keys: Collection[Key] = (),
     admit: Callable[[], Admit] = _admit_all,
 ) -> list[Claim]:
-    """Claim up to ``limit`` due rows of these handlers: suspects of sweeps and of periodic events last.
+    """Claim up to ``limit`` due rows of these handlers. Rows that only sweeps or periodic events requested come last.
 
     If more rows are due, the handlers take turns, in random order. A handler's most urgent rows come first; of equally urgent
     rows, those that have been due longest.
@@ -151,7 +151,7 @@ def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float, lease: float) -> list[Claim]:
-    """Return the claims of rows with valid keys. Park rows with other keys, which would make every claim fail."""
+    """Return the claims of rows with valid keys. Park rows with invalid keys, which would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**FREE, "state": State.PARKED, "error": "the key cannot be read"}

@@ -67,7 +67,7 @@ def queue_up(connection: Connection, name: str, earliest: float, step: float, la
 
     All times are seconds since the epoch.
 
-    :param step: seconds from the time stored before to the new time
+    :param step: seconds to add to the time stored before
     :return: the time stored before (0.0 if none), and the new time, between ``earliest`` and ``latest``
     """
     last = connection.execute(select(task.c.deferred_until).where(task.c.name == name)).scalar() or 0.0
@@ -120,7 +120,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; return False if it was ``broken`` before. Calm sweeps count anew."""
+    """Stop a handler whose sweep lists too many suspects; restart ``calm_sweeps``. Return False if it was ``broken`` before."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:

@@ -124,7 +124,9 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete a part of a sink's messages that are too old or too many; return their number. Call it until it returns 0.
+    """Delete a part of a sink's messages that are too old or too many; return their number.
+
+    Call this function until it returns 0.
 
     :param older_than: the largest age, in seconds
     """

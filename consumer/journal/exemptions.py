@@ -83,7 +83,7 @@ def _lasts(clock: float) -> ColumnElement[bool]:
 
 
 def _normal(scope: str) -> str:
-    """Return the form that all spellings of a scope share: MySQL ignores letter case and trailing spaces in host names."""
+    """Fold a scope's case and trailing spaces, which MySQL ignores in host names."""
     return scope.rstrip(" ").casefold()
 
 

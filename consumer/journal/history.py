@@ -1,7 +1,7 @@
 """The history: entries about findings, heals, stops of handlers, and acts of operators.
 
 A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
-If the process dies in between, the next inspection closes the entry, or its heal uses the entry again.
+If the heal's result stays unknown, as after ``kill -9``, the next inspection closes the entry, or its heal uses it again.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ UNKNOWN = "interrupted: it may have written; the same problem is still there, wi
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
-    If another process closed a heal's entry, insert a copy of the entry with the heal's result.
+    If another process closed a heal's entry, insert a copy of the entry with the heal's result, unless it is :class:`Presumed`.
 
     :param clock: the database's time, in seconds since the epoch
     """
@@ -266,7 +266,7 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
 def begun(connection: Connection, line: Line, clock: float, line_id: int | None) -> int:
     """Return the id of a heal's open entry: ``line_id`` if that entry is open for the same drift, otherwise of a new entry.
 
-    If another drift follows an interrupted heal, its entry is closed, and keeps the undo of its own writes.
+    If ``line_id`` is open for another drift, close that entry; it keeps its own undo.
     """
     query = select(history.c.problem, history.c.evidence)
     opened = None if line_id is None else connection.execute(query.where(_is_open(line_id))).first()
@@ -278,7 +278,6 @@ def begun(connection: Connection, line: Line, clock: float, line_id: int | None)
 
 
 def _interrupted(line_id: int, *, same: bool) -> Presumed:
-    """Close the entry of an interrupted heal after which another drift was found, with the ``same`` problem or another one."""
     if same:
         return Presumed(line_id, Outcome.FAILED, error=UNKNOWN)
     return Presumed(line_id, Outcome.HEALED, FOLLOWED)

@@ -38,7 +38,7 @@ def node_clocks(database: Database) -> list[NodeClock]:
 
 
 def addresses(text: str) -> Iterator[tuple[str, int]]:
-    """Yield host and port of each node in ``wsrep_incoming_addresses``; skip arbitrators, which have no address."""
+    """Yield host and port of each node in ``wsrep_incoming_addresses``; skip nodes without an address, such as arbitrators."""
     for address in text.split(","):
         host, _, port = address.strip().rpartition(":")
         if host and port.isdigit():
@@ -46,7 +46,7 @@ def addresses(text: str) -> Iterator[tuple[str, int]]:
 
 
 def hidden(text: str) -> Iterator[NodeClock]:
-    """Yield a clock that is unknown for each node of ``wsrep_incoming_addresses`` that is listed without an address."""
+    """Yield an unknown clock for each node that ``wsrep_incoming_addresses`` lists as ``AUTO``."""
     # MariaDB lists AUTO if a node listens at a loopback address only, or knows no address of its own.
     for address in text.split(","):
         if address.strip() == "AUTO":

@@ -1,6 +1,6 @@
 """The journal's tables. Times are doubles: seconds since the epoch, by the database's clock (``hinted_at``: the publisher's).
 
-On Galera, the nodes' clocks must agree. A change of the tables needs a migration, by the rule in ``migrations``.
+On Galera, the nodes' clocks should agree. A change of the tables needs a migration, by the rule in ``migrations``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Begins the heals of claims, and settles claims.
 
-Every write to a row has the claim's token in its WHERE. So a worker whose row has another claim writes nothing
+Every write to a row has the claim's token in its WHERE. So a worker whose claim has ended writes nothing
 (:class:`LeaseLost`).
 """
 
@@ -28,7 +28,7 @@ def settle(
 
     If a hint arrived since the claim, the row becomes due instead.
 
-    :raises LeaseLost: the row has another claim, or was dropped; nothing is written
+    :raises LeaseLost: the claim has ended, or the row was dropped; nothing is written
     """
 
     def write(connection: Connection) -> None:

@@ -21,7 +21,7 @@ SWEEP = "sweep"
 
 
 class LeaseLost(JournalError):
-    """A claim's lease ended, and the row was claimed again or dropped. The result of the first claim is not stored."""
+    """A claim has ended, or its row was dropped, before the work on it ended. The result of the work is not stored."""
 
 
 class State(StrEnum):
@@ -111,7 +111,7 @@ class Claim:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether only sweeps, or then periodic events, asked for the inspection, and no interrupted heal waits for it."""
+        """Whether only sweeps, and later periodic events, requested the inspection, and no interrupted heal waits."""
         return self.hint == SWEEP and self.healing_id is None
 
     @property

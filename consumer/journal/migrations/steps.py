@@ -1,6 +1,6 @@
-"""The steps of migrations. Except on SQLite, each step commits by itself. It does nothing if it was done before.
+"""The steps of migrations. Except on SQLite, each step commits by itself.
 
-So a killed upgrade can be repeated from its first step.
+A step that was done before does nothing. So a killed upgrade can be repeated from its first step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def add_column(table: str, column: Column[Any]) -> None:
 
 
 def create_index(name: str, table: str, *columns: str) -> None:
-    """Create an index while replicas write to the table."""
+    """Create an index; replicas can write to the table meanwhile."""
     connection = op.get_bind()
     if _is_unfinished(connection, name):
         op.drop_index(name, table, postgresql_concurrently=True)
