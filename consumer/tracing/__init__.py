@@ -34,7 +34,7 @@ def refusal(settings: TracingSettings) -> str:
     """Return why the collector takes no traces now; empty if it takes them.
 
     :param settings: their endpoint must be set
-    :raises WrongConfiguration: the packages that ``[tracing] endpoint`` needs are not installed
+    :raises WrongConfiguration: as :func:`chosen`
     """
     with _advised():
         from consumer.tracing import otel

@@ -235,7 +235,7 @@ def _traceparent(span: SpanContext) -> str:
 
 
 def _carry(traceparent: str) -> str:
-    """Let this thread's calls of APIs carry the header; return the header's former value."""
+    """Let this thread's calls of APIs carry the header ``traceparent``; return its former value."""
     context = get_current()
     if not isinstance(context, InspectionContext):
         return ""

@@ -1,7 +1,7 @@
 """The ids of traces, derived from the journal, so that every replica finds the trace of a row, also after ``kill -9``.
 
-The trace of an event has ids from the digest of the notification's id, which is in the row. A row without an event has a trace
-of its own, from handler, key and the time of the first hint.
+The trace of an event has ids from the digest of the notification's id, which is in the row. A row without an event of the
+last day has a trace of its own, from handler, key and the time of the first hint.
 """
 
 from __future__ import annotations
@@ -62,12 +62,11 @@ def of_claim(claim: Claim) -> Origin:
 
 
 def _since(claim: Claim) -> float:
-    """Return when a claim's event was sent, or when its row was first hinted: seconds since the epoch."""
     return claim.first_hint_at if claim.hinted_at is None else claim.hinted_at
 
 
 def waited(claim: Claim) -> float:
-    """Return the seconds from the hint of a claim, or from its first inspection that found drift, to the claim.
+    """Return the seconds from the hint of a claim, or from a later inspection that first found the drift, to the claim.
 
     A newer event replaces the older one in the row, so the wait begins with the newer one.
     """

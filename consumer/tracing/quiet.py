@@ -1,4 +1,4 @@
-"""The log of OpenTelemetry's packages: while the collector is away, they log each attempt to send."""
+"""Limits the log of OpenTelemetry's packages, which log each attempt to send while the collector is away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY, _LONGEST = 60.0, 300
 
 
 class Quiet(logging.Handler):
-    """Logs a warning or an error of the packages as one warning, at most one in a minute; drops the others.
+    """Logs a warning or error of OpenTelemetry's packages as a warning, at most one in a minute; drops the others.
 
     :param clock: monotonic seconds
     """
@@ -45,13 +45,13 @@ class _List(logging.Handler):
 
 
 def quiet() -> None:
-    """Let all loggers of the packages log through one :class:`Quiet`."""
+    """Let all loggers of OpenTelemetry's packages log through one :class:`Quiet`."""
     _log_through(Quiet())
 
 
 @contextmanager
 def heard() -> Iterator[list[str]]:
-    """In a ``with`` block, put the warnings and errors of the packages in a list instead of the log."""
+    """In a ``with`` block, put the warnings and errors of OpenTelemetry's packages in a list instead of the log."""
     logger = logging.getLogger(_PACKAGES)
     handlers, propagate = logger.handlers, logger.propagate
     lines: list[str] = []
