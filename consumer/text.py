@@ -75,7 +75,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with unprintable characters escaped, so that the text cannot control a terminal."""
+    """Escape unprintable characters, except those in ``keep``, so that the text cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(

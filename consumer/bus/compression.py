@@ -37,7 +37,7 @@ _MAGIC = {b"\x78": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "lzma"}
 
 
 def decompress_unnamed(body: bytes, most: int) -> bytes:
-    """Decompress a body by its first bytes, without the message's headers; return an uncompressed body unchanged.
+    """Decompress a body whose first bytes show zlib, bzip2 or lzma; return any other body unchanged.
 
     :param most: size of the largest result, in bytes
     :raises Undecodable: the body is damaged, or the result is too large

@@ -1,6 +1,6 @@
 """Consumes the queues of one broker over one connection.
 
-stackmend never creates a service's queue or exchange: with different arguments, RabbitMQ would refuse the service's own
+stackmend never creates a service's queue or exchange: if its arguments differed, RabbitMQ would refuse the service's own
 declaration with 406. A passive declaration shows whether a queue exists. No message is lost before a queue first exists:
 oslo.messaging's publisher creates the queue with the first message
 (``impl_rabbit.Connection._publish_and_creates_default_queue``).

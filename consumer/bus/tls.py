@@ -2,7 +2,7 @@
 
 TLS works as in oslo.messaging, with two differences. With ``ssl_ca_file``, each host's certificate must name this host, even
 if the URL has several hosts. Without ``ssl_ca_file``, an authority that the system knows must have signed the certificate;
-oslo.messaging accepts any certificate if ``ssl_version`` is set.
+oslo.messaging then accepts any certificate if ``ssl_version`` is set.
 """
 
 from __future__ import annotations

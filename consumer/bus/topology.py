@@ -51,7 +51,7 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether a queue that stackmend reads exists; further ones may appear later."""
+        """Whether any configured queue exists; the others may appear later."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 

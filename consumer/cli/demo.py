@@ -103,7 +103,7 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
     """Return a dictionary for each heal, earliest end first, then one for each unhealed scene (a drift of the demo).
 
-    ``lag_s`` is the seconds from the scene's notification (without one, from its drift) to the heal's end.
+    ``lag_s`` is the seconds from the scene's notification (without one, from its drift) to the heal's end; None without a heal.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]

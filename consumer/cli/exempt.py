@@ -24,7 +24,7 @@ _ONE_WORD_ID = re.compile(r"[^\s,;*]*[^\s,;*:]")
 class ExemptAdd(Command):
     """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
 
-    The command names the handlers that can still heal, because some of their findings do not name objects of this kind. A new
+    The command names the handlers that can still heal, because some of their findings name no object of SCOPE's kind. A new
     exemption replaces an earlier one of the same scope. A heal that has begun goes on.
     """
 

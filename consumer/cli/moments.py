@@ -10,7 +10,7 @@ _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 
 
 def read_since(text: str, clock: float, option: str = "--since") -> float:
-    """Parse a time: ``90s``, ``15m``, ``2h``, ``3d`` or ``1w`` before ``clock``, or a date with optional time, by default UTC.
+    """Parse a time: a span before ``clock`` such as ``15m``, ``2h`` or ``3d``, or a date with optional time, by default UTC.
 
     :param clock: the present time, in seconds since the epoch like the result
     :raises CommandError: the text is no time

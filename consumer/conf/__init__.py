@@ -33,7 +33,7 @@ class WrongConfiguration(Exception):
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration that has read no file. It knows the options of stackmend (not of sinks) and of handlers."""
+    """Return a configuration that has read no file. It knows the options of stackmend and of handlers, but none of sinks."""
     conf = _new_machine()
     _register_handlers(conf, handlers)
     return conf

@@ -55,7 +55,7 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
-    """Return the seconds that a sweep must wait if lost events caused it and another sweep was recent; otherwise 0 or less."""
+    """Return the seconds that a sweep for possibly lost events waits, because another sweep was recent; otherwise 0 or less."""
     if not claim.hint.startswith(f"{GAP}:") or control.swept_at is None:
         return 0.0
     return control.swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now

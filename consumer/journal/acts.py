@@ -17,7 +17,7 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Write nothing: the default of a parameter ``also``."""
+    """Write nothing: the default of ``also``, a further write in a transaction of the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Write nothing: the default of a parameter ``also``."""
+    """Write nothing: the default of ``also`` in :func:`approve` and :func:`deny`."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:

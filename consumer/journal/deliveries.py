@@ -1,4 +1,4 @@
-"""The messages that wait for webhooks: one row for each sink and outcome of a history entry.
+"""The messages that wait for sinks: one row for each sink and outcome of a history entry.
 
 A sink gets its messages in order: only its first row can be claimed.
 """

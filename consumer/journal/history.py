@@ -1,7 +1,7 @@
 """The history: entries about findings, heals, stops of handlers, and acts of operators.
 
 A heal opens its entry (outcome ``healing``), with evidence and undo, before it writes to the cloud, and closes it afterwards.
-If the heal's result stays unknown, as after ``kill -9``, the next inspection closes the entry, or its heal uses it again.
+If the heal's result stays unknown, as after ``kill -9``, the next inspection closes the entry, or the next heal uses it again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SPENDING = (Outcome.HEALING, Outcome.HEALED, Outcome.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """A gate's answer: the heal may not begin now.
+    """A gate's answer: the heal must not begin now.
 
     :param after: seconds until the heal asks again
     :param known: whether the log needs no warning
@@ -168,7 +168,7 @@ UNKNOWN = "interrupted: it may have written; the same problem is still there, wi
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
-    If another process closed a heal's entry, insert a copy of the entry with the heal's result, unless it is :class:`Presumed`.
+    If another process closed a heal's entry, insert a copy of the entry with the heal's result, except a :class:`Presumed` one.
 
     :param clock: the database's time, in seconds since the epoch
     """

@@ -34,7 +34,7 @@ COUNTED = (
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """The history entries about drift of one hour.
+    """One hour's history entries about drift.
 
     :param entries: the number of entries, by handler and outcome
     :param lags: seconds from the notification to the end of the heal, for each successful heal that a notification caused

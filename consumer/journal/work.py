@@ -21,7 +21,7 @@ SWEEP = "sweep"
 
 
 class LeaseLost(JournalError):
-    """A claim has ended, or its row was dropped, before the work on it ended. The result of the work is not stored."""
+    """A claim ended, or its row was dropped, before the work ended. The result of the work is not stored."""
 
 
 class State(StrEnum):
@@ -77,8 +77,7 @@ class Claim:
     """A claimed row. Times are seconds since the epoch, by the journal's clock (``hinted_at``: the publisher's).
 
     :param attempts: failed inspections or heals since the last event or success
-    :param waits: times in a row that the work was put off, because of an object in flight, a conflict, an outage, or a handler
-        that refused a heal again for the same reason
+    :param waits: times in a row that the work was put off: by an object in flight, a conflict, an outage or a repeated refusal
     :param watched: seconds spent waiting for an object in flight, since the last event or result
     :param fingerprint: of an earlier inspection's findings, first seen at ``seen_at``
     :param reported: the fingerprint of the findings that the history already has

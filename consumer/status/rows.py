@@ -62,7 +62,7 @@ class BrokerRow:
     """A broker, as its listener last saw it. Ages are in seconds.
 
     :param problem: why stackmend does not read from the broker, or cannot store messages; otherwise empty
-    :param backlog: messages in our queues that the broker has not sent yet; None if not counted yet
+    :param backlog: messages in ``queues`` that the broker has not sent yet; None if not counted yet
     """
 
     name: str

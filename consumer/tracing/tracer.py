@@ -43,7 +43,7 @@ _NOTHING = Span()
 
 
 class Tracer:
-    """Base class of tracers; it records nothing. Implementations must be thread-safe, and must not wait or raise."""
+    """Base class of tracers; it records nothing. Implementations are thread-safe, never raise, and wait only in ``close``."""
 
     def stored(self, hints: Sequence[Hint], broker: str, arrived_at: float) -> None:
         """Record the events of a batch that the journal has stored.

@@ -25,7 +25,7 @@ class Request:
 
 class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
-        """Return why the heal may not begin now, or an operator's approval; None without either.
+        """Return why the heal must not begin now, or an operator's approval; None without either.
 
         :param clock: the database's time, in seconds since the epoch
         """
@@ -34,7 +34,7 @@ class Gate(Protocol):
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
     """Ask the gates in order; return the first objection. If none, return :class:`Allowed`, with the approving operator.
 
-    No gate is asked about a ``healable`` finding that an earlier heal has ``begun``: the work must not stop halfway.
+    Ask no gate about a ``healable`` finding that is ``begun``: the work of the earlier heal must not stop halfway.
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

@@ -42,7 +42,7 @@ SAMPLE = Entry(
 
 
 def values(entry: Entry, outcome: str) -> dict[str, Any]:
-    """Return the values of a message, without passwords in URLs.
+    """Return the values of a message by name, without passwords in URLs.
 
     :param outcome: the outcome that the message reports; the entry may have a later outcome now
     """
