@@ -72,7 +72,7 @@ class Batch:
     """Messages to store and acknowledge together.
 
     :param messages: the number of messages, unwanted ones included
-    :param arrived_at: when they were read, in seconds since the epoch
+    :param arrived_at: when the messages were read, in seconds since the epoch
     """
 
     broker: str

@@ -1,6 +1,6 @@
 """The program: its global options, its commands, and the handling of their errors.
 
-Global options work before and after the command. A command's module is imported when the command is called.
+Global options work before and after the command. A command's module is imported when first needed.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def check(
     handlers: Sequence[type[Handler]],
     replica: str,
 ) -> list[str]:
-    """Compare each answering database's watermark with the stored one. If it fell, stop the handlers that rely on the database.
+    """Compare each answering database with its stored watermark. If it fell below, stop the handlers that rely on it.
 
     :param handlers: all installed handlers, even those that other processes run
     :return: one sentence for each database whose watermark fell

@@ -76,7 +76,7 @@ class JournalStore:
 class MemoryStore:
     """The store of a one-shot command: claims are in memory, and the history gets only heals.
 
-    :param database: the journal; None for a command that may not heal
+    :param database: the journal; None for a command that heals nothing
     :param gates: gates that only this command asks, besides the daemon's gates
     """
 

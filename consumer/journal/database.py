@@ -283,7 +283,7 @@ class Database:
                 return action(reading)
 
     def step_by_step(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` once, with a commit after each statement; on SQLite, in one transaction.
+        """Run ``action`` with a commit after each statement, without retries; on SQLite, in one transaction.
 
         This is for DDL, which MariaDB commits in any case. PostgreSQL builds an index without blocking writers only outside a
         transaction.

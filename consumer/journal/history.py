@@ -60,7 +60,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A gate's answer: the finding is left to an operator, so its row becomes *reported*.
+    """A gate's answer: the finding is left to an operator, so the row becomes *reported*.
 
     :param outcome: ``ASKED``, ``DENIED`` or ``EXEMPT``
     """

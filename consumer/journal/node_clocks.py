@@ -18,7 +18,7 @@ _HIDDEN = "Galera does not list its address; set wsrep_node_incoming_address on 
 class NodeClock:
     """The clock of one Galera node.
 
-    :param ahead: seconds by which the clock is ahead of this machine's clock; None if the node did not answer
+    :param ahead: seconds by which the clock is ahead of this machine's clock; None if unknown
     """
 
     node: str

@@ -1,4 +1,4 @@
-"""Adds messages for sinks in the transaction that writes a history entry, so that it stores both or neither."""
+"""Adds messages for sinks in the transaction that writes a history entry, so that the transaction stores both or neither."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Hint:
 class Claim:
     """A claimed row. Times are seconds since the epoch, by the journal's clock (``hinted_at``: the publisher's).
 
-    :param attempts: failed inspections or heals since the last event or success
+    :param attempts: failed inspections or heals since the last event or result
     :param waits: times in a row that the work was put off: by an object in flight, a conflict, an outage or a repeated refusal
     :param watched: seconds spent waiting for an object in flight, since the last event or result
     :param fingerprint: of an earlier inspection's findings, first seen at ``seen_at``

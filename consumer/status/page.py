@@ -99,7 +99,7 @@ def _plots(journal: JournalRows) -> list[tuple[str, plots.Plot]]:
 def cell(value: object) -> object:
     """Return a value of the template as one line of bounded length; mask recognised passwords, escape control characters.
 
-    Jinja calls this function for every value, and escapes the result. HTML of our own templates is returned unchanged.
+    Jinja calls this function for every value, and escapes the result. HTML of stackmend's templates is returned unchanged.
     """
     if isinstance(value, Markup):
         return value

@@ -81,7 +81,7 @@ class BrokerRow:
 class JournalRows:
     """All tables of the status page that come from the journal.
 
-    :param read_at: when they were read, by the database's clock
+    :param read_at: when the tables were read, by the database's clock
     :param asked: how many of the newest 2,000 asks wait, including those that ``asks`` leaves out
     """
 

@@ -1,4 +1,4 @@
-"""The headers of https://www.standardwebhooks.com: an id by which a receiver recognises repetitions, the time, a signature."""
+"""The headers of https://www.standardwebhooks.com: an id that shows repetitions, the time and, with a secret, a signature."""
 
 from __future__ import annotations
 
