@@ -1,8 +1,8 @@
 """TLS to a broker: converts ``[oslo_messaging_rabbit] ssl*`` for py-amqp, and gives advice after a failure.
 
 TLS works as in oslo.messaging, with two differences. With ``ssl_ca_file``, each host's certificate must name this host, even
-if the URL has several hosts. Without ``ssl_ca_file``, an authority that the system knows must have signed the certificate;
-oslo.messaging then accepts any certificate if ``ssl_version`` is set.
+if the URL has several hosts. Without ``ssl_ca_file``, an authority that the system knows must have signed the certificate,
+which can name any host; oslo.messaging then accepts any certificate if ``ssl_version`` is set.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def falls(before: Watermark, now: Watermark) -> Iterator[str]:
 def remembered(before: Watermark, now: Watermark) -> Watermark:
     """Return the watermark to store.
 
-    If ``now`` proves an older copy, return ``now`` unchanged. Otherwise return ``now`` with the earlier value of
-    each highest id that a purge of rows lowered.
+    If ``now`` proves an older copy or another database, return ``now`` unchanged. Otherwise return ``now`` with the earlier
+    value of each highest id that a purge of rows lowered.
     """
     if any(falls(before, now)):
         return now
