@@ -83,7 +83,7 @@ def _lasts(clock: float) -> ColumnElement[bool]:
 
 
 def _normal(scope: str) -> str:
-    """Fold a scope's case and trailing spaces, which MySQL ignores in host names."""
+    """Casefold a scope and strip trailing spaces, because MySQL ignores both in host names."""
     return scope.rstrip(" ").casefold()
 
 

@@ -114,5 +114,5 @@ def _read(source: Source) -> list[Standing]:
 
 
 def _normal(scope: str) -> str:
-    """Fold a scope's case and trailing spaces, which MySQL ignores in host names."""
+    """Casefold a scope and strip trailing spaces, because MySQL ignores both in host names."""
     return scope.rstrip().casefold()
