@@ -50,7 +50,7 @@ class Demo(ABC):
 
     @abstractmethod
     def join(self, resources: Resources) -> None:
-        """Keep the objects of the daemon's resources that :meth:`scenes` uses; called before the daemon starts."""
+        """Prepare :meth:`scenes` with the daemon's resources; called before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:

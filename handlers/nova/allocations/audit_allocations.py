@@ -11,9 +11,9 @@ starts again.
 has the instance, the shadow tables follow. The ports of a moved instance come last. If one cell or Neutron does not answer, the
 handler decides nothing.
 
-**What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. A live instance
-loses only resources of a compute node that it left; in cell0, it loses all. An ended migration must prove the move, and Neutron
-must bind all of the instance's ports to its host.
+**What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. An instance
+mapped to cell0 loses all. Any other live instance loses only resources of a compute node that it left: an ended migration must
+prove the move, and Neutron must bind all of the instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 
@@ -22,14 +22,14 @@ must bind all of the instance's ports to its host.
 - If our write comes between the scheduler's read of g and the scheduler's write, the build or migration fails. This can
   happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree, because a replicated database may lag. Suspects of a sweep share their facts.
-  Right before the write, the handler reads the facts of the consumer alone again.
-- Nova gets 10 s after a deletion and 60 s after another change to release the resources itself.
+- Two inspections, five seconds apart, must agree, because a replicated database may lag. One read serves several
+  suspects of a sweep. Right before the write, the handler reads the facts again, about this consumer only.
+- Nova gets 10 s after an instance's deletion and 60 s after another change to release the resources itself.
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
 an operator, as the second witness, approves the finding by its id in mode ``ask``. stackmend only reports offloaded instances,
-because a single row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` treat instances without
-resources of their own node. ``heal_instance_mappings`` treats instances in several cells.
+because only one row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` inspect instances without
+resources of their own node, ``heal_instance_mappings`` and ``map_instances`` those alive in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 
@@ -93,7 +93,7 @@ _HINTS = (
 class Evidence:
     """The evidence about one consumer.
 
-    :param keep: the resources that the consumer keeps; None if stackmend only reports
+    :param keep: the resources that the consumer keeps; None if no heal can correct the finding
     """
 
     allocation: Allocation
@@ -184,9 +184,9 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, _waits(judged))
 
     def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
-        """Return the findings of a shared look, if there is one.
+        """Return the findings of a look, which read the facts about several suspects together.
 
-        A second inspection and the heal must confirm these findings. Every other verdict needs a look of its own.
+        Without a look, or without drift, the result is empty: the caller must inspect this consumer alone.
         """
         taken = self._looks.take(key.id, oldest)
         if taken is None:

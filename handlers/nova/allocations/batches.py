@@ -69,7 +69,7 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """The evidence of ``wrong-amounts``: instances on one compute node have other amounts than their flavors.
+    """The evidence of ``wrong-amounts``: instances on one compute node have other amounts than their flavors name.
 
     :param instances: a sentence about the difference for each instance, by uuid
     """
@@ -79,7 +79,7 @@ class WrongEvidence:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Group instances without an allocation; yield the key of each group with its instances.
+    """Put whole nodes into groups of up to :data:`BATCH` instances, or one larger node; yield each group's key and instances.
 
     :param missing: compute nodes of one cell, in order of uuid, each with its instances that lack an allocation
     """
@@ -100,7 +100,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return findings that each cover several instances, and the other instances; without these for a key of amounts."""
+    """Return the findings about several instances, and the instances outside them; omit the latter for a key ``amounts:``."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -128,7 +128,7 @@ def _belongs(key: Key, facts: Facts) -> bool:
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
     """Return an instance's part of a finding about several instances.
 
-    Return None unless the only drift is a missing allocation, and no port requests resources.
+    Return None unless the only drift is a missing allocation that a heal can give, and no port requests resources.
     """
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:

@@ -45,7 +45,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
-    """The facts about an instance and an allocation.
+    """The facts about an instance, and an allocation: its own or its migration's.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
     :param migrations: the instance's migrations, youngest first, including deleted ones
@@ -88,7 +88,7 @@ class Facts(InstanceFacts):
     :param archived: whether the consumer is an archived instance or the migration of one
     :param home: the compute node with the instance's host and node; None unless exactly one matches
     :param own: the instance's resources, if the consumer is a migration; ``roots`` has their providers too
-    :param wanted: the instance's entitlement; None if not read
+    :param wanted: the instance's entitlement by flavor and image; None if not read
     """
 
     migration: Migration | None = None
@@ -103,7 +103,7 @@ class Facts(InstanceFacts):
 
     @property
     def is_mapped_elsewhere(self) -> bool:
-        """Whether ``queued_for_delete`` is false, and the mapping names no cell, or a cell without any row of the instance."""
+        """Whether a mapping without ``queued_for_delete`` names no cell, or a cell where the instance has no row."""
         mapping = self.mapping
         return mapping is not None and not mapping.queued and mapping.cell_id not in {row.cell_id for row in self.rows}
 

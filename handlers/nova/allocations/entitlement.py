@@ -3,7 +3,7 @@
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
 ``nova-manage placement heal_allocations`` ignores the image.
 
-- ``resources:<class>`` sets the amount of a class, also to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
+- ``resources:<class>`` sets the amount of a class, even to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
   and an amount that is negative or no integer.
 - ``hw:cpu_policy``, or ``hw_cpu_policy`` of the image: ``dedicated`` makes every vCPU a PCPU. ``mixed`` does so only for
   the vCPUs in ``hw:cpu_dedicated_mask`` or in the realtime mask. The image's realtime mask overrides the flavor's. With
@@ -134,8 +134,8 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
     """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
 
-    Ignore other classes than the wanted ones and :data:`PLAIN`. VCPU may stand for PCPU: Nova's scheduler allocates VCPU on a
-    host without PCPU.
+    Compare only the wanted classes and :data:`PLAIN` (CPUs, memory, disk). If PCPU is wanted but not allocated, ignore VCPU and
+    PCPU: Nova's scheduler allocates VCPU on a host without PCPU.
 
     :param held: the allocated resources by provider
     """
@@ -242,7 +242,7 @@ def _realtime(flavor: Flavor, image: Mapping[str, str]) -> set[int]:
 
 
 def _mask(text: str, vcpus: int) -> set[int]:
-    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all vCPUs that it does not name."""
+    """Return the vCPUs of a mask such as ``0-3,^1``. A mask that begins with ``^`` means all other vCPUs."""
     if text.strip().startswith("^"):
         text = f"0-{vcpus - 1},{text}"
     chosen: set[int] = set()

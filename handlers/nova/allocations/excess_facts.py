@@ -1,7 +1,7 @@
 """Reads the facts about consumers of Placement: first their allocations, then the databases, last the ports.
 
-For a :class:`Look` at several consumers, one statement reads nova_api, and one each cell. Then the same for the instances of
-migrations.
+For a :class:`Look` at several consumers, one statement reads nova_api, and one each cell. If some consumers are migrations, the
+look then reads their instances in the same way.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The allocations and rows of some consumers, and of the instances of those that are migrations.
+    """The allocations and rows of some consumers, by consumer; for a migration, also those of its instance.
 
     :param began: monotonic time before the first read
     """
@@ -101,8 +101,8 @@ class Judge:
         return Look(began, allocations, seen, concerns.OfProviders(self._databases, self._placement, held))
 
     def judge(self, look: Look, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer of a look. For an instance, also yield those on its last migrations that
-        ended or are deleted.
+        """Yield the verdict on a consumer of a look. For an instance, then yield the verdicts on its last
+        :data:`MIGRATIONS` migrations, except open ones.
         """
         for facts in self._all_facts(look, consumer):
             yield Judged(facts.allocation, self._decide(facts), facts)
@@ -235,7 +235,7 @@ def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows
 
 
 def _require_among(uuids: Collection[str], asked: Collection[str]) -> None:
-    """Refuse a verdict if a row belongs to none of the consumers: such a row may contradict the drift of one of them."""
+    """Raise :class:`Refused` if a database returned a uuid that is no consumer's: its row may refute a consumer's drift."""
     if unasked := set(uuids) - set(asked):
         raise _strange(min(unasked))
 

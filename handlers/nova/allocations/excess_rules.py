@@ -1,7 +1,7 @@
 """Decides which resources in Placement a consumer has a right to. Pure.
 
-A verdict takes a resource only if the facts prove that the consumer has no right to it; :class:`TakeIfWitnessed` also needs an
-operator. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`. ``audit_allocations`` uses all verdicts but
+A verdict takes a resource only if the facts prove that the consumer has no right to it; for :class:`TakeIfWitnessed`, an
+operator must attest it. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`, ``audit_allocations`` all verdicts but
 :class:`Move`.
 """
 
@@ -38,7 +38,7 @@ def needs_bindings(verdict: Verdict) -> bool:
 
 
 def unless_unattested(verdict: Verdict, here: Place, bound: frozenset[str]) -> Verdict:
-    """Return the verdict unchanged if it needs no port bindings, or if Neutron binds the ports to the instance's host.
+    """Return the verdict unchanged if it needs no port bindings, or if Neutron binds all ports to the instance's host.
 
     Otherwise, return a verdict that stackmend only reports.
     """

@@ -12,13 +12,14 @@ decides nothing.
 **What is changed.** One write replaces a whole allocation, at the generation of the evidence:
 
 - ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind all of
-  the instance's ports to its host: a cell from before the instance was shelved names its former host. The last
+  the instance's ports to its host: a cell restored from before a shelving names the former host. The last ended
   migration is no live migration in ``error``, after which the guest may run on the other host. Resources for ports come
-  from the providers that the ports name, or from the only possible providers. ``allocations-missing``: one write for up
-  to fifty such instances whose ports request nothing.
-- ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. An ended migration,
-  completed or rolled back, must have brought the instance from those nodes to its node. No younger migration may contradict
-  this move. Neutron must bind the ports as above. Shared storage stays and is not given twice.
+  from the providers that the ports name, or from the only possible providers.
+- ``allocations-missing``: one write for up to fifty instances as above whose ports request nothing. If Placement refuses
+  it, one write each.
+- ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. The completion or
+  roll-back of a migration must have brought the instance from each of those nodes to its node. The last ended migration may
+  not contradict this. Neutron must bind the ports as above. Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the project and user that the instance's row and its mapping name.
 
 If the ports' ``binding:profile`` lacks providers, the handler first writes them there, at the revision of the evidence. If
@@ -274,7 +275,7 @@ class HealAllocations(NovaHandler):
         )
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Heal the instances of a finding that have not changed."""
+        """Of the instances of a finding, heal those that have not changed since."""
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
         due: dict[str, batches.Missing] = {}

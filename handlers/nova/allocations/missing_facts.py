@@ -45,14 +45,14 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance lacks resources, and Neutron does not
-            answer
+        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance has no resources of its node, and
+            Neutron does not answer
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Read the databases and the ports' bindings again, right before a heal gives instances the resources ``gives``.
+        """Return facts from the databases and the ports' bindings, right before a heal gives instances the resources ``gives``.
 
         Inventories, requests of ports and the instances' allocations are not read again. An inspection has read them, and
         Placement refuses the write if an allocation exists.

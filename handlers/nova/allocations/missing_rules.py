@@ -54,7 +54,7 @@ class Facts(InstanceFacts):
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The migrations in progress, except ``finished`` ones, which wait until the user confirms the resize."""
+        """The open migrations, except ``finished`` ones, which wait until the user confirms the resize."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
 
@@ -84,7 +84,7 @@ class Give:
     """A drift that a heal can correct: the heal gives the instance exactly the resources in ``providers``.
 
     :param providers: amounts by provider and resource class
-    :param allocations: the values ``allocation`` to write into ports' ``binding:profile``, by port id
+    :param allocations: the values of ``allocation`` to write into the ports' ``binding:profile``, by port id
     """
 
     problem: Problem
@@ -105,7 +105,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance has left its node or is leaving: Nova may have released the allocation."""
+    """Return whether an instance has left its node or is leaving it, so that Nova may have released the allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}

@@ -1,7 +1,7 @@
-"""Finds instances that seem to lack their entitlement, by compute node. Inspections prove the drift.
+"""Finds instances whose allocations seem to differ from their entitlement. Inspections prove the drift.
 
-A key can stand for several instances, which the sweep remembers for two minutes, at most until the heal begins. An outdated
-list does no harm: each inspection reads the databases, and Placement refuses the write if an allocation exists.
+A key can stand for several instances, which the sweep remembers for at most two minutes. An outdated list does no harm: each
+inspection reads the databases, and Placement refuses the write if an allocation exists.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Suspects:
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
-        """Yield the keys of all suspects.
+        """Yield the keys of the suspects.
 
         :raises Unavailable: a read failed; the keys yielded before are valid
         """
@@ -115,9 +115,9 @@ class Suspects:
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
-        """Return the instances without an allocation for which the key ``nodes:<uuid of first>`` stands.
+        """Return the instances for which the key ``nodes:<uuid of first>`` stands.
 
-        These instances are on ``first`` or on the next compute nodes in order of uuid.
+        They have no resources of their node: ``first`` or one of the next compute nodes in order of uuid.
         """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]

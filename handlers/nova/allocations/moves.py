@@ -1,6 +1,6 @@
 """Proves from ended migrations on which node an instance runs. Pure.
 
-A live migration in ``error`` proves nothing. Before Nova 27, the instance's row could then name the source although the guest
+A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source although the guest
 ran on the destination (bug 1628606).
 """
 
@@ -39,8 +39,8 @@ def normal(move: Migration, names: HostNames) -> Migration:
 def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
     """Return the hosts to which Neutron binds an instance's ports; an empty name stands for an unbound port of Nova.
 
-    Nova binds every port of a server, except on bare metal, where Ironic binds the ports. A shelve offload unbinds them one by
-    one, goes on after an error, and then releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance;
+    On bare metal, Ironic binds the ports. Elsewhere, an unbound port suggests a shelve offload, which unbinds the ports one by
+    one, despite errors, and then releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance;
     ``nova/network/neutron.py``, _unbind_ports).
     """
     return frozenset(names.normal(port.host) for port in ports if port.host or port.owner.startswith(INSTANCES))
@@ -49,7 +49,9 @@ def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
     """Return whether all ports of an instance, at least one, are bound to its host, or on Ironic to its node.
 
-    A cell from an older backup may name a former host. Source: ``nova/virt/ironic/driver.py`` (network_binding_host_id).
+    A cell from an older backup may name a former host, so it is no proof.
+
+    Source: ``nova/virt/ironic/driver.py`` (network_binding_host_id).
 
     :param bound: the result of :func:`bound_hosts`
     """
@@ -62,7 +64,7 @@ def is_undecided(move: Migration) -> bool:
 
 
 def ends_undecided(migrations: Sequence[Migration]) -> bool:
-    """Return whether the last ended migration does not prove where the instance runs."""
+    """Return whether the last ended migration is undecided, as in :func:`is_undecided`; False without one."""
     latest = _latest(migrations)
     return latest is not None and is_undecided(latest)
 
@@ -77,14 +79,14 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return the host and node that the instance left by a migration; None if the migration does not prove this."""
+    """Return the host and node that the instance left: the source, or after a roll-back the destination; None if unproved."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the hosts and nodes that the instance has provably left; none unless its last ended migration
+    """Return the places (host and node) that the instance has provably left; none unless its last ended migration
     ended on ``here`` or stayed on one node.
     """
     if not _agrees(migrations, here):
@@ -93,16 +95,17 @@ def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place
 
 
 def moved_between(migrations: Sequence[Migration], here: Place, other: Place) -> bool:
-    """Return whether a migration, completed or rolled back, led from ``other`` to ``here``.
+    """Return whether the completion or roll-back of a migration brought the instance from ``other`` to ``here``.
 
-    The last ended migration must have ended on ``here`` or stayed on one node.
+    Return False unless the last ended migration ended on ``here`` or stayed on one node.
     """
     return _agrees(migrations, here) and any(lives_on(move) == here and has_left(move) == other for move in migrations)
 
 
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
-    """Return whether the resources of ``move`` belong to its instance: ``move`` was rolled back to ``here``, or
-    deleted before its end, and no migration succeeded since.
+    """Return whether the resources of ``move`` belong to its instance.
+
+    ``move`` should have led away from ``here``, but was rolled back, or deleted before its end. No migration succeeded since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
@@ -121,7 +124,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether a younger migration than ``move`` succeeded, or an older one whose row changed after the row of ``move``.
+    """Return whether a younger migration than ``move`` succeeded, or an older one whose row changed later.
 
     :param migrations: youngest first
     """

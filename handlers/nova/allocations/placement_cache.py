@@ -1,6 +1,6 @@
 """Caches answers of Placement for up to two minutes, so that several readers cause one request.
 
-A cached answer cannot mislead a write, because Placement refuses the write when an allocation exists.
+An outdated answer does no harm: only first allocations rely on it, and Placement refuses these when an allocation exists.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RecentPlacement:
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
         """Return the consumers of each provider, for a sweep.
 
-        :param task: the handler that sweeps; it gets no answers that its last sweep cached
+        :param task: the handler that sweeps; it gets no answers that its own sweeps cached
         """
         asked = list(providers)
         with self._lock:

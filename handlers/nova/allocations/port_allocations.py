@@ -29,7 +29,7 @@ class PortAllocations:
         self._candidates = candidates
 
     def complete(self, needs: Needs, home: str, give: Give) -> Drift:
-        """Return a copy of ``give`` with the resources for the ports, or a report why these resources are unknown.
+        """Return a copy of ``give`` with the resources for the ports, or a report why no heal can give these resources.
 
         :param home: the node's root provider
         """
@@ -47,11 +47,12 @@ class PortAllocations:
         return dataclasses.replace(give, providers=providers, allocations=written)
 
     def write(self, needs: Needs, give: Give) -> list[tuple[Port, Port]]:
-        """Write the chosen providers into the ports; return each port before and after.
+        """Write the chosen providers into the ports that lack them; return each of these ports before and after.
+
+        After an error, restore the ports already written, if possible.
 
         :raises Conflict: a port changed since it was read
-        :raises Refused, Unavailable: Neutron refuses or does not answer; ports already written are then restored, if
-            possible
+        :raises Refused, Unavailable: Neutron refuses or does not answer
         """
         changes: list[tuple[Port, Port]] = []
         for port, change in _profiles(needs, give):

@@ -1,7 +1,7 @@
 """Reads which resources an instance's ports request, and chooses the providers for them. Pure.
 
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
-compute node. Nova writes this provider into the port's ``binding:profile``: ``allocation``.
+compute node. Nova writes this provider as ``allocation`` into the port's ``binding:profile``.
 
 Placement proposes candidates: sets of providers that could give all resources. A port's ``allocation`` names the
 providers that the host uses, so a candidate with different providers is wrong. If exactly one candidate is left, this candidate
@@ -52,8 +52,8 @@ class Request:
     """All resources that a port requests.
 
     :param together: names of groups whose providers must be in one subtree
-    :param plain: whether the port has one group without a name; then ``allocation`` is a provider, otherwise it maps groups to
-        providers
+    :param plain: whether the port has one group without a name; then its ``allocation`` is a provider, otherwise a mapping of
+        groups to providers
     """
 
     port: Port
@@ -100,7 +100,7 @@ class Unshown(Unbuildable):
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Return the resource requests of ports, or why the allocation cannot be rebuilt from them."""
+    """Return the resource requests of an instance's ports, or why its allocation cannot be rebuilt from them."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -126,7 +126,7 @@ def cached(network_info: str | None) -> frozenset[str] | None:
 
 
 def exceeds(held: Held, needs: Needs) -> bool:
-    """Return whether the instance has more resources of a provider than its ports request from it.
+    """Return whether the instance has more resources of a provider than its ports request from that provider.
 
     :param held: the instance's resources of classes that only ports request
     """

@@ -161,7 +161,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 def homeless(connection: Connection) -> set[str]:
     """Return the instances at rest that have no live compute node.
 
-    Host and node must match as in :func:`homes`.
+    A compute node is theirs if it matches as in :func:`homes`.
     """
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
@@ -185,7 +185,7 @@ def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
     """Return, by compute node, those of the consumers with a right to its resources: instances on it, and open migrations
-    with their instances.
+    from or to it, with their instances.
     """
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}

@@ -1,8 +1,8 @@
-"""Shares one look at the suspects of a sweep among their inspections.
+"""Reads the facts about several suspects of a sweep in one look, which the inspections of these suspects share.
 
-A sweep lists suspects, and workers soon inspect them one by one. The first of these inspections reads the facts about the next
-suspects too, and their inspections use these facts within :data:`FRESH` seconds. A suspect's second inspection shares a look
-in the same way. That look begins at least ``confirm_after`` seconds after the first one began.
+A sweep lists suspects, and workers soon inspect them one by one. The first inspection reads the facts about the next suspects
+too, and their inspections use these facts within :data:`FRESH` seconds. The second inspections of these suspects also share a
+look. It begins at least ``confirm_after`` seconds after the first look began.
 
 No write relies on a shared look: right before the write, the heal looks at its consumer alone.
 """
@@ -30,8 +30,6 @@ _MOST = 20_000
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """:param due: monotonic time before which no look may begin"""
-
     due: float
     again: bool
 
@@ -47,7 +45,7 @@ class _Shared:
 class Taken:
     """A look for one inspection.
 
-    :param again: whether it serves the second inspection
+    :param again: whether it is for the second inspection
     """
 
     look: Look
@@ -83,8 +81,8 @@ class SharedLooks:
         """Return a fresh look that covers a consumer; None if its inspection must look at it alone. A consumer gets
         each look once.
 
-        :param oldest: seconds; an older look began too early to confirm the findings of the first inspection, perhaps made by
-            another replica. A look after :meth:`expect_again` is never too early.
+        :param oldest: the greatest age of a look, in seconds: an older one began too early to confirm the first inspection,
+            perhaps by another replica. A look after :meth:`expect_again` is never too early.
         """
         now = self._clock()
         with self._lock:
@@ -115,7 +113,7 @@ class SharedLooks:
                 raise
 
     def _chunk(self, consumer: str, now: float) -> list[str]:
-        """Return an expected consumer, due because its inspection runs, and others that are due; none if it is not expected."""
+        """Return ``consumer``, whose inspection has begun, and others that are due; none if ``consumer`` is not expected."""
         self._forget(now)
         if consumer not in self._expected:
             return []

@@ -18,7 +18,7 @@ class Aggregates(World):
         return uuid
 
     def add_host_to_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Add a host in Nova, then in Placement, and publish ``aggregate.add_host.end``
+        """Add a host to an aggregate in Nova, then in Placement, then publish ``aggregate.add_host.end``
         (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
         :param placement_ok: False if Placement does not answer, which Nova only logs
@@ -29,10 +29,10 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.add_host.end")
 
     def remove_host_from_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Remove a host in Placement, then in Nova, and publish ``aggregate.remove_host.end``
+        """Remove a host from an aggregate in Placement, then in Nova, then publish ``aggregate.remove_host.end``
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
-        :param placement_ok: False to play a Placement that does not find the provider; only Nova then removes the host
+        :param placement_ok: False if Placement does not find the provider; then only Nova removes the host
         """
         if placement_ok:
             self.set_membership(uuid, host, member=False)

@@ -24,8 +24,10 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """:param publisher: such as ``nova-compute:<host>``
-    :param data: the payload's fields to replace in the captured notification
+    """Make a notification from a captured one.
+
+    :param publisher: such as ``nova-compute:<host>``
+    :param data: the payload's fields to replace
     :param sent_at: naive UTC
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")

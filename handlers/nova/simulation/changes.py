@@ -20,7 +20,7 @@ class Changes(World):
         )
 
     def set_image_property(self, uuid: str, name: str, value: str) -> None:
-        """Give the instance's image a property (nova.utils.get_system_metadata_from_image)."""
+        """Add an image property to the instance's system metadata (nova.utils.get_system_metadata_from_image)."""
         _, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         values = {"instance_uuid": uuid, "key": f"image_{name}", "value": value, "deleted": 0}
         self._store.insert(self.cells[cell], tables.instance_system_metadata, **values)

@@ -99,7 +99,7 @@ class Cinder(JsonServer):
         del self.volumes[volume]
 
     def of(self, **owner: str) -> list[str]:
-        """Return the ids of the attachments with this member: ``instance`` or ``volume_id``."""
+        """Return the ids of the attachments of ``instance=...`` or ``volume_id=...``."""
         [(name, value)] = owner.items()
         return [attachment for attachment, row in self.attachments.items() if row[name] == value]
 

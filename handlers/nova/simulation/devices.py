@@ -1,4 +1,4 @@
-"""One-time-use PCI devices of simulated hosts (nova.compute.resource_tracker, nova.compute.pci_placement_translator)."""
+"""PCI devices of simulated hosts (nova.compute.resource_tracker, nova.compute.pci_placement_translator)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ Answer = tuple[int, Mapping[str, Any] | None]
 
 
 class JsonServer(ABC):
-    """Serves on a free port until it is closed."""
+    """An HTTP server of JSON on a free port; it serves until :meth:`close`."""
 
     def __init__(self) -> None:
         #: the status that it answers instead to requests of a method
@@ -33,7 +33,7 @@ class JsonServer(ABC):
 
     @abstractmethod
     def answer(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
-        """Answer a request."""
+        """Return the status and body for a request."""
 
 
 def _handler(server: JsonServer) -> type[BaseHTTPRequestHandler]:

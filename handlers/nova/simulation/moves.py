@@ -30,9 +30,9 @@ class Moves(Servers):
         return migration
 
     def finish_migration(self, migration: str) -> None:
-        """Run the instance on the destination. A cold migration then waits for :meth:`confirm_migration`
-        (nova.compute.manager.finish_resize). A live migration publishes ``instance.live_migration_post.end``, then releases
-        the source's allocation (nova.compute.manager._post_live_migration).
+        """Run the instance on the destination. A cold migration then publishes ``instance.resize_finish.end``, and waits for
+        :meth:`confirm_migration` (nova.compute.manager.finish_resize). A live migration publishes
+        ``instance.live_migration_post.end``, then releases the source's allocation (nova.compute.manager._post_live_migration).
         """
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
@@ -56,7 +56,7 @@ class Moves(Servers):
         """Confirm a cold migration: publish ``instance.resize_confirm.end``, and only then release the source's allocation
         (nova.compute.manager.confirm_resize).
 
-        :param leak_allocation: nova-compute dies between both steps
+        :param leak_allocation: nova-compute dies between the two steps
         """
         row = self.migration(migration)
         self.set_migration(migration, status="confirming")

@@ -28,7 +28,7 @@ class Report:
     def create_child(
         self, uuid: str, name: str, parent: str, capacity: Mapping[str, int], traits: Sequence[str]
     ) -> None:
-        """Create a provider below another one, and its resource classes."""
+        """Create a provider below another one, with resource classes, inventory and traits."""
         url = f"/resource_providers/{uuid}"
         for resource in capacity:
             self._ask("PUT", f"/resource_classes/{resource}")

@@ -109,7 +109,7 @@ class Servers(Devices, Volumes):
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
 
     def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Remove a shelved server from its host, then publish ``instance.shelve_offload.end``
+        """Shelve a server, remove it from its host, then publish ``instance.shelve_offload.end``
         (nova.compute.manager._shelve_offload_instance).
         """
         host = self.instance(uuid).host

@@ -29,7 +29,7 @@ class Volumes(Changes):
         return attachment
 
     def _delete_volumes(self, uuid: str, leak_attachments: bool) -> None:
-        """Delete attachments, then mappings (nova.compute.manager._shutdown_instance, _cleanup_volumes)."""
+        """Delete attachments, then block device mappings (nova.compute.manager._shutdown_instance, _cleanup_volumes)."""
         for attachment in [] if leak_attachments else self.cinder.of(instance=uuid):
             self.cinder.delete_attachment(attachment)
         mappings = tables.block_device_mapping

@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """The state of a simulated cloud: databases, Placement, Neutron and notifications. Subclasses add Nova's operations.
+    """A simulated cloud's databases, Placement, Neutron, Cinder and notifications. Subclasses add Nova's operations.
 
     :param cells: names of the cells, without cell0
     """
@@ -99,7 +99,7 @@ class World:
 
     @contextlib.contextmanager
     def ago(self, **age: float) -> Iterator[None]:
-        """Date back the operations of a block: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
+        """Date the operations of a block back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
         self._store.age = timedelta(**age)
         try:
             yield
