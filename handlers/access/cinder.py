@@ -1,7 +1,7 @@
 """The client for Cinder's attachments and volumes.
 
 The requests have no service token. So Cinder asks Nova before it deletes a connected attachment, and answers 409 while Nova
-uses it. An attachment without a connection is deleted unasked.
+uses it. Cinder does not ask about other attachments.
 
 ``connection_info`` can contain passwords, so an :class:`Attachment` has only the members in :data:`PLACE`.
 
@@ -34,7 +34,7 @@ PLACE = ("driver_volume_type", "name", "target_iqn", "target_lun", "target_porta
 class Attachment:
     """A record of Cinder that a server uses a volume, or has reserved it.
 
-    :param instance: the server's id, which another service than Nova chooses as it likes; empty without a server
+    :param instance: the server's id, or an id that another service than Nova chose; empty without a server
     :param connected: whether a host has the data to reach the volume; always false in a listing without details
     :param attached_at: the time as Cinder shows it
     :param place: the members of ``connection_info`` in :data:`PLACE`
@@ -85,7 +85,7 @@ class Storage:
             yield _attachment(row)
 
     def attachments_of(self, **owner: str) -> list[Attachment]:
-        """Return the attachments with details of ``instance_id``, or of ``volume_id``.
+        """Return the attachments of ``instance_id=...`` or ``volume_id=...``, with details.
 
         :raises Unavailable: no usable answer arrives
         """
@@ -124,11 +124,11 @@ class Storage:
             yield str(row["id"])
 
     def has_volume(self, volume: str) -> bool:
-        """:param volume: its id in any letters: Nova stores those of a request, and Cinder's ids are in lower case"""
+        """:param volume: the id, also in upper case: Nova stores the letters of a request, Cinder lower case"""
         return self._one(f"/volumes/{volume.lower()}", "volume") is not None
 
     def unchanged_for(self, volume: str) -> float:
-        """Return the seconds since a volume last changed, by the clock of this machine; infinite without such a volume."""
+        """Return the seconds since a volume last changed, by the clock of this machine; infinite if it does not exist."""
         row = self._one(f"/volumes/{volume}", "volume")
         times = [] if row is None else [row[name] for name in ("created_at", "updated_at") if row.get(name)]
         if not times:
@@ -137,7 +137,7 @@ class Storage:
         return (datetime.now(UTC) - changed).total_seconds()
 
     def shows_all_projects(self) -> bool:
-        """Return whether Cinder shows a volume as it shows volumes to administrators only; False also without any volume."""
+        """Return whether Cinder shows a volume's host, which only administrators see; False without any volume."""
         url = "/volumes/detail"
         query = {"all_tenants": "1", "limit": 1}
         rows = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, "volumes")

@@ -252,7 +252,7 @@ class Service:
         return retrying(self._call, "GET", url, arguments)
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Send PUT, POST or DELETE once."""
+        """Send PUT, POST or DELETE; repeat it only after 401."""
         return self._call(method, url, arguments)
 
     def send(self, write: Write, **arguments: Any) -> requests.Response:

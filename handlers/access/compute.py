@@ -41,7 +41,7 @@ class Compute:
             raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
 
     def change_network(self, server: str, port: str) -> None:
-        """Request that nova-compute reads a server's port again, which happens after Nova's answer.
+        """Ask nova-compute to read a server's port again, which it does after Nova's answer.
 
         :raises Conflict: the server is gone or has no host
         :raises Refused: Nova rejects the event

@@ -134,7 +134,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return the time that is ``seconds`` and the known difference of clocks before ``now``: the limit of a search by age."""
+    """Return ``now`` minus ``seconds`` and the known difference of clocks: the limit of a search by age."""
     return now - timedelta(seconds=seconds + _margin(connection))
 
 
@@ -247,7 +247,7 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _reset(connection: Any, record: ConnectionPoolEntry, _state: PoolResetState) -> None:
-    """Roll back whatever a connection did when it returns to the pool, unless :meth:`Database.run` has just committed it."""
+    """Roll back a connection that returns to the pool, unless :meth:`Database.run` has just committed."""
     if not record.info.pop(_COMMITTED, False):
         connection.rollback()
 

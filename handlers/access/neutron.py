@@ -111,8 +111,8 @@ class Network:
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param filters: values by Neutron's filter names; a port matches one value of each filter. Only one filter may have more
-            than :data:`VALUES` values
+        :param filters: values by Neutron's filter names; a port must match one value of each filter. Only one filter may
+            have more than :data:`VALUES` values
         :param fields: the fields to show besides the id; empty for all fields
         :raises Unavailable: no usable answer arrives; ports yielded before are valid
         """

@@ -26,7 +26,7 @@ def headers() -> dict[str, str]:
 
 
 def pool(threads: int, name: str) -> ThreadPoolExecutor:
-    """Return a thread pool with this thread's request id and trace."""
+    """Return a thread pool whose threads have this thread's request id and trace."""
     context: RequestContext | None = get_current()
     adopt: Callable[[], None] | None = context.update_store if context else None
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=adopt)

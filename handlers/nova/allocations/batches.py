@@ -1,4 +1,4 @@
-"""Puts instances with the same drift into one finding: a heal of one instance alone costs ten requests to Placement. Pure."""
+"""Puts instances with the same drift into one finding. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Asks Placement which providers could give an allocation: ``GET /allocation_candidates``.
-
-Microversion 1.36 can bind several groups of resources to one subtree.
-"""
+"""Asks Placement which providers could give an allocation: ``GET /allocation_candidates``."""
 
 from __future__ import annotations
 

@@ -235,7 +235,6 @@ def _rows(connection: Connection, consumers: Collection[str]) -> dict[str, _Rows
 
 
 def _require_among(uuids: Collection[str], asked: Collection[str]) -> None:
-    """Raise :class:`Refused` if a database returned a uuid that is no consumer's: its row may refute a consumer's drift."""
     if unasked := set(uuids) - set(asked):
         raise _strange(min(unasked))
 

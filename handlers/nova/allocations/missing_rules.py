@@ -54,7 +54,7 @@ class Facts(InstanceFacts):
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The open migrations, except ``finished`` ones, which wait until the user confirms the resize."""
+        """The open migrations, except ``finished`` ones."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
 

@@ -39,9 +39,8 @@ def normal(move: Migration, names: HostNames) -> Migration:
 def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
     """Return the hosts to which Neutron binds an instance's ports; an empty name stands for an unbound port of Nova.
 
-    On bare metal, Ironic binds the ports. Elsewhere, an unbound port suggests a shelve offload, which unbinds the ports one by
-    one, despite errors, and then releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance;
-    ``nova/network/neutron.py``, _unbind_ports).
+    On bare metal, Ironic binds the ports. Elsewhere, an unbound port suggests a shelve offload, which unbinds the ports before
+    it releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance).
     """
     return frozenset(names.normal(port.host) for port in ports if port.host or port.owner.startswith(INSTANCES))
 

@@ -101,7 +101,7 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive until no old row is left, the run reaches its limit, or ``go_on`` returns False.
+        """Archive until each old row was tried, the run reaches its limit, or ``go_on`` returns False.
 
         :param holders: returns Placement's consumers; called before the first instance moves
         """
@@ -127,8 +127,8 @@ class Cycle:
     def healed(self) -> Healed:
         """Return the results of the run.
 
-        :raises Refused: no row could be moved
-        :raises Conflict: the run ended before the first transaction
+        :raises Refused: rows must stay, and none moved
+        :raises Conflict: the run stopped early, and no row moved
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())
@@ -182,7 +182,10 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move the trees of these rows in one transaction or, if it fails, one by one. Return how many rows moved."""
+        """Move the trees of these rows in one transaction or, if it fails, one by one; then delete the instances from nova_api.
+
+        :return: how many rows of the cell moved
+        """
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)

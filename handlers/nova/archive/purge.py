@@ -10,8 +10,8 @@ can refuse; with ``--all``, it deletes all rows.
 
 **What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. The date of a row is that
 of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first that
-the table has of ``deleted_at``, ``updated_at``, ``created_at``. A row of an instance without a date, such as ``clean_attempts``
-in ``instance_system_metadata``, is deleted with the instance.
+the table has of ``deleted_at``, ``updated_at``, ``created_at``. An instance's rows that have no date, such as
+``clean_attempts`` in ``instance_system_metadata``, are deleted with the instance.
 
 Budget and breaker count no rows; ``purge_rows_per_cycle`` and the window limit a purge.
 

@@ -141,8 +141,7 @@ class Schema:
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
         """Return the condition for the roots of trees to archive.
 
-        These rows are :func:`old`. The condition excludes rows that refer to a deleted row, and rows to which a
-        table without a shadow table refers.
+        A root is :func:`old` and refers to no deleted row. No row in a table without a shadow table refers to it.
         """
         if table.name == TASK_LOG:
             return old(table, before)
@@ -158,10 +157,9 @@ class Schema:
 
 
 class RecentSchemas:
-    """Reads the schema of a database once for a sweep, its inspections and heals. Thread-safe.
+    """Remembers schemas of databases for a minute, so that a sweep, its inspections and heals share them. Thread-safe.
 
-    A schema is remembered as long as :class:`.KnownSchemas` remembers a revision. Each use reads the revision, and a new one
-    means a new schema.
+    Each use reads the database's revision. After a change, it reads the schema again.
     """
 
     def __init__(self) -> None:
@@ -191,7 +189,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column, cast if the target has another ENUM type: in PostgreSQL, shadow tables have their own."""
+    """Return a column, cast if the target has another ENUM type: in PostgreSQL, shadow tables have their own types."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)

@@ -42,10 +42,7 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return the shadow tables that have ``instance_uuid``, each with the condition for rows without ``deleted_at``.
-
-    Nova adds a row without ``deleted_at`` (``clean_attempts``) to a deleted instance.
-    """
+    """Return shadow tables with ``instance_uuid``, dated by ``deleted_at``; each with the condition for undated rows."""
     return [
         (shadow, shadow.c.deleted_at.is_(None))
         for shadow in schema.shadows()

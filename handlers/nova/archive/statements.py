@@ -108,7 +108,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield the foreign keys that refer to old rows from tables without a shadow table, each with some of these old rows."""
+    """Yield the foreign keys that refer to old rows from tables without a shadow table, each with some of these rows."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -155,7 +155,7 @@ def awaited(connection: Connection, instances: Collection[str]) -> set[str]:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the next rows by key: each with its key, and with its uuid if the table has one."""
+    """Return the key, and the uuid if the table has one, of the next rows in order of key."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:

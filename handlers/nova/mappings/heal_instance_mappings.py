@@ -14,14 +14,14 @@ archived rows. If one cell does not answer, the handler decides nothing.
 
 - ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of a deleted or soft-deleted instance. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance in the cell of its mapping. The instance must have a host and be a minute old,
-  or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
+- ``DELETE FROM build_requests`` for an instance in the cell that its mapping names, or now gets. The instance must have a
+  host and be a minute old, or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
   archived row in its cell, if nothing contradicts the deletion. A sweep's finding covers up to a hundred
   instances with neighbouring mappings.
 
 **What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. Unproved deletions,
-instances in several cells or in the wrong one, stuck builds and rows without a mapping are only reported.
+instances in several cells or not in the mapping's cell, stuck builds, and rows of unmapped instances are only reported.
 
 **Why a race does no harm.** While Nova works on an instance, its row is young or has a task state or no host: the handler
 waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
@@ -144,7 +144,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield keys of suspect mappings and build requests, and ``database:nova_api`` if rows there have no mapping."""
+        """Yield keys of suspect mappings and build requests; ``database:nova_api`` if rows there are of unmapped instances."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):

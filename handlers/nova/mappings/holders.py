@@ -17,9 +17,10 @@ _PROVIDERS = 4
 
 
 class Holders:
-    """Placement returns the allocation of one consumer, or all consumers of one provider. For many instances, the second way
-    is cheaper. Only one thread lists; others that wait for it use its list if it began late enough for them. No list serves an
-    instance twice, so two inspections never rely on one list. Thread-safe.
+    """Asks Placement for each instance's allocation or, for many instances, lists the consumers of each provider.
+
+    One thread lists at a time; those that wait for it use its list if it began late enough for them. No list serves an
+    instance twice, so two inspections of an instance never rely on one list. Thread-safe.
 
     :param clock: returns monotonic seconds
     """
@@ -35,7 +36,7 @@ class Holders:
     def among(self, instances: Collection[str], age: float) -> frozenset[str]:
         """Return the instances that have an allocation.
 
-        :param age: seconds before this call since when the list must have begun; 0 right before a write
+        :param age: how many seconds before this call the list may have begun; 0 right before a write
         :raises Unavailable: Placement does not answer
         """
         since = self._clock() - age

@@ -7,8 +7,7 @@ stop or delete it.
 ``nova-manage cell_v2 map_instances`` must run for each cell, and never sets ``queued_for_delete``.
 
 **What is read.** The mapping, the build request and the request specification. Then the instance's rows in every cell. For a
-live instance without a request specification, also the allocation. If one cell does not answer, the handler maps nothing. The
-rules are in :mod:`handlers.nova.mappings.unmapped_rules`.
+live instance without a request specification, also the allocation. If one cell does not answer, the handler maps nothing.
 
 **What is changed.** The handler inserts a row into ``instance_mappings``, with owner, cell and ``queued_for_delete``. It
 also maps deleted instances, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids
@@ -18,7 +17,7 @@ in this range, ``cell:<uuid>`` for all. A finding has up to five hundred instanc
 same applies to live instances with neither request specification nor allocation. The handler waits for young instances, young
 build requests and cross-cell resizes.
 
-**Why a race does no harm.** The unique key refuses a second mapping. One statement maps a batch's instances, or none of them.
+**Why a race does no harm.** The unique key refuses a second mapping. One statement maps all instances of a batch, or none.
 
 **Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``.
 

@@ -33,7 +33,7 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
     """Return the facts about instances. Read the mappings before the cells: otherwise a boot could look like a lost instance.
 
-    :raises Unavailable: a cell does not answer or is not in ``cell_mappings``
+    :raises Unavailable: a cell does not answer, or a mapping names one that is not in ``cell_mappings``
     """
     cells = databases.cells()
     for cell in cells:
@@ -224,7 +224,7 @@ def changes(before: MappingRow, values: Mapping[str, int | bool], drop_request: 
 
 
 def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[str, list[str]]:
-    """Return the statements that restore the rows of each instance in :data:`FORGOTTEN`."""
+    """Return, by instance, the statements that restore its rows in the tables :data:`FORGOTTEN`."""
     undo: dict[str, list[str]] = {instance: [] for instance in instances}
     for table in FORGOTTEN:
         restoring = _restoring(connection, table, instances)
@@ -281,7 +281,7 @@ def _deletion(table: sa.Table, instance: str) -> sa.Delete:
 def _restoring(connection: Connection, table: sa.Table, instances: Collection[str]) -> dict[str, list[str]]:
     """Return the statements that restore a table's rows, by instance in lower case.
 
-    :raises Conflict: a row is of another instance, which the database takes for one of these
+    :raises Conflict: a row names another instance, which the database takes for one of these
     """
     statements: dict[str, list[str]] = {}
     for chunk in chunks(instances):

@@ -114,11 +114,11 @@ class Copy:
 class Facts:
     """The records of one instance.
 
-    :param request_age: age of the build request in seconds, if any
+    :param request_age: age of the build request in seconds; None without one
     :param allocated: whether the instance has an allocation; None if not read
     :param archived: whether the mapping's cell has archived the instance, or any cell if the mapping names none; read only if
         :func:`asks_archive` is true
-    :param cell_alive: whether every cell that archived the instance has a live instance; false without such a cell
+    :param cell_alive: whether every cell that archived the instance has a live instance; false if no cell archived it
     :param specified: whether the instance has a request specification
     """
 
@@ -335,7 +335,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether ``queued_for_delete`` is wrong: only deleted and soft-deleted instances have true. NULL is false."""
+    """Return whether ``queued_for_delete`` is wrong: only a deleted or soft-deleted instance should have true. NULL is false."""
     return bool(queued) != copy.queued
 
 
@@ -352,8 +352,8 @@ def asks_allocation(facts: Facts) -> bool:
 def asks_allocation_in_range(facts: Facts) -> bool:
     """Return whether to read an instance's allocation when many mappings of a range look wrong.
 
-    Then ``queued_for_delete`` must be true. Old clouds have many mappings with false or NULL; a request for each would burden
-    Placement.
+    Unlike :func:`asks_allocation`, require that ``queued_for_delete`` is true: old clouds have many mappings with false or
+    NULL, and a request for each would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
@@ -386,9 +386,9 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy with which the mapping must agree: the only live one, or else the only visible one.
+    """Return the copy with which the mapping must agree: the only live one or, if all are deleted, the only visible one.
 
-    Return a verdict if there is no such copy.
+    Return a verdict if there is no or more than one such copy, or a live copy is hidden.
     """
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):

@@ -1,4 +1,4 @@
-"""Lists the mappings of instances that look wrong."""
+"""Lists the mappings that look wrong."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Decide whether an instance without a mapping must get one, without I/O.
 
-A cell that was restored from a backup has rows of instances deleted since. So the proof needs, beside a live row, a record that
-Nova deletes with the instance: a request specification or an allocation.
+A cell that was restored from a backup has rows of instances deleted since. So a live row alone is no proof: the instance
+must also have a record that Nova deletes with it, a request specification or an allocation.
 """
 
 from __future__ import annotations

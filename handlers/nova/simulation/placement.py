@@ -1,8 +1,7 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). Placement keeps
-database connection, policy and traits in its modules, so a process can run only one server at a time. A stop closes the port,
-as in an outage.
+database connection, policy and traits in its modules, so a process can run only one server at a time.
 """
 
 from __future__ import annotations
