@@ -4,7 +4,8 @@
 - ``audit_migrations``: handler; moves resources from an ended migration to its instance
 - ``consumers``, ``excess_facts``, ``excess_rules``: facts and verdicts of both audits
 - ``heal_allocations``: handler; gives instances their entitlement
-- ``missing_facts``, ``missing_rules``, ``missing_sweep``, ``batches``: its facts, decisions, suspects and findings
+- ``missing_facts``, ``missing_rules``, ``missing_sweep``, ``batches``: facts, decisions, suspects and findings of
+  ``heal_allocations``
 - ``grants``: writes the new allocations
 - ``moves``: on which node an instance runs
 - ``entitlement``: the resources of a flavor and an image

@@ -12,8 +12,8 @@ has the instance, the shadow tables follow. The ports of a moved instance come l
 handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. An instance
-mapped to cell0 loses all. Any other live instance loses only resources of a compute node that it left: an ended migration must
-prove the move, and Neutron must bind all of the instance's ports to its host.
+in cell0, by its row and mapping, loses all. Any other live instance loses only resources of a compute node that it left: an
+ended migration must prove the move, and Neutron must bind all of the instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
 

@@ -5,9 +5,9 @@ destination. After a failed or reverted move, the migration may keep the source'
 
 **Why Nova lets it.** Nova returns the resources in the roll-back. If Placement is down then, Nova only logs the failure.
 
-**What is read.** First the instance's allocation, then build request, mapping and rows in every cell. Of the
-last five migrations, the handler reads the allocations of those that ended. Flavor and image follow, then the instance's ports.
-If one cell or Neutron does not answer, the handler decides nothing.
+**What is read.** First the instance's allocation, then build request, mapping and rows in every cell. Of the last five
+migrations, the handler reads the allocations of those that ended. Flavor and image follow, then the instance's ports. If one
+cell or Neutron does not answer, the handler decides nothing.
 
 **What is changed.** One ``POST /allocations`` at both generations replaces the instance's allocation with that of the
 migration, even on a full node.

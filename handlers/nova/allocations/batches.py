@@ -79,7 +79,7 @@ class WrongEvidence:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Put whole nodes into groups of up to :data:`BATCH` instances, or one larger node; yield each group's key and instances.
+    """Group whole nodes; yield each group's key and instances: up to :data:`BATCH`, or more on a single node.
 
     :param missing: compute nodes of one cell, in order of uuid, each with its instances that lack an allocation
     """

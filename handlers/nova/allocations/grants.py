@@ -34,7 +34,7 @@ class Grants:
     def one(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: Placement refuses the allocation; or it has a consumer without resources, which prevents a first one
+        :raises Refused: Placement refuses the allocation, or has the consumer without resources and accepts no first one
         """
         try:
             self._placement.replace_allocation(before, providers)

@@ -18,7 +18,7 @@ decides nothing.
 - ``allocations-missing``: one write for up to fifty instances as above whose ports request nothing. If Placement refuses
   it, one write each.
 - ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. The completion or
-  roll-back of a migration must have brought the instance from each of those nodes to its node. The last ended migration may
+  roll-back of a migration must have brought the instance from each of those nodes to its node. The last ended migration must
   not contradict this. Neutron must bind the ports as above. Shared storage stays and is not given twice.
 - ``wrong-owner``: the allocation stays, but gets the project and user that the instance's row and its mapping name.
 
@@ -27,7 +27,7 @@ Placement then refuses the allocation, the handler restores the ports. After an 
 heal.
 
 **Why a race does no harm.** The instance is at rest, unchanged for a minute, and in exactly one cell. Its mapping names that
-cell and the owner in the instance's row, without ``queued_for_delete`` unless soft-deleted.
+cell and the owner in the instance's row. ``queued_for_delete`` is false, unless the instance is soft-deleted.
 
 - If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
   allocation shows in the databases, which we read later.

@@ -48,7 +48,7 @@ def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
     """Return whether all ports of an instance, at least one, are bound to its host, or on Ironic to its node.
 
-    A cell from an older backup may name a former host, so it is no proof.
+    A cell from an older backup may name a former host, so the cell alone is no proof.
 
     Source: ``nova/virt/ironic/driver.py`` (network_binding_host_id).
 

@@ -1,6 +1,6 @@
 """Caches answers of Placement for up to two minutes, so that several readers cause one request.
 
-An outdated answer does no harm: only first allocations rely on it, and Placement refuses these when an allocation exists.
+An outdated answer does no harm: the writes that rely on it are first allocations, and Placement refuses these if one exists.
 """
 
 from __future__ import annotations

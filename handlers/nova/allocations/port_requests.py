@@ -52,7 +52,7 @@ class Request:
     """All resources that a port requests.
 
     :param together: names of groups whose providers must be in one subtree
-    :param plain: whether the port has one group without a name; then its ``allocation`` is a provider, otherwise a mapping of
+    :param plain: whether the port has one group without an id; then its ``allocation`` is a provider, otherwise a mapping of
         groups to providers
     """
 

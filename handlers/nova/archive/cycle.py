@@ -127,8 +127,8 @@ class Cycle:
     def healed(self) -> Healed:
         """Return the results of the run.
 
-        :raises Refused: rows must stay, and none moved
-        :raises Conflict: the run stopped early, and no row moved
+        :raises Refused: no row moved, because rows must stay
+        :raises Conflict: no row moved, because the run stopped early
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())

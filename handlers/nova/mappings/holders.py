@@ -19,7 +19,7 @@ _PROVIDERS = 4
 class Holders:
     """Asks Placement for each instance's allocation or, for many instances, lists the consumers of each provider.
 
-    One thread lists at a time; those that wait for it use its list if it began late enough for them. No list serves an
+    One thread lists at a time. Waiting threads use its list if the list began late enough for them. No list serves an
     instance twice, so two inspections of an instance never rely on one list. Thread-safe.
 
     :param clock: returns monotonic seconds

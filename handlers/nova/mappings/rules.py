@@ -335,7 +335,7 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether ``queued_for_delete`` is wrong: only a deleted or soft-deleted instance should have true. NULL is false."""
+    """Return whether ``queued_for_delete`` is wrong: true belongs to deleted and soft-deleted instances only. NULL is false."""
     return bool(queued) != copy.queued
 
 
@@ -388,7 +388,7 @@ def decide(facts: Facts) -> Verdict:
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
     """Return the copy with which the mapping must agree: the only live one or, if all are deleted, the only visible one.
 
-    Return a verdict if there is no or more than one such copy, or a live copy is hidden.
+    Return a verdict if no copy or several qualify, or a live copy is hidden.
     """
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
