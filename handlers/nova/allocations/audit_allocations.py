@@ -22,8 +22,8 @@ ended migration must prove the move, and Neutron must bind all of the instance's
 - If our write comes between the scheduler's read of g and the scheduler's write, the build or migration fails. This can
   happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree, because a replicated database may lag. One read serves several
-  suspects of a sweep. Right before the write, the handler reads the facts again, about this consumer only.
+- Two inspections, five seconds apart, must agree, because a replicated database may lag. Right
+  before the write, the handler reads the facts again.
 - Nova gets 10 s after an instance's deletion and 60 s after another change to release the resources itself.
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless

@@ -159,10 +159,7 @@ def owned(connection: Connection, owner: Owner) -> set[str]:
 
 
 def homeless(connection: Connection) -> set[str]:
-    """Return the instances at rest that have no live compute node.
-
-    A compute node is theirs if it matches as in :func:`homes`.
-    """
+    """Return the instances at rest whose host and node match no live compute node, by the rule of :func:`homes`."""
     c, nodes = tables.instances.c, tables.compute_nodes.c
     home = sa.exists().where(nodes.deleted == 0, nodes.host == c.host, nodes.hypervisor_hostname == c.node)
     ironic = sa.select(nodes.hypervisor_hostname).where(

@@ -4,7 +4,7 @@ A sweep lists suspects, and workers soon inspect them one by one. The first insp
 too, and their inspections use these facts within :data:`FRESH` seconds. The second inspections of these suspects also share a
 look. It begins at least ``confirm_after`` seconds after the first look began.
 
-No write relies on a shared look: right before the write, the heal looks at its consumer alone.
+No write relies on a shared look: the heal looks at its consumer alone.
 """
 
 from __future__ import annotations

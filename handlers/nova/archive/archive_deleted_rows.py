@@ -23,7 +23,8 @@ Budget and breaker count no rows, because counting is slow; ``archive_deleted_ro
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
 comes first. It also stays while its host, or one from which it was evacuated, has been down since its deletion: when
 nova-compute returns, it destroys the guest only if it finds the row. If a table without a shadow table has a row that refers to
-a deleted row, the deleted row is only reported (``row-unarchivable``). ``task_log`` stays, unless ``archive_deleted_rows_task_log`` is set.
+a deleted row, the deleted row is only reported (``row-unarchivable``). ``task_log`` stays, unless
+``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** A crash before the write to nova_api leaves an orphaned mapping, which heal_instance_mappings
 finds.
@@ -87,7 +88,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedRow:
-    """An old deleted row of ``instances``; ``hidden`` if it is the hidden copy of a cross-cell resize."""
+    """An old deleted row of ``instances``."""
 
     id: int
     hidden: bool

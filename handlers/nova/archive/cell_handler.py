@@ -57,7 +57,7 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has rows from before a moment. Each sweep calls this method, so it must be cheap."""
+        """Return whether a cell has rows from before a moment. Each sweep calls it, so it must be cheap."""
 
     def sweep(self) -> Iterator[Key]:
         return self.sweep_cells(self._databases.cells())

@@ -199,10 +199,6 @@ class Purge(CellHandler):
         go_on: Callable[[], bool],
         gone: Counter[str],
     ) -> Iterator[int]:
-        """Delete rows in chunks, and yield each chunk's number of deleted rows.
-
-        :raises _Stopped: rows are left
-        """
         last: Any = None
         while True:
             limit = min(self._rows, self._rows_per_cycle - gone.total())

@@ -245,7 +245,7 @@ def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tup
 
 
 def moving(schema: Schema, root: sa.Table, where: ColumnElement[bool]) -> list[Writing]:
-    """Return the statements that a plan shows for moving trees. They have subqueries where the heal uses lists of values."""
+    """Return the statements that a plan shows for moving trees, with subqueries instead of lists of values."""
     found = {root: where}
     for table in schema.below(root):
         conditions = [

@@ -18,7 +18,7 @@ archived rows. If one cell does not answer, the handler decides nothing.
   host and be a minute old, or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
   archived row in its cell, if nothing contradicts the deletion. A sweep's finding covers up to a hundred
-  instances with neighbouring mappings.
+  instances.
 
 **What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. Unproved deletions,
 instances in several cells or not in the mapping's cell, stuck builds, and rows of unmapped instances are only reported.
@@ -144,7 +144,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield keys of suspect mappings and build requests, and ``database:nova_api`` if unmapped instances have rows there."""
+        """Yield keys of suspect mappings and build requests; ``database:nova_api`` if unmapped instances have rows there."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):

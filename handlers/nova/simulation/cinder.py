@@ -125,7 +125,6 @@ class Cinder(JsonServer):
     def _list(
         self, kind: str, rows: Mapping[str, dict[str, Any]], query: dict[str, list[str]], *, detailed: bool
     ) -> Answer:
-        """Return a page of a listing, the youngest object first, as Cinder does by default."""
         filters = {"instance_id": "instance", "volume_id": "volume_id"}
         found = [
             row
