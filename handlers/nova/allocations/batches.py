@@ -1,4 +1,4 @@
-"""Puts instances with the same drift into one finding. Pure."""
+"""Puts instances with the same drift into one finding."""
 
 from __future__ import annotations
 

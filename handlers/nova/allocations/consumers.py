@@ -1,4 +1,4 @@
-"""The facts about a consumer of resources in Placement, and the verdicts on it. Pure."""
+"""The facts about a consumer of resources in Placement, and the verdicts on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computes the entitlement of an instance from flavor and image, without its ports. Pure.
+"""Computes the entitlement of an instance from flavor and image, without its ports.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
 ``nova-manage placement heal_allocations`` ignores the image.

@@ -1,4 +1,4 @@
-"""Decides which resources in Placement a consumer has a right to. Pure.
+"""Decides which resources in Placement a consumer has a right to, without I/O.
 
 A verdict takes a resource only if the facts prove that the consumer has no right to it; for :class:`TakeIfWitnessed`, an
 operator must attest it. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`, ``audit_allocations`` all verdicts but

@@ -1,4 +1,4 @@
-"""Decides whether a live instance has its entitlement in Placement. Pure."""
+"""Decides whether a live instance has its entitlement in Placement, without I/O."""
 
 from __future__ import annotations
 

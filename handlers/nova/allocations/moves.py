@@ -1,4 +1,4 @@
-"""Proves from ended migrations on which node an instance runs. Pure.
+"""Proves from ended migrations on which node an instance runs, without I/O.
 
 A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source although the guest
 ran on the destination (bug 1628606).

@@ -1,4 +1,4 @@
-"""Reads which resources an instance's ports request, and chooses the providers for them. Pure.
+"""Parses which resources an instance's ports request, and chooses the providers for them, without I/O.
 
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
 compute node. Nova writes this provider as ``allocation`` into the port's ``binding:profile``.
