@@ -45,8 +45,8 @@ cell and the owner in the instance's row. ``queued_for_delete`` is false, unless
 - an entitlement that flavor and image do not determine, such as vGPUs, device profiles or persistent memory
 - ports with several possible providers
 
-The sweep misses two owners with equal amounts of each other's resources, and a lack of DISK_GB or a custom class on a node
-where no instance has any. An inspection finds both.
+The sweep misses two owners with equal amounts of each other's resources. It also misses a lack of DISK_GB or a custom class on
+a node where no instance has any. An inspection finds both.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set`` or ``delete``, and ``openstack port unset``.
 

@@ -15,7 +15,7 @@ moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It lo
 and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
 Then the handler deletes an archived instance's mapping, request specification and group memberships. Three conditions must
-hold: the archived row is not hidden, the mapping names this cell, and all other cells answer that they have no live row of the
+hold: the archived row is not hidden, the mapping names this cell, and all other cells answer, without a live row of the
 instance.
 
 Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
