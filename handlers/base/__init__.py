@@ -11,9 +11,7 @@ An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the 
 The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
 row is neither. If a database or an API that the proof needs does not answer, no heal begins.
 
-The files are ``handler``, ``drift`` (keys, events, triggers, findings, results of heals), ``errors``, ``mode``, ``rights``,
-``plugins`` (base classes for entry points), ``inspection`` (the context of one), ``resources``, ``brokers``, ``watermarks``,
-``holds``, ``checks`` and ``verdict``. Other packages import from here, not from the files.
+Other packages import from here, not from the files.
 """
 
 from __future__ import annotations

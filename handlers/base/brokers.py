@@ -13,7 +13,7 @@ class Broker:
     :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL with secrets; never log this URL
     :param exchanges: the publishers' topic exchanges, to which stackmend can bind its own queue
-    :param options: the TLS options in ``[oslo_messaging_rabbit]`` of the publishers' files
+    :param options: the TLS options in ``[oslo_messaging_rabbit]`` of the publishers' configuration
     """
 
     name: str
@@ -45,8 +45,8 @@ class Bus:
     """stackmend's access to RabbitMQ; handlers never connect to a broker themselves.
 
     :param topics_option: the option that sets ``topics``, for error messages
-    :param queues: returns the reader of a broker's queues. Call this function only in the main thread: the first call imports
-        eventlet, and a thread that imports eventlet can never be joined
+    :param queues: returns the function that counts a broker's messages. Call ``queues`` only in the main thread: its first
+        call imports eventlet, and a thread that imports eventlet can never be joined
     """
 
     topics: tuple[str, ...] = ()

@@ -59,14 +59,14 @@ def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decoded notification of Nova or Octavia.
+    """A decoded notification of Nova, Octavia or Cinder.
 
     :param type: the name in the versioned format, whatever the notification's format: ``instance.delete.end``
     :param payload: plain nested dicts and lists
     :param id: the ``message_id``, for tracing only
     :param publisher: ``nova-compute:host`` or ``compute.host``; never used as a key
     :param sent_at: the publisher's time (UTC, aware), if the notification has one
-    :param format: ``versioned`` or ``unversioned``; empty if the publisher has only one format
+    :param format: ``versioned`` or ``unversioned``; empty for Octavia, Cinder and a few legacy events of Nova
     """
 
     type: str

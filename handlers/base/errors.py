@@ -2,7 +2,7 @@ from __future__ import annotations
 
 
 class HandlerError(Exception):
-    """Root of the errors by which handlers end work on purpose. After other errors, stackmend retries, then parks the key."""
+    """Base of the errors by which handlers end work on purpose. After other errors, stackmend retries, then parks the key."""
 
 
 class InFlight(HandlerError):
@@ -29,9 +29,9 @@ class Unavailable(HandlerError):
 
 
 class Incomplete(Unavailable):
-    """A sweep could not list some keys, because dependencies did not answer. The sweep listed all remaining keys.
+    """A sweep could not list some keys, because dependencies did not answer. The sweep listed all its other keys.
 
-    :param before: the sweep's previous Incomplete error; ``missing`` of the new error includes its dependencies
+    :param before: the sweep's previous Incomplete error; ``missing`` then names the dependencies of both errors
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
@@ -44,11 +44,11 @@ def _missing(error: Unavailable) -> frozenset[str]:
 
 
 class Conflict(HandlerError):
-    """The cloud changed after the proof, so the heal changed nothing. stackmend inspects the key again."""
+    """The heal changed nothing: the cloud changed after the proof, or stackmend stopped the heal. It inspects the key again."""
 
 
 class Unfinished(HandlerError):
-    """A heal wrote, and its effect did not show in time. It counts as failed; stackmend tries again, then parks the key."""
+    """A heal wrote, and its effect did not show in time. The heal failed; stackmend tries again, then parks the key."""
 
 
 class Refused(HandlerError):

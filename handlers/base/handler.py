@@ -66,32 +66,27 @@ class Handler(Plugin):
     def inspect(self, key: Key) -> Iterable[Finding]:
         """Prove one key's drift, without writing. No finding means that nothing is wrong.
 
-        :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before
+        :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before the error
         """
 
     def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
-        """Inspect a key for which only sweeps asked.
+        """Inspect a suspect. Only sweeps, and perhaps later periodic events, requested the inspection.
 
-        Override this method if suspects may share facts. After an event, shared facts could be older than the event.
+        Override this method to share facts among suspects. After another event, shared facts could be older than the event.
 
         :param seen_for: seconds since the inspection whose findings this one may confirm; infinite without such findings
-        :raises InFlight, Unavailable, Refused: as :meth:`inspect`
         """
         return self.inspect(key)
 
     def inspect_alone(self, key: Key) -> Iterable[Finding]:
         """Inspect a key right before its heal writes, by facts that are read now and for this key alone.
 
-        Override this method if :meth:`inspect` reads more than a proof needs. The findings may lack concerns.
-
-        :raises InFlight, Unavailable, Refused: as :meth:`inspect`
+        Override this method if :meth:`inspect` reads more than a proof needs. The findings need no concerns.
         """
         return self.inspect(key)
 
     def exempting_tag(self, finding: Finding) -> str:
-        """Return which object of a finding has the tag :data:`EXEMPT_TAG`.
-
-        The result is empty if no object has the tag, or if owners may not exempt objects.
+        """Return which object of a finding has the tag :data:`EXEMPT_TAG`; empty if none has it, or owners may not exempt.
 
         :raises Unavailable: the tags cannot be read
         """
@@ -129,12 +124,11 @@ class Handler(Plugin):
 
         :raises Conflict: the evidence no longer holds; the heal changed nothing
         :raises InFlight, Refused: as in :meth:`inspect`; the heal changed nothing
-        :raises Unavailable: a write may have succeeded
-        :raises Unfinished: the heal wrote, and its effect did not show in time
+        :raises Unavailable, Unfinished: the heal may have written
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps; begin no step once ``go_on`` returns False. By default, there is one step.
+        """Heal in steps; begin no further step once ``go_on`` returns False. By default, there is one step.
 
         A heal that ``go_on`` stopped returns ``complete=False``. The history adds the reason: the window, a hold, a pause ...
 

@@ -4,8 +4,6 @@ from enum import StrEnum
 
 
 class Mode(StrEnum):
-    """The mode of a handler."""
-
     OFF = "off"
     AUDIT = "audit"
     ASK = "ask"

@@ -23,7 +23,8 @@ class Plugin(ABC):
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
         """Return whether the configuration names the plugin's service.
 
-        If not, stackmend omits the plugin. A command that names the plugin fails, with the missing option in its error.
+        If not, stackmend omits the plugin, unless a command names it or no service is configured. Then an error names the
+        missing option.
         """
         return True
 
@@ -48,7 +49,7 @@ class Inventory(Plugin):
 
     @abstractmethod
     def items(self) -> Sequence[Json]:
-        """Return all items, each with every column.
+        """Return all items, each with a value for every column.
 
         :raises Unavailable: a database or an API does not answer
         """

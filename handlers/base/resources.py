@@ -37,7 +37,7 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return the result of ``make(self)``, and keep it for later calls; ``make`` is usually a ``from_resources``."""
+        """Return the object that ``make``, usually a ``from_resources``, makes at the first call; keep it for later calls."""
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)

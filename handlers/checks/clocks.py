@@ -1,4 +1,4 @@
-"""Checks by the header ``Date`` of an answer whether this host and an API agree about the time.
+"""Checks whether the clocks of this host and an API agree, by the header ``Date`` of an answer.
 
 Handlers compare an API's times, such as a server's creation, with this host's clock.
 """

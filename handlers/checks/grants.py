@@ -1,7 +1,7 @@
 """The privileges that a database account needs and has, and the GRANT statements for missing ones.
 
-Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on the whole database. The check asks MariaDB and
-MySQL by SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups.
+Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on all tables. The check asks MariaDB and MySQL by
+SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Account:
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return the privileges by table that each handler needs in a database: ``nova_api``, ``cell`` or ``octavia``."""
+    """Return, for each handler that needs any, its privileges by table in ``nova_api``, ``cell`` or ``octavia``."""
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -77,7 +77,6 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
 
     :param schema: the database; in PostgreSQL, the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
-    :param every: as in :class:`Account`
     """
     whole = every or f"{schema}.*"
     return [
@@ -97,8 +96,8 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
 
     :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; missing ones are a failure
-    :param most: privileges that would be needed if every handler were in mode ``heal``. If none of ``needs`` is missing, a
-        warning names the account's further privileges
+    :param most: privileges that all handlers would need in mode ``heal``. If none of ``needs`` is missing, a warning names
+        the account's privileges beyond both
     """
     try:
         account = database.run(account_of)

@@ -31,7 +31,7 @@ class Job:
 
 
 def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
-    """Yield the matching lines of cron jobs and units; skip comments and unreadable files."""
+    """Yield the lines of cron jobs and units that match; skip comments and unreadable files."""
     for glob in (*_CRON, _UNITS):
         for file in sorted(root.glob(glob)):
             yield from _lines(file, pattern)

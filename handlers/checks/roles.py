@@ -35,7 +35,7 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check the roles of ``[openstack]``; yield nothing without Keystone, or if no active handler needs a role."""
+    """Check the roles of ``[openstack]``'s user; yield nothing without Keystone, or if no active handler needs a role."""
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
         for role in handler.roles.needed(mode) if mode is not Mode.OFF else ():
