@@ -8,18 +8,18 @@ answers 409 to the deletion of an attachment that Nova still uses, unless the re
 ``[service_user] send_service_user_token`` in ``nova.conf``, every deletion of a server leaves its attachments.
 
 **What is read.** The attachments; then build request and mapping, rows and migrations in every cell, or the shadow tables; the
-service of the old host. If one cell does not answer, the handler decides nothing. In a cloud whose service catalogue has no
-Cinder, it finds nothing.
+service of the old host. If one cell does not answer, the handler decides nothing. In a cloud without an endpoint of Cinder, it
+finds nothing.
 
 **What is changed.** One attachment: ``DELETE /attachments/{id}``. The request has no service token. So Cinder asks Nova about a
-connected attachment, and refuses with 409 while Nova uses it. The volume stays, also if it was to go with the instance.
+connected attachment, and refuses with 409 while Nova uses it. The volume stays, even with ``delete_on_termination``.
 
 **What is not changed.** Attachments without the uuid of an instance, and those of live, shelved or moving instances. A
 connected attachment is only reported until nova-compute on the old host is up and has cleaned up (``instances.cleaned``). It is
 also reported after a migration or evacuation without an end, because a guest may run on another host. Attachments of an unknown
 instance, which another Nova or another service may have, are only reported. So are those of a volume that a live instance uses
 by an attachment which Cinder does not have: Cinder may have been restored. So are block device mappings of live instances to
-volumes that Cinder does not have, with the statement that deletes them.
+volumes that Cinder does not have, with the statement that deletes the mapping, unless the instance boots from the volume.
 
 **Why a race does no harm.** A deleted uuid never returns, and an attachment never changes its instance. ``[audit]
 audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two inspections
@@ -191,7 +191,7 @@ class AuditAttachments(NovaHandler):
         yield from lifeless(self._databases, self._archive, instances)
 
     def _sweep_disks(self) -> Iterator[Key]:
-        """Read the mappings before the volumes, so that a new volume is in both."""
+        """Read the block device mappings before the volumes: otherwise a new volume would seem to be missing."""
         found, down = self._databases.run_in_available(self._databases.host_cells(), mapped_volumes)
         mapped = [(volume.lower(), instance) for some in found.values() for volume, instance in some]
         present = set(self._storage.volumes()) if mapped else set()
@@ -238,7 +238,7 @@ class AuditAttachments(NovaHandler):
                     yield verdict if isinstance(verdict, Wait) else _finding(key, one, known, verdict)
 
     def _case(self, one: Attachment, known: Known, there: Collection[str]) -> Case:
-        """:param there: the attachments that Cinder has of volumes with other users"""
+        """:param there: ids of Cinder's attachments to the volumes that other live instances use"""
         return Case(
             known.facts,
             one.connected,

@@ -1,4 +1,4 @@
-"""Read the records of an instance that attachments name: ``nova_api`` first, then every cell, last the shadow tables."""
+"""Read the records of the instance that attachments name: ``nova_api`` first, then the cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from handlers.nova.records import Instance
 class Known:
     """The facts about an instance, and the objects to which it belongs.
 
-    :param users: the other live instances with mappings to its volumes
+    :param users: other live instances' block device mappings to the volumes of its attachments
     """
 
     facts: Facts

@@ -1,6 +1,6 @@
 """Cinder's notifications: the options ``[cinder]``, the broker, the check.
 
-Cinder sends them in the legacy format, by default to the exchange of oslo.messaging's default
+Cinder sends them in the legacy format, by default to the exchange ``openstack``
 (``cinder/volume/volume_utils.py``: notify_about_volume_usage, _usage_from_volume).
 """
 
@@ -72,7 +72,7 @@ def cinder_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> 
 
 
 def _answers(resources: Resources, mode: Mode) -> Checked:
-    """Check that Cinder answers. A cloud without Cinder is no fault, unless the operator lets the handler heal."""
+    """Check that Cinder answers. Warn of a cloud without Cinder only if the handler may heal."""
     try:
         storage = resources.get(Storage.from_resources)
         if storage.exists():

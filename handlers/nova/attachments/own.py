@@ -11,7 +11,7 @@ from handlers.nova.database import NovaDatabases
 def require_own_cinder(databases: NovaDatabases, storage: Storage) -> None:
     """Check that this Cinder belongs to this Nova and shows the volumes of all projects. Otherwise it may hide a volume.
 
-    :raises Refused: Cinder has none of the volumes of the youngest mappings, or the credentials do not see every project
+    :raises Refused: Cinder lacks all volumes of the youngest block device mappings, or hides volumes of other projects
     :raises Unavailable: Cinder or a cell does not answer
     """
     if not storage.shows_all_projects():

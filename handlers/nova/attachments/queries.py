@@ -16,12 +16,12 @@ from handlers.nova.records import Migration
 
 
 def remains_of(connection: Connection, instance: str) -> list[Remains]:
-    """Return what the deleted rows of an instance in a cell show."""
+    """Return the deleted rows of an instance in a cell, with records about their hosts."""
     return _remains(connection, tables.instances, instance, queries.migrations_of(connection, instance))
 
 
 def archived_remains_of(connection: Connection, instance: str) -> list[Remains]:
-    """Return what the archived rows of an instance in a cell show, by scans of the shadow tables."""
+    """Return the archived rows of an instance as :func:`remains_of`, by scans of the shadow tables."""
     moves = [*queries.migrations_of(connection, instance), *queries.archived_migrations_of(connection, instance)]
     return _remains(connection, tables.shadow_instances, instance, moves)
 
@@ -43,9 +43,9 @@ def _remains(connection: Connection, table: sa.Table, instance: str, moves: list
 
 
 def users(connection: Connection, volumes: Collection[str], instance: str) -> set[User]:
-    """Return the live instances with mappings to these volumes, other than this instance.
+    """Return the block device mappings of other live instances to these volumes.
 
-    Nova stores the letters of the request for a server, while Cinder's ids are in lower case.
+    Nova stores a volume's id in the letter case of the user's request, while Cinder's ids are in lower case.
     """
     written = {*volumes, *(volume.upper() for volume in volumes)}
     b, i = tables.block_device_mapping.c, tables.instances.c
@@ -62,7 +62,7 @@ def users(connection: Connection, volumes: Collection[str], instance: str) -> se
 
 
 def disks(connection: Connection, owner: Key) -> list[Disk]:
-    """Return the mappings to volumes of a live ``instance``, or those of live instances to a ``volume``."""
+    """Return live instances' block device mappings to volumes: those of ``owner``, an instance or a volume."""
     b = tables.block_device_mapping.c
     query = _mapped(b.id, b.instance_uuid, b.volume_id, b.attachment_id, b.boot_index)
     rows = connection.execute(query.where(b[_OWNERS[owner.kind]] == owner.id).order_by(b.id)).all()
@@ -75,13 +75,13 @@ def disks(connection: Connection, owner: Key) -> list[Disk]:
 
 
 def mapped_volumes(connection: Connection) -> list[tuple[str, str]]:
-    """Return volume and instance of every mapping of a live instance to a volume."""
+    """Return volume and instance of every block device mapping of a live instance to a volume."""
     b = tables.block_device_mapping.c
     return [(row.volume_id, row.instance_uuid) for row in connection.execute(_mapped(b.volume_id, b.instance_uuid))]
 
 
 def youngest_volumes(connection: Connection) -> list[str]:
-    """Return the volumes of the youngest mappings of live instances."""
+    """Return the volumes of the youngest block device mappings of live instances."""
     b = tables.block_device_mapping.c
     return list(connection.scalars(_mapped(b.volume_id).order_by(b.id.desc()).limit(_SAMPLE)))
 

@@ -1,6 +1,6 @@
-"""Decide whether an instance is deleted and its hosts are clean, and about its attachments, without I/O.
+"""Decide about an instance's attachments and block device mappings, without I/O.
 
-A connected attachment needs more than a deletion: while a guest runs on, the deletion of its attachment takes its disk away.
+A connected attachment needs more proof than the instance's deletion: a guest that still runs would lose the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Remains:
     :param hidden: whether a cross-cell resize made this copy; such a row proves nothing
     :param cleaned: whether nova-compute has removed the guest and its files (``instances.cleaned``)
     :param age: seconds since the row last changed, also by the cleaning
-    :param host_up: whether nova-compute on the host is up; None without a host or such a service
+    :param host_up: whether nova-compute on the host is up; None without a host, or without nova-compute there
     :param moves: the instance's migrations in this cell, also deleted ones
     """
 
@@ -68,7 +68,7 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of a deleted row of the instance."""
+        """Seconds since the last change of any deleted row; ``after`` without one."""
         return min((one.age for one in self.remains), default=self.after)
 
     @property
@@ -78,10 +78,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A live instance with a mapping to a volume.
+    """A live instance's block device mapping to a volume.
 
     :param volume: in lower case
-    :param attachment: the attachment that the mapping names; None if it names none
+    :param attachment: None if the mapping names none
     """
 
     volume: str
@@ -92,7 +92,6 @@ class User:
 class Case:
     """An attachment of an instance.
 
-    :param connected: whether a host has the data to reach the volume
     :param shared: whether another live instance names the same attachment
     :param lost: whether another live instance uses the volume, by an attachment that Cinder does not have
     :param unchanged: seconds since the volume last changed
@@ -107,10 +106,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A block device mapping of a live instance to a volume that Cinder does not have.
+    """A block device mapping of a live instance to a volume.
 
-    :param id: the row's id in ``block_device_mapping``
-    :param root: whether the instance boots from it
+    :param root: whether the instance boots from the volume
     """
 
     id: int
@@ -130,7 +128,7 @@ def _report(reason: Callable[[Facts], str]) -> Callable[[Case], Report]:
 
 
 def _unsettled(move: Migration) -> bool:
-    """Return whether a migration does not prove that its other host has no guest."""
+    """Return whether a migration may have left a guest on its other host."""
     if move.kind == _EVACUATION:
         return move.status not in {"completed", "failed"}
     return not move.terminal or (move.kind == _LIVE and move.status == "error")

@@ -13,8 +13,8 @@ instance's migrations.
 port's revision is compared right before. If the port has no active binding afterwards, the deleted one is created again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
-binding that no ended live migration explains, and every inactive binding after a migration in ``error``, is only reported. An
-active binding to a host other than Nova's is also only reported, because either record may be right.
+binding that no ended live migration explains is only reported. So is every inactive binding while the youngest migration is in
+``error``. An active binding to a host other than Nova's is also only reported, because either record may be right.
 
 **Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
 activates its binding seconds later.

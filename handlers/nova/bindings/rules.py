@@ -1,6 +1,6 @@
 """Decide about the bindings of an instance's port, without I/O.
 
-While the youngest migration is a live migration in ``error``, nothing proves where the guest runs, so no binding is deleted.
+While the youngest migration is in ``error``, nothing proves where the guest runs, so no binding is deleted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Facts:
         return move.status in _ROLLED_BACK and self.names.same(move.source[0], self.host)
 
     def explains(self, host: str) -> bool:
-        """Return whether an ended live migration of the instance names this host."""
+        """Return whether an ended live migration of the instance names this host as source or destination."""
         ended = (one for one in self.migrations if one.terminal and one.kind == LIVE)
         return any(self.names.same(end, host) for one in ended for end in (one.source[0], one.dest[0]))
 
@@ -71,7 +71,7 @@ class Facts:
 class Bound:
     """One binding of a port, active or not.
 
-    :param active: the host of the port's active binding
+    :param active: the host of the port's active binding; empty without one
     """
 
     facts: Facts
