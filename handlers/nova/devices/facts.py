@@ -1,4 +1,4 @@
-"""Read the records of one-time-use devices: Placement first, then ``nova_api`` and every cell."""
+"""Read the records of one-time-use devices: Placement first, then Nova's databases."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def reserved(placement: Placement) -> list[Provider]:
 
 
 def users_of(connection: Connection, hosts: Collection[str], providers: Collection[str]) -> list[User]:
-    """Return the instances of these hosts that name a provider; archived ones only for providers that no other one names.
+    """Return the instances on these hosts, or on none, whose PCI requests name providers.
 
-    :return: the youngest deletion first
+    If one of ``providers`` is named by none of them, archived instances follow. The youngest deletion comes first in each part.
     """
     found = users(connection, hosts)
     unexplained = set(providers).difference(*(user.providers for user in found))

@@ -24,12 +24,12 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 class HookFailed(HandlerError):
-    """The hook did not clean a device. The engine counts this as a failed heal, and tries another device of the key next."""
+    """The hook did not clean a device. This is a failed heal; the next attempt begins with the key's next device, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A program, run without a shell.
+    """The operator's program that cleans a device, run without a shell.
 
     :param program: an absolute path
     :param timeout: seconds after which the program and its children are killed
@@ -101,7 +101,7 @@ def _printable(tail: bytes) -> str:
 
 
 def _is_over(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether the program has ended, and keep its id taken, so that no other process gets the id before the kill."""
+    """Return whether the program has ended, without freeing its process id, which :func:`_kill` still needs."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

@@ -25,7 +25,7 @@ _SOURCES = ((tables.instances, tables.instance_extra), (tables.shadow_instances,
 
 
 def device(connection: Connection, node: int, address: str) -> Device | None:
-    """Return the device of a compute node, by the node's id and the address in any letters."""
+    """Return the device of a compute node, by the node's id and the address in any letter case."""
     c = tables.pci_devices.c
     query = sa.select(c.address, c.vendor_id, c.product_id, c.status, c.instance_uuid)
     row = connection.execute(
@@ -37,7 +37,7 @@ def device(connection: Connection, node: int, address: str) -> Device | None:
 def users(connection: Connection, hosts: Collection[str]) -> list[User]:
     """Return the live and deleted instances on these hosts or on none whose PCI requests name providers.
 
-    :return: the youngest deletion first
+    :return: the youngest deletion first, live instances last
     """
     c = tables.instances.c
     return _ordered(
@@ -102,7 +102,7 @@ def _ordered(found: Iterator[tuple[datetime | None, User]]) -> list[User]:
 
 
 def _providers(text: str | None) -> frozenset[str]:
-    """Read the providers from the JSON of Nova (``nova/objects/instance_pci_requests.py``, to_json)."""
+    """Read the providers from Nova's JSON of PCI requests (``nova/objects/instance_pci_requests.py``, to_json)."""
     try:
         specs = [spec for request in json.loads(text or "[]") for spec in request["spec"]]
         return frozenset(one for spec in specs for one in spec.get(NAMES, "").split(",") if one)

@@ -13,8 +13,8 @@ Build request, mapping, and the instance's row in every cell.
 **What is changed.** First, stackmend runs ``[audit] release_devices_hook``. If the hook ends with status 0, all facts are read
 again. Then ``PUT /resource_providers/{uuid}/inventories/{class}`` sets ``reserved`` to 0, with the provider's generation.
 
-**The hook.** Its arguments are ``ADDRESS PROVIDER HOST``: for example ``0000:81:00.0``, a uuid and a host name. The first two
-are those of the program of Nova's sample listener. The environment has ``STACKMEND_ADDRESS``, ``STACKMEND_PROVIDER``,
+**The hook.** Its arguments are ``ADDRESS PROVIDER HOST``: for example ``0000:81:00.0``, a uuid and a host name. Nova's sample
+listener gives the first two to its program. The environment has ``STACKMEND_ADDRESS``, ``STACKMEND_PROVIDER``,
 ``STACKMEND_HOST``, ``STACKMEND_NODE``, ``STACKMEND_CELL``, ``STACKMEND_INSTANCE``, ``STACKMEND_RESOURCE_CLASS``,
 ``STACKMEND_VENDOR_ID`` and ``STACKMEND_PRODUCT_ID``, but no password and no token. No shell runs the hook. It runs beside
 stackmend, so it must reach the host, for example by ``ssh``.

@@ -1,7 +1,7 @@
 """Decide about a one-time-use device, without I/O.
 
 Placement does not name the instance that used a reserved device. Nova does: nova-compute writes the device's provider into the
-PCI requests of the instance (``rp_uuids``), and they stay in the deleted row.
+PCI requests of the instance (``rp_uuids``), which stay in the deleted row.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Case:
 
     :param inventories: the inventories of its provider, read before the consumers
     :param consumers: consumers with an allocation of the device
-    :param place: None if no live compute node of Nova has the device
-    :param copies: rows of the last user in all cells
-    :param building: whether the last user has a build request, or a mapping without a cell
+    :param place: None unless exactly one cell has the device's live compute node
+    :param copies: rows, in all cells, of the deleted instance that used the device last
+    :param building: whether that instance has a build request, or a mapping without a cell
     :param hooked: whether the operator has configured a hook
     """
 
@@ -86,7 +86,7 @@ class Case:
 
     @property
     def inventory(self) -> Inventory | None:
-        """The inventory, if it is the only one, as of each device that Nova reports."""
+        """The provider's only inventory; None without any or with several. Nova gives each device exactly one."""
         return self.inventories[0] if len(self.inventories) == 1 else None
 
     @property
@@ -99,19 +99,19 @@ class Case:
 
     @property
     def living(self) -> User | None:
-        """A live instance that names the device, if any."""
+        """A live instance whose PCI requests name the device, if any."""
         users = () if self.place is None else self.place.users
         return next((user for user in users if not user.row.deleted), None)
 
     @property
     def last(self) -> User | None:
-        """The deleted instance that names the device, if any; the youngest of several."""
+        """The instance deleted last among those whose PCI requests name the device, if any."""
         users = () if self.place is None else self.place.users
         return next((user for user in users if user.row.deleted), None)
 
     @property
     def age(self) -> float:
-        """Seconds since the deletion of the last user."""
+        """Seconds since the last change of the row of :attr:`last`; infinite without one."""
         return float("inf") if self.last is None else self.last.row.age
 
     @property

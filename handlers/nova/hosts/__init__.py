@@ -4,6 +4,4 @@
 ``sync_aggregates``      handler: repair memberships in Placement's aggregates
 ``audit_services``       handler: delete leftovers of deleted services
 ``audit_providers``      handler: report nodes whose name another provider has
-
-The first three handlers decide by ``discovery_rules``, ``aggregate_rules`` and ``leftover_rules``.
 """

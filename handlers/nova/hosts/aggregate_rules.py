@@ -30,8 +30,8 @@ class Problem(StrEnum):
 class Membership:
     """A compute node's provider, and the aggregates that it must join, or those that it must leave.
 
-    :param before: all aggregates of the provider now
-    :param generation: the provider's generation, for the plan; no evidence, because every allocation changes it
+    :param before: all aggregates of the provider before the heal
+    :param generation: the provider's generation, for the plan; not evidence, because every allocation changes it
     """
 
     provider: str
@@ -72,7 +72,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the aggregates that a node's provider must join, and those of other hosts that it must leave; None if empty."""
+    """Return the missing and the excess aggregates of a node's provider, which now has ``has``; None for either without any."""
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 

@@ -42,8 +42,6 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one compute node."""
-
     host: str
     node: str
     compute_node: str

@@ -15,8 +15,8 @@ names. If one cell does not answer, the handler decides nothing.
 again. If the host came back, or a cell does not answer, it rolls the deletion back. ``provider-left``: ``DELETE
 /resource_providers/{uuid}``, which Placement refuses while the provider has allocations or children.
 
-**What is not changed.** stackmend only reports a leftover if no deleted row explains it, if something uses it, or if its host
-may have come back.
+**What is not changed.** stackmend only reports a leftover if no deleted row explains it, something uses it, or its host may be
+back.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 

@@ -28,7 +28,7 @@ class Traces:
     """A host's live rows in one cell, and its deleted compute nodes.
 
     :param migrations: number of migrations that have not ended
-    :param deleted: seconds since the host's last service or compute node was deleted, if any
+    :param deleted: seconds since the last deletion of a service or compute node of the host; None without any
     """
 
     services: int
@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the host's rows in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers that have the name of a deleted node, but a uuid that no row of a node has
+    :param successors: providers that have the name of a deleted node, but a uuid that no row of a compute node has
     """
 
     host: str

@@ -15,9 +15,8 @@ and keeps all others.
 **What is not changed.** A membership that Nova does not know is only reported: either the host left, or an operator added the
 provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Memberships of Ironic nodes
 are only reported: these nodes move between hosts, and Nova's aggregates know hosts only. The handler also reports a host
-without a compute node, and a node without a provider. The handler reports an aggregate of Placement that Nova does not have,
-if the aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next hundred
-nodes.
+without a compute node, and a node without a provider. It reports an aggregate of Placement that Nova does not have, if the
+aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next hundred nodes.
 
 **Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
@@ -294,7 +293,6 @@ class SyncAggregates(PlacementHandler):
         return concerns.of_nodes(self._databases, {one.provider for one in wrong}).union(*aggregates, *hosts)
 
     def _refusals(self, problem: str, nodes: Sequence[ComputeNode]) -> Callable[[Membership], str]:
-        """Return a function that returns why a heal must not change a membership, or an empty text."""
         normal = self._databases.host_names.normal
         of_uuid = Counter(node.uuid for node in nodes)
         ironic = {node.uuid for node in nodes if node.ironic}
