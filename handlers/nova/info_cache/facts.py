@@ -22,7 +22,7 @@ def read(databases: NovaDatabases, instance: str) -> tuple[Cell | None, Facts]:
 
 
 def cases(facts: Facts, ports: Iterable[Port], names: HostNames) -> dict[str, Case]:
-    """Return a case for each port that Neutron shows or the network cache names."""
+    """Return, by port id, a case for each port that Neutron shows or the network cache names."""
     cached = facts.cached or {}
     shown = {port.id: port for port in ports}
     host = None if facts.here is None else facts.here.host
@@ -40,7 +40,6 @@ def cases(facts: Facts, ports: Iterable[Port], names: HostNames) -> dict[str, Ca
 
 
 def vif(port: Port) -> Vif:
-    """Return the values of a port that Nova copies into the network cache."""
     values = port.shown
     addresses = tuple(sorted(one["ip_address"] for one in values.get("fixed_ips") or ()))
     return Vif(

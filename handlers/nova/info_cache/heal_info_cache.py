@@ -11,11 +11,11 @@ one cell does not answer, the handler decides nothing.
 
 **What is changed.** Nothing by stackmend itself. stackmend sends Neutron's event ``network-changed`` with the port to
 ``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
-the right entry within ten seconds; otherwise it counts as failed, and stackmend tries again.
+the right entry within ten seconds; otherwise it failed, and stackmend tries again.
 
 **What is not changed.** The event repairs neither an empty cache nor an entry for a port that no longer names the instance. A
 new entry would break the instance's next start if Neutron could not bind the port or the port's ``vnic_type`` changed.
-stackmend only reports all four.
+stackmend only reports these four cases.
 
 **Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, not what stackmend read. Two
 inspections must agree, because Nova writes the cache last when it attaches a port.

@@ -15,9 +15,11 @@ def cache(connection: Connection, instance: str) -> str | None:
 
 
 def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
-    """Return a page of network caches by instance uuid, and the page's last instance id; None instead on the last page.
+    """Return a page of network caches by instance uuid, and the page's last instance id; None for the id on the last page.
 
-    The instances have a host, and neither a task nor an open build.
+    The page has live instances with a host, and with neither a task nor an open build.
+
+    :param after: the last instance id of the page before
     """
     i, n = tables.instances.c, tables.instance_info_caches.c
     query = (

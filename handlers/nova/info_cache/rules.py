@@ -52,7 +52,7 @@ class Case:
 
     :param shown: the port's values in Neutron; None if the port does not name the instance
     :param bound: the host of the port's binding
-    :param empty: whether the cache has no entry
+    :param empty: whether the cache has no entry for any port
     """
 
     cached: Vif | None

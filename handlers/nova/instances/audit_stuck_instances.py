@@ -1,4 +1,4 @@
-"""Report instances whose task or build never ends; in mode ``heal`` repeat lost deletions.
+"""Report instances whose task or build never ends, and repeat lost deletions.
 
 **What drifts.** An instance is being deleted, built or changed, and no service works on it any more. Its owner cannot use it.
 While it has the task ``deleting``, Nova ignores another request to delete it.

@@ -67,8 +67,6 @@ _HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one migration."""
-
     cell: str
     number: int
     migration: str | None

@@ -44,7 +44,7 @@ def moves_of(connection: Connection, instance: str) -> list[Move]:
 
 
 def suspects(connection: Connection, host: str | None = None) -> list[str]:
-    """Return instances with an unfinished migration that are deleted, or have no task, build or resize to confirm.
+    """Return instances with an unfinished migration: deleted ones, and those without a task, build or resize to confirm.
 
     :param host: only migrations from or to this host
     """

@@ -50,10 +50,10 @@ class Move:
 
     @property
     def is_evacuation(self) -> bool:
-        """Whether nova-compute at the source, when it starts, destroys the guest that this unfinished row names.
+        """Whether the row is an evacuation, for which nova-compute at the source destroys the old guest when it starts.
 
-        Nova's ``_destroy_evacuated_instances`` looks for the statuses accepted, pre-migrating and done, of deleted instances
-        too. With the status ``error``, the old guest would run beside the new one.
+        Nova's ``_destroy_evacuated_instances`` reads the statuses accepted, pre-migrating and done, of deleted instances too.
+        With the status ``error``, the old guest would run beside the new one.
         """
         return self.kind == EVACUATION
 

@@ -6,8 +6,8 @@ network. Address and quota stay in use.
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
 **What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
-does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows have been deleted for a
-minute and one of them is not hidden. The instance's network cache decides:
+does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows, not only hidden ones,
+have been deleted for a minute. The instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -22,8 +22,8 @@ anything else                                      reported
 ``device_id``, ``device_owner``, ``binding:host_id``, the host's part of ``binding:profile``, and ``dns_name`` unless the
 network has a ``dns_domain``.
 
-**What is not changed.** Ports that other services own. stackmend only reports ports with a device of Cyborg, and ports of
-an instance that no cell knows, because another Nova may have the instance.
+**What is not changed.** Ports that other services own. Ports with a device of Cyborg are only reported. So are ports of an
+instance that no cell knows: another Nova may have the instance.
 
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
 deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
@@ -106,8 +106,6 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The proof about one port."""
-
     port: str
     revision: int | None
     device_owner: str

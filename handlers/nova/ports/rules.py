@@ -116,7 +116,7 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and the reason for a report; empty for another fate.
+    """Return a port's fate, and why it is only reported; the reason is empty for other fates.
 
     The caller replaces ``{port}`` and ``{device}`` in the reason.
     """
@@ -126,7 +126,7 @@ def fate(case: Case) -> tuple[Fate, str]:
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
     """Return whether Nova made a port; None if unknown.
 
-    If the instance once ran, an empty network cache proves that Nova has deleted its own ports, so it did not make this one.
+    If the instance once ran, an empty network cache proves that Nova has deleted its own ports: this one is the user's.
     """
     if remains is None:
         return None
