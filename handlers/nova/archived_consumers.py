@@ -1,7 +1,7 @@
 """Finds which consumers of Placement are archived instances, or migrations of archived instances.
 
 Unless the answer is remembered, each question scans the shadow tables of every cell, some seconds per million rows. So a sweep
-asks for all its unknown consumers at once.
+asks for many unknown consumers at once.
 """
 
 from __future__ import annotations

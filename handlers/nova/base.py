@@ -14,7 +14,7 @@ from handlers.nova.placement import Placement
 
 
 class NovaHandler(Handler):
-    """A handler of drift in Nova. stackmend omits it if ``[nova]`` is not configured."""
+    """A handler of drift in Nova. It applies only if ``[nova]`` is configured."""
 
     group: ClassVar[str] = options.AUDIT
     service: ClassVar[str] = "nova"

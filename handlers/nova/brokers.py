@@ -1,6 +1,6 @@
 """The brokers on which Nova publishes notifications: the API's and the cells'.
 
-stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options of Nova's files
+stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options in ``nova.conf``
 apply to all brokers.
 """
 
@@ -21,7 +21,7 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
     :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL is unknown
-    :raises ConfigError: Nova's files are unusable
+    :raises ConfigError: Nova's configuration files are unusable
     """
     conf = resources.conf
     options.register(conf)
@@ -51,6 +51,6 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return a text that is equal for URLs of one broker: ``//host``, ``//host/`` and ``//host//`` name one virtual host."""
+    """Return a text for comparisons, equal for URLs of one broker: ``//host``, ``//host/`` and ``//host//`` are one."""
     place, _, query = url.partition("?")
     return f"{place.rstrip('/')}?{query}"

@@ -62,7 +62,6 @@ _SEE_CELL = "see database_connection of the cell in the table cell_mappings of n
 
 
 def _schema(databases: NovaDatabases, database: Database, known: MetaData, see: str) -> Checked:
-    """:param see: where the URL of the database is"""
     try:
         sentences = list(databases.schemas.warnings(database, known))
     except HandlerError as error:
@@ -83,7 +82,7 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Return the check of the clock difference between Nova's services and a database.
+    """Judge the clock difference between Nova's services and a database.
 
     :param seconds: None if not measured
     """

@@ -56,7 +56,7 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return how many seconds the clocks differ at least, whichever is ahead; None if no row changed between both readings."""
+    """Return how many seconds the clocks differ at least, whichever is ahead; None if no row changed between the readings."""
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
         for service, (count, at) in second.reports.items()
@@ -93,7 +93,7 @@ class Clocks:
         """Return a reading of a cell's table ``services``; None if the database does not answer or no service has reported.
 
         Return the last reading if it is younger than two seconds. Otherwise, read the table. If the last reading is younger
-        than twelve seconds, remember the clock difference that both show.
+        than twelve seconds, remember the clock difference that both readings show.
         """
         now = time.monotonic()
         with self._lock:
@@ -116,14 +116,14 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest clock difference of the last ten minutes in seconds; None if none was measured."""
+        """Return the largest clock difference, in seconds, measured in the last ten minutes; None without any."""
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Observe each database; if a service of Nova is up, observe all again after some seconds."""
+        """Observe each database; if a service of Nova is up, observe all again after three seconds."""
         asked = list(databases)
         readings = [self.observe(database) for database in asked]
         if any(reading is not None and reading.alive for reading in readings):

@@ -1,7 +1,7 @@
 """Makes the concerns of findings.
 
-A needless key can withhold a heal; a missing one lets a heal change an exempt object. So a compute node has ``host`` keys for
-its host and for its hypervisor's name.
+A needless key can withhold a heal; a missing one lets a heal change an exempt object. So a compute node gives ``host`` keys
+for both its host and its hypervisor's name.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def of_instance(instance: Instance) -> frozenset[str]:
 
 
 class OfProviders:
-    """Finds the concerns of providers: the compute nodes, live, deleted or archived, to which they belong, and their cells.
+    """Finds the concerns of resource providers: hosts and cells of their compute nodes, live, deleted or archived.
 
     The first use reads all expected providers. Thread-safe.
 
-    :param expected: the providers of later calls
+    :param expected: the providers that later calls will name
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, expected: Iterable[str]) -> None:
@@ -81,7 +81,7 @@ class OfProviders:
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the hosts and cells of compute nodes: live, deleted or archived."""
+    """Return the keys of the hosts and cells of these compute nodes: live, deleted or archived."""
     return frozenset[str]().union(*_nodes(databases, set(uuids)).values())
 
 

@@ -31,7 +31,7 @@ class NovaDatabases:
 
     :param cell_base: the URL that fills templates of ``database_connection``
     :param transport_base: the URL that fills templates of ``transport_url``
-    :param exempt_by_tag: whether the tags of servers count (:mod:`handlers.nova.exempt_tags`)
+    :param exempt_by_tag: whether tags exempt servers (:mod:`handlers.nova.exempt_tags`)
     """
 
     def __init__(
@@ -56,10 +56,7 @@ class NovaDatabases:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Read the URLs from the options ``[nova]``.
-
-        :raises ConfigError: no URL of ``nova_api`` is known
-        """
+        """:raises ConfigError: no URL of ``nova_api`` is known"""
         conf = resources.conf
         urls = (options.api_database_url(conf), options.cell_database_url(conf), options.transport_url(conf))
         return cls(*urls, exempt_by_tag=conf[options.GROUP].exempt_by_tag)
@@ -80,7 +77,7 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal if a schema is unknown, or a cell's clock too far from those of Nova's services.
+        """Refuse a heal if a database is read-only or has an unknown schema, or a cell's clock differs too much from Nova's.
 
         :param cells: the cells that the heal relies on besides nova_api; by default all
         """
@@ -91,7 +88,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on a database's times; empty if the clocks are close."""
+        """Return why no heal may rely on the times in a cell's database; empty if the clocks are close."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -127,10 +124,7 @@ class NovaDatabases:
         return next((cell for cell in self.cells() if cell.uuid == uuid), None)
 
     def database(self, cell: Cell) -> Database:
-        """Return a cell's database.
-
-        :raises Unavailable: the URL of the database cannot be used
-        """
+        """:raises Unavailable: the URL of the database cannot be used"""
         try:
             url = fill(cell.database_url, self._cell_base, "[nova] database_connection")
             with self._lock:
@@ -146,7 +140,7 @@ class NovaDatabases:
     def transport(self, cell: Cell) -> str:
         """Return the URL of a cell's broker.
 
-        :raises Unavailable: its template cannot be filled
+        :raises Unavailable: the template of the URL cannot be filled
         """
         try:
             return fill(cell.transport_url, self._transport_base, "[nova] transport_url")
@@ -161,7 +155,7 @@ class NovaDatabases:
     def require(self, dependency: str) -> None:
         """Query the cell whose label is ``dependency``; do nothing without such a cell.
 
-        :raises Unavailable: its database does not answer
+        :raises Unavailable: the cell's database does not answer
         """
         for cell in self.cells():
             if cell.label == dependency:
@@ -191,7 +185,10 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Measure a cell's clock difference; return the cell's database, which then subtracts the difference from ages."""
+        """Measure a cell's clock difference; return the cell's database, which then subtracts the difference from ages.
+
+        nova_api subtracts the largest difference of all cells.
+        """
         database = self.database(cell)
         self.clocks.observe(database)
         database.clock_margin = self.clocks.difference(database) or 0.0

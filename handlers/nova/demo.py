@@ -32,7 +32,7 @@ MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer of an operation in progress. No heal may change its allocation."""
+    """A consumer in Placement of an operation in progress. No heal may change its allocation."""
 
     doing: str
     consumer: str

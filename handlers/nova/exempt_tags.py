@@ -22,7 +22,7 @@ from handlers.nova.database import NovaDatabases
 def holder(databases: NovaDatabases, finding: Finding) -> str:
     """Return which server of a finding has the tag or the metadata; empty if none has.
 
-    :raises Unavailable: a cell of the finding does not answer
+    :raises Unavailable: a cell that may have the servers does not answer
     """
     scopes = {str(finding.key), *finding.concerns}
     servers = sorted(scope.removeprefix("instance:") for scope in scopes if scope.startswith("instance:"))

@@ -38,7 +38,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the key of the event's aggregate, or of the host if a legacy notification lacks the aggregate's uuid."""
+    """Return the key of the event's aggregate, or of its host if a legacy notification has no uuid; None without either."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

@@ -1,4 +1,4 @@
-"""Lists the instances of other services' records that are alive in no cell."""
+"""Lists instances that records of other services name, but that are alive in no cell."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from handlers.nova.database import NovaDatabases
 
 
 def lifeless(databases: NovaDatabases, archive: Archive, instances: Iterable[str]) -> Iterator[Key]:
-    """Yield the key of each instance that is alive in no cell, once.
+    """Yield once the key of each instance that is alive in no cell, and that Nova does not schedule now.
 
-    :param instances: may contain an instance twice
-    :raises Incomplete: a cell did not answer. Then only instances that have a deleted row were yielded
+    :raises Incomplete: a cell did not answer. Instances without a deleted row may be missing
     """
     down: Incomplete | None = None
     distinct = _distinct(instances)

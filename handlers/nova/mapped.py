@@ -33,7 +33,7 @@ class Mapped(Generic[T]):
 
 
 def read_mapped(databases: NovaDatabases, instance: str, read: Callable[[Connection, str], T]) -> Mapped[T]:
-    """Read an instance in every cell, and further records with the function ``read``."""
+    """Read an instance in ``nova_api`` and every cell, and further records with the function ``read``."""
 
     def in_cell(connection: Connection) -> tuple[Instance | None, T]:
         more = read(connection, instance)

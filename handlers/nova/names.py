@@ -19,7 +19,7 @@ _FOLDING = frozenset({"mysql", "mariadb"})
 class HostNames:
     """Compares host names as one database does.
 
-    :param exact: whether names that differ only in letter case are two hosts
+    :param exact: whether names that differ only in letter case or trailing spaces are two hosts
     """
 
     exact: bool
@@ -36,5 +36,5 @@ class HostNames:
         return frozenset(map(self.normal, names))
 
     def same(self, one: str | None, other: str | None) -> bool:
-        """Return whether two names mean one host. None means no host."""
+        """Return whether two names mean one host; False if either is None."""
         return one is not None and other is not None and self.normal(one) == self.normal(other)

@@ -32,7 +32,7 @@ OWN_FOR = 60.0
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
-    """Return the live compute nodes by uuid, and the error of cells that did not answer.
+    """Return the live compute nodes with their cells, by uuid, and the error of cells that did not answer.
 
     Use this only for sweeps and samples: a proof needs every cell's answer.
     """
@@ -62,10 +62,7 @@ def require_own_placement(databases: NovaDatabases, placement: Placement) -> Non
 
 
 class OwnPlacement:
-    """Remembers for :data:`OWN_FOR` seconds that Placement belongs to this Nova. Thread-safe.
-
-    The service catalog and the configuration decide which Placement answers, not the object that a heal changes.
-    """
+    """Remembers for :data:`OWN_FOR` seconds that Placement belongs to this Nova. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Placement) -> None:
         self._databases = databases
@@ -74,7 +71,6 @@ class OwnPlacement:
         self._seen_at = float("-inf")
 
     def require(self) -> None:
-        """:raises Refused, Unavailable: as :func:`require_own_placement`"""
         with self._lock:
             now = time.monotonic()
             if now - self._seen_at >= OWN_FOR:
@@ -98,9 +94,9 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Call ``read`` for each batch in order; threads read the next batches while the caller works on one.
+    """Call ``read`` for each batch in threads, which read the next batches while the caller works on one.
 
-    :return: each batch with a finished future, which may raise the error of ``read``
+    :return: the batches in order, each with a finished future, which may raise the error of ``read``
     """
     with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -120,7 +116,10 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the compute nodes, from all cells, that have one of these values in a column."""
+    """Return the live compute nodes, from all cells, that have one of these values in a column.
+
+    :param deleted: whether to return deleted ones too
+    """
     found = databases.run_in_all(
         databases.host_cells(),
         lambda connection: queries.compute_nodes_among(connection, column, values, deleted=deleted),
@@ -129,7 +128,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node name by compute node uuid, including deleted and archived compute nodes."""
+    """Return host and node name of these compute nodes by uuid, even of deleted and archived ones."""
     if not uuids:
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)

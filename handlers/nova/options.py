@@ -1,4 +1,4 @@
-"""The options ``[nova]``. ``config_file``, a copy of ``nova.conf``, is usually enough."""
+"""The options ``[nova]``. ``config_file``, the path of a ``nova.conf``, is usually enough."""
 
 from __future__ import annotations
 
@@ -77,10 +77,7 @@ def files(conf: cfg.ConfigOpts) -> ServiceFiles:
 
 
 def api_database_url(conf: cfg.ConfigOpts) -> str:
-    """Return the URL of ``nova_api``.
-
-    :raises ConfigError: neither the option nor Nova's files have it
-    """
+    """:raises ConfigError: neither the option nor Nova's configuration has it"""
     given = conf[GROUP].api_database_connection
     return service_files.database_url(
         given,

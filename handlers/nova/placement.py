@@ -1,8 +1,8 @@
 """The client of Placement.
 
-A write of allocations names the consumer's generation, a write of aggregates the provider's. Placement refuses the write if the
-generation changed. ``DELETE /allocations`` takes no generation, so it must never be called: replace the allocation with an
-empty one.
+A write of allocations names the consumer's generation; one of aggregates or inventories, the provider's. Placement refuses the
+write if the generation changed. ``DELETE /allocations`` takes no generation, so it must never be called: replace the allocation
+with an empty one.
 
 Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """
@@ -105,7 +105,7 @@ class Inventory:
         return int(self.values["reserved"])
 
     def command(self, reserved: int) -> str:
-        """Return the ``openstack`` command that sets the reserved amount; all of it only since microversion 1.26."""
+        """Return the ``openstack`` command that sets the reserved amount. To reserve all of it needs microversion 1.26."""
         return (
             f"openstack --os-placement-api-version 1.28 resource provider inventory set --resource "
             f"{self.resource}:reserved={reserved} --amend {self.provider}"
@@ -155,7 +155,7 @@ class Placement:
             return dict(zip(asked, pool.map(self.allocation, asked), strict=True))
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's allocation. Without resources, Placement forgets the consumer.
+        """Replace a consumer's allocation. If ``providers`` is empty, Placement deletes the consumer.
 
         :raises Conflict: the allocation changed since ``before`` was read
         :raises Refused: Placement rejects the request
@@ -188,7 +188,6 @@ class Placement:
             raise self._failure(response, f"the allocations of {len(write.body or ())} consumers")
 
     def holders(self, provider: str) -> frozenset[str]:
-        """Return a provider's consumers; none for an unknown provider."""
         return frozenset(self.consumers(provider))
 
     def consumers_of_each(self, providers: Iterable[str]) -> dict[str, ByConsumer]:
@@ -209,7 +208,7 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the sum of the resources of a project and user, by resource class."""
+        """Return the amounts that all consumers of a project and user have, by resource class."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
@@ -223,7 +222,6 @@ class Placement:
         return bool(self._providers({"uuid": provider, "required": "COMPUTE_NODE"}))
 
     def providers(self) -> dict[str, Provider]:
-        """Return all providers, even those of other services than Nova."""
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
@@ -279,7 +277,7 @@ class Placement:
         return self._listed(response)
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return a provider's capacity, used or not, by resource class; empty if unknown."""
+        """Return a provider's capacity, used or not, by resource class; empty for an unknown provider."""
         return {
             one.resource: int((one.total - one.reserved) * one.values["allocation_ratio"])
             for one in self.inventories(provider)
@@ -336,6 +334,7 @@ class Placement:
         """Put a provider into exactly these aggregates.
 
         :raises Conflict: the provider changed since ``before`` was read
+        :raises Refused: Placement rejects the request
         """
         response = self._write(joining(before, aggregates))
         if response.status_code == 404:

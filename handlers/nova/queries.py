@@ -45,7 +45,7 @@ def read_both(
 ) -> tuple[list[Values], list[Values]]:
     """Run two queries as one statement, which reads at one moment; return the rows of each.
 
-    Rows have NULL in the columns of the other query. So no column mixes texts of two tables, whose collations may differ.
+    The statement's rows have NULL in the other query's columns, so no column mixes texts of two tables with two collations.
     """
     queries = (first, second)
     parts = [
@@ -136,7 +136,7 @@ def scheduling(connection: Connection, instance: str) -> tuple[bool, records.Ins
 
 
 def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set[str], list[records.InstanceMapping]]:
-    """Return those of these instances that have a build request, and the mappings. One statement reads both for up to 500."""
+    """Return which of these instances have a build request, and their mappings. One statement reads both for up to 500."""
     requests, c = tables.build_requests.c, tables.instance_mappings.c
     requested: set[str] = set()
     mappings: list[records.InstanceMapping] = []
@@ -197,7 +197,7 @@ def compute_services(connection: Connection, host: str | None = None) -> list[re
 
 
 def host_up(connection: Connection, host: str) -> bool | None:
-    """Return whether the host's nova-compute is up, as ``nova/servicegroup/drivers/db.py`` defines; None without a service."""
+    """Return whether a host's nova-compute is up (``nova/servicegroup/drivers/db.py``); None without such a service."""
     c = tables.services.c
     query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
     row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
@@ -216,7 +216,10 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the compute nodes whose columns have the values of ``equal``; all without it."""
+    """Return the live compute nodes whose columns have the values of ``equal``, or all of them.
+
+    :param deleted: whether to return deleted ones too
+    """
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
 
@@ -262,7 +265,6 @@ def marking_mapped(host: str) -> sa.Update:
 
 
 def instance(connection: Connection, uuid: str) -> records.Instance | None:
-    """Return an instance, even if deleted or hidden."""
     return next(iter(instances(connection, [uuid])), None)
 
 
@@ -278,8 +280,9 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
 def instances_and_migrations(
     connection: Connection, consumers: Collection[str]
 ) -> tuple[list[records.Instance], list[records.Migration]]:
-    """Return the instances among these consumers; and the migrations that are, or whose instances are, among them, youngest
-    first. Deleted rows count.
+    """Return the instances among these consumers, and the migrations that are consumers or whose instance is one.
+
+    Deleted rows count. The youngest migration comes first.
     """
     c = tables.migrations.c
     found: list[records.Instance] = []

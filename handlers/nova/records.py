@@ -74,7 +74,10 @@ class ComputeNode:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A nova-compute service that is not deleted, up or down."""
+    """A nova-compute service that is not deleted, up or down.
+
+    :param age: seconds since the row was made
+    """
 
     host: str
     age: float

@@ -27,9 +27,9 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 
 
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
-    """Yield a warning if nova-scheduler, or nova-manage in a cron job or systemd unit, does the work of a handler that heals.
+    """Warn if nova-scheduler, or nova-manage in a cron job or systemd unit, does the work of a handler that heals.
 
-    Always warn of ``nova-manage placement audit --delete``.
+    Always warn of ``nova-manage placement audit --delete``. Yield OK if there is no warning about a job.
     """
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     yield from _scheduler(files, healing)

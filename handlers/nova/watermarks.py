@@ -36,7 +36,7 @@ _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
 
 
 def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermarks of the databases that answer.
+    """Yield the watermarks of the databases that answer; nothing without ``[nova]``.
 
     :raises Unavailable: nova_api does not answer, or lists no cell
     """
