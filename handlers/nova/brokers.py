@@ -20,7 +20,7 @@ EXCHANGE = "nova"
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
-    :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL is unknown
+    :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL cannot be completed
     :raises ConfigError: Nova's configuration files are unusable
     """
     conf = resources.conf

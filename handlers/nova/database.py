@@ -31,7 +31,7 @@ class NovaDatabases:
 
     :param cell_base: the URL that fills templates of ``database_connection``
     :param transport_base: the URL that fills templates of ``transport_url``
-    :param exempt_by_tag: whether tags exempt servers (:mod:`handlers.nova.exempt_tags`)
+    :param exempt_by_tag: whether tags exempt servers from heals (:mod:`handlers.nova.exempt_tags`)
     """
 
     def __init__(

@@ -191,7 +191,10 @@ class AuditAttachments(NovaHandler):
         yield from lifeless(self._databases, self._archive, instances)
 
     def _sweep_disks(self) -> Iterator[Key]:
-        """Read the block device mappings before the volumes: otherwise a new volume would seem to be missing."""
+        """Yield the live instances that have a block device mapping to a missing volume.
+
+        Read the mappings before the volumes: otherwise a new volume would seem to be missing.
+        """
         found, down = self._databases.run_in_available(self._databases.host_cells(), mapped_volumes)
         mapped = [(volume.lower(), instance) for some in found.values() for volume, instance in some]
         present = set(self._storage.volumes()) if mapped else set()
