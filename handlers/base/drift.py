@@ -49,7 +49,7 @@ class Key:
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key for each identity; log and skip invalid identities, so that the sweep continues."""
+    """Yield a key for each identity; log and skip invalid identities."""
     for identity in identities:
         try:
             yield Key(kind, identity)

@@ -3,8 +3,8 @@
 A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
 ``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
 ``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a
-template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`. If the base URL lacks a needed
-part, for example the port, Nova writes ``None`` into the URL, and this module raises the error.
+template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`. This module also raises it
+if the base URL lacks a needed part, such as the port; Nova writes ``None`` into the URL.
 """
 
 from __future__ import annotations

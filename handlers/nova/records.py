@@ -30,7 +30,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
+    """A row of ``migrations``, deleted or not. Nova deletes them with their instance.
 
     :param age: seconds since its last change
     """

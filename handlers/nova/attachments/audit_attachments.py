@@ -19,7 +19,8 @@ connected attachment is only reported until nova-compute on the old host is up a
 also reported after a migration or evacuation without an end, because a guest may run on another host. Attachments of an unknown
 instance, which another Nova or another service may have, are only reported. So are those of a volume that a live instance uses
 by an attachment which Cinder does not have: Cinder may have been restored. So are block device mappings of live instances to
-volumes that Cinder does not have, with the statement that deletes the mapping, unless the instance boots from the volume.
+volumes that Cinder does not have. If the instance does not boot from the volume, the finding has the statement that deletes the
+mapping.
 
 **Why a race does no harm.** A deleted uuid never returns, and an attachment never changes its instance. ``[audit]
 audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two inspections

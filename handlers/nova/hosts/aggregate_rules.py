@@ -72,7 +72,10 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the missing and the excess aggregates of a node's provider, which now has ``has``; None for either without any."""
+    """Return the missing and the excess aggregates of a node's provider; None for either without any.
+
+    :param has: all present aggregates of the provider
+    """
     lacks, extra = rule.joined - set(has), rule.left & set(has)
     return _membership(node, lacks, has), _membership(node, extra, has)
 

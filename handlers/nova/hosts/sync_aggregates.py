@@ -3,8 +3,8 @@
 **What drifts.** A host is in an aggregate of Nova, but its providers are not in that aggregate in Placement. Requests for the
 aggregate's availability zone or tenant then do not reach the host. Or the host left, but its provider is still a member.
 
-**Why Nova lets it.** To add a host, Nova writes its database first and Placement second, and only logs a failure of the second
-write. A new provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
+**Why Nova lets it.** To add a host, Nova writes its database, then Placement, and only logs a failure of the second write. A
+new provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
 
 **What is read.** ``aggregates`` and ``aggregate_hosts``; the live compute nodes of every cell; each aggregate's members in
 Placement. Where Nova and Placement disagree about a provider, also all aggregates of the provider.
