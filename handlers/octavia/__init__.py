@@ -10,13 +10,13 @@ drivers/                   calls to a cloud, real or in memory
 simulation/                a cloud in memory, with Octavia
 housekeeping.py            the interface of the Housekeeping Manager specification
 housekeeper.py             implements that interface with any driver
-rebuild.py                 whether a load balancer in ERROR may be failed over
+rebuild.py                 whether stackmend may fail over a load balancer
 removal.py                 removes an amphora completely
 flow_times.py              how long a flow works without writing a row
 children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
 queries.py, changes.py     shared SELECTs; writes
-watermarks.py              old rows that identify a database
+watermarks.py              old rows that identify Octavia's database
 database.py, revisions.py  Octavia's database; its known schemas
 base.py, brokers.py        the handlers' base class; Octavia's broker
 pairing.py                 whether Octavia's database and the cloud belong together

@@ -17,10 +17,11 @@ _PRESERVING = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Balancer:
-    """A load balancer with its amphorae, and its listeners, pools and their parts in PENDING_* (``children``).
+    """A load balancer with its amphora rows.
 
-    :param live: amphora rows that are not DELETED
-    :param deleted: DELETED amphora rows, except rows that the handler ``failed_amphora`` may still detach
+    :param live: rows that are not DELETED
+    :param deleted: DELETED rows, except rows that the handler ``failed_amphora`` may still detach
+    :param children: the load balancer's listeners, pools and their parts that are in PENDING_*
     """
 
     row: records.LoadBalancer
@@ -51,7 +52,7 @@ class Balancer:
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
     def has_stuck_children(self, after: float) -> bool:
-        """Return whether an ACTIVE load balancer, unchanged for SETTLE s, has ``children``, all unchanged for ``after`` s."""
+        """Return whether an ACTIVE load balancer, ``quiet`` for SETTLE s, has ``children``, all unchanged for ``after`` s."""
         ages = [child.age for child in self.children]
         return self.row.status == "ACTIVE" and self.quiet >= SETTLE and bool(ages) and min(ages) >= after
 
@@ -70,5 +71,5 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether the handler ``failed_amphora`` may still work on an amphora: the row has no server and changed lately."""
+    """Return whether the handler ``failed_amphora`` may still work on an amphora: its row has no server and changed lately."""
     return amphora.compute_id is None and amphora.age < _PRESERVING

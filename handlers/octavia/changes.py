@@ -1,4 +1,4 @@
-"""The handlers' writes into Octavia's database. Each write succeeds only if the row is still as it was read.
+"""The handlers' writes into Octavia's database. Each write succeeds only while the rows justify it.
 
 To exclude deadlocks, every write locks rows in the order of Octavia's health manager: ``amphora_health``, ``load_balancer``,
 ``amphora`` (``octavia/controller/healthmanager/health_manager.py``). The schema does not set ``updated_at``; the writes do,
@@ -9,7 +9,7 @@ No write may leave one of these two states in the database:
 - An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
   pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
 - An amphora in ERROR with an old heartbeat, whose heartbeat record is not ``busy``. The health manager could set the amphora to
-  FAILOVER_STOPPED, and the next heartbeat to ALLOCATED. So one transaction sets ERROR and ``busy``.
+  FAILOVER_STOPPED, and the next heartbeat would set ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def lease(
     at: datetime | None = None,
     leases: Collection[str] = (),
 ) -> bool:
-    """Write a heartbeat lease into an amphora's heartbeat record; the next real heartbeat overwrites it.
+    """Write a heartbeat lease into an amphora's heartbeat record; the next real heartbeat overwrites the lease.
 
     Without a heartbeat, Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
     :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED
-    :param quiet: required seconds of silence, unless a lease exists
+    :param quiet: required seconds of silence, unless a lease already runs
     :param at: the end of the lease; None: ``seconds`` from now
     :param leases: ends of the amphora's earlier leases; empty when unknown
     :return: False without a heartbeat record: then the health manager never replaces the amphora
@@ -143,7 +143,7 @@ def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[
 
     :param amphora: the row that proved the failure: ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
     :param leases: ends of the amphora's leases; empty when unknown
-    :return: the new row; ``updated_at`` lies a second back, so that every later write has another time
+    :return: the new row; ``updated_at`` is one second in the past, so that every later write has another time
     :raises InFlight: Octavia works on the load balancer
     :raises Conflict: the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
     """
@@ -172,7 +172,6 @@ def _is_under_lease(locked: _Locked, leases: Collection[str]) -> bool:
 
 
 def _is_lease_ahead(locked: _Locked, leases: Collection[str]) -> bool:
-    """Return whether the heartbeat record has a lease that runs; a heartbeat of a clock that is a little ahead is none."""
     at = locked.last_update
     return at is not None and at > locked.now + timedelta(seconds=records.SKEW) and _is_lease(at, leases)
 
@@ -187,8 +186,8 @@ def take_back(
 
     :param amphora: the row before :func:`let_go`
     :param silent: age of the old heartbeat, in seconds
-    :param forgotten: the row after :func:`let_go`; None when an earlier heal called it
-    :return: False, without a write, when Octavia works on the load balancer, or a failover has begun since :func:`let_go`
+    :param forgotten: the row after :func:`let_go`; None when an earlier heal wrote that row
+    :return: False, without a write, when Octavia works on the load balancer, or the rows have changed since :func:`let_go`
     """
     locked = _lock(connection, amphora)
     if locked.lb_status not in records.IDLE or locked.status != "ERROR" or locked.compute_id is not None:
@@ -214,7 +213,7 @@ def take_back(
 def _is_before_requests(locked: _Locked) -> bool:
     """Return whether no failover has failed since :func:`let_go` wrote the amphora's row.
 
-    A failed failover sets the load balancer to ERROR. So the load balancer is ACTIVE, or its row was last written earlier.
+    A failed failover writes ERROR into the load balancer's row. So without one, this row is ACTIVE or older than the amphora's.
     """
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True
@@ -250,7 +249,7 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Detach a DELETED amphora's row from a load balancer, whose next update would fail (Octavia 16 and later).
+    """Detach a DELETED amphora's row from a load balancer, whose next update would otherwise fail (Octavia 16 and later).
 
     :return: whether this call detached the row
     :raises InFlight: Octavia works on the load balancer
@@ -327,7 +326,7 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is DELETED or has no row: Octavia would count the amphora as silent.
+    """Delete the heartbeat record of an amphora that is DELETED or has no row, which Octavia would count as silent.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
     :return: whether the record was deleted

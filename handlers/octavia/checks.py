@@ -164,7 +164,7 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _earlier(margin: int, preservation: settings.HousekeepingSettings, where: str) -> str:
-    """Return the options with which a silent amphora counts as failed before Octavia deletes it."""
+    """Return which options to write, so that a silent amphora counts as failed before Octavia deletes it."""
     least, wanted = preservation.heard_within, margin or settings.MARGIN
     found = [] if margin else [f"[{settings.GROUP}] heartbeat_margin = {wanted} in stackmend's configuration"]
     if preservation.heartbeat_timeout <= least:

@@ -5,7 +5,7 @@ PENDING_* under an ACTIVE load balancer has lost its flow.
 
 A failover writes all objects into the new amphorae, except objects in PENDING_DELETE. Then the failover sets all objects to
 ACTIVE, even an object that the owner deleted. But in Octavia 10 to 12, a pool without a listener stays in PENDING_*. A second
-failover would not help, so stackmend requests only one for an object.
+failover would not help, so stackmend requests only one failover for an object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.

@@ -1,7 +1,7 @@
-"""Servers, ports, images and groups as values, and the tags and metadata that stackmend writes on them.
+"""Servers, ports, images and groups as values, and the tags and metadata that stackmend gives them.
 
-stackmend reads tags and metadata only from the cloud, never from the journal. Ages are seconds since the creation, by the clock
-of this host.
+stackmend reads tags and metadata only from the cloud, never from the journal. Ages are seconds since the object's creation, by
+this host's clock.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: the number that a write names; the write fails when Neutron's port has another
+    :param revision: a change of the port names it, and fails when Neutron's port has another revision
     """
 
     id: str
@@ -113,8 +113,8 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: tags of a security group that was read by name
-    :param age: of a listed security group; 0 for a server group, whose age Nova does not show
+    :param tags: empty unless a security group was read by name
+    :param age: 0 unless a security group was listed; Nova does not show the age of a server group
     """
 
     id: str

@@ -1,5 +1,5 @@
-"""Names the concerns of a finding. A name too many can only withhold a heal; a missing name lets stackmend heal an exempt
-object.
+"""Names the concerns of a finding. A superfluous name can only withhold a heal. With a missing name, stackmend can heal an
+exempt object.
 """
 
 from __future__ import annotations

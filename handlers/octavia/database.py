@@ -20,7 +20,7 @@ NAME = "octavia_database"
 class OctaviaDatabase:
     """Octavia's database. Thread-safe.
 
-    :param exempt_by_tag: whether the tags of load balancers count (:mod:`handlers.octavia.exempt_tags`)
+    :param exempt_by_tag: whether tags of load balancers exempt them from heals (:mod:`handlers.octavia.exempt_tags`)
     """
 
     def __init__(self, url: str, *, exempt_by_tag: bool = False) -> None:
@@ -45,11 +45,11 @@ class OctaviaDatabase:
         return self._database.plan(statements).splitlines()
 
     def typed(self, statement: Writing) -> str:
-        """Return a statement as an operator types it, on one line and without ``;``, so that an undo can have several."""
+        """Return a statement as an operator types it, on one line and without ``;``, so that an undo can join several."""
         return " ".join(self._database.typed(statement).split()).removesuffix(";")
 
     def require_known_schema(self) -> None:
-        """:raises Refused: stackmend does not know the schema of this database
+        """:raises Refused: stackmend does not know the database's schema, or the server refuses writes
         :raises Unavailable: the database does not answer
         """
         self._schemas.require([self._database])

@@ -1,4 +1,4 @@
-"""The tags by which the owners of load balancers exempt them from heals. Octavia's database has the tags.
+"""The tag by which owners exempt their load balancers from heals. Octavia's database stores the tag.
 
 Sources: ``octavia/db/models.py`` (Tags).
 """
@@ -16,7 +16,7 @@ _KIND = "load-balancer:"
 
 
 def holder(database: OctaviaDatabase, finding: Finding) -> str:
-    """Return a sentence that one load balancer of the finding has the tag ``stackmend:exempt``; empty if none has the tag.
+    """Return a sentence that names a load balancer of the finding with the tag ``stackmend:exempt``; empty if none has it.
 
     :raises Unavailable: the database does not answer
     """

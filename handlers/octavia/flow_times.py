@@ -2,7 +2,7 @@
 
 When a row has not changed for longer, no flow works on it. Between two writes, a flow waits for a build slot, the boot, the
 amphora's agent, a detached port, Nova and Neutron. Options of ``octavia.conf`` limit each wait; the longest time is the sum of
-all.
+these limits.
 
 If the agent accepts connections and never answers, the flow repeats the request ``connection_max_retries`` times. Each attempt
 takes the connection timeout, the read timeout and two retry intervals.

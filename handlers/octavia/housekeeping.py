@@ -28,8 +28,9 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """An API did not answer, answered 5xx, or refused because of the object's state (409, 412). This proves nothing about the
-    object.
+    """An API did not answer, failed (5xx), was too busy (413, 429), or refused because of the object's state (409, 412).
+
+    This proves nothing about the object.
 
     :param dependency: the service that did not answer (such as ``compute`` or ``octavia-worker``), or the object whose state
         refused the call (``server:<id>``)
@@ -57,12 +58,12 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build spare amphorae, within the limit of simultaneous builds; do not wait for the builds."""
+        """Begin to build up to ``num_to_create`` spare amphorae, within the limit of simultaneous builds; do not wait."""
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora. Last,
-        raise the first error.
+        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora. At
+        the end, raise the first error.
 
         :raises NotFoundError: an amphora does not exist
         :raises DeleteFailed: an amphora cannot be removed, or still exists

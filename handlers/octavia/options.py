@@ -144,7 +144,7 @@ def heartbeat_interval(conf: cfg.ConfigOpts) -> float:
 
 
 def failover_threshold(conf: cfg.ConfigOpts) -> int:
-    """Return the number of silent amphorae at which Octavia's health manager stops all failovers; 0: no limit.
+    """Return the number of silent amphorae at which Octavia's health manager stops all failovers; 0 when Octavia has no limit.
 
     :raises ConfigError: the value in Octavia's files is not a number
     """

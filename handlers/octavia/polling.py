@@ -10,7 +10,7 @@ POLL = 0.5
 
 
 def until(done: Callable[[], bool], within: float, every: float = POLL) -> bool:
-    """Call ``done``, at least once, until it returns True; return False when it never does.
+    """Call ``done``, at least once, until it returns True; return False if it does not in time.
 
     :param within: seconds after which to stop
     """

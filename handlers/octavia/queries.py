@@ -1,6 +1,6 @@
 """SELECTs against Octavia's database that several handlers run.
 
-Each function runs in a transaction of the caller, and can run twice. Ages are by the database's clock.
+Each function runs in the caller's transaction, and can run twice. Ages are by the database's clock.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _AMPHORA_COLUMNS = (
 
 
 def age(row: Any) -> float:
-    """Return the seconds since a row with the column ``now`` was last written."""
+    """Return the seconds since a row with the column ``now`` was last written; infinity for unknown times."""
     times = [time for time in (row.created_at, row.updated_at) if time is not None]
     return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
 
@@ -133,7 +133,7 @@ def providers(connection: Connection) -> frozenset[str]:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Return the status of those load balancers that have a row."""
+    """Return the provisioning status, by id, of the load balancers that have a row."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -199,7 +199,7 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the ids of VIP ports by load balancer, without those of DELETED load balancers."""
+    """Return the ids of VIP ports by load balancer, except DELETED load balancers."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

@@ -1,18 +1,17 @@
-"""Whether stackmend may fail over a load balancer in ERROR as a whole, and how often; also how often an ACTIVE one.
+"""Whether and how often stackmend may fail over a load balancer that is in ERROR or ACTIVE.
 
 The failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
-A deletion by Octavia first removes the server group, then the security group and the VIP port, then the amphorae
-(``octavia/controller/worker/v2/flows/load_balancer_flows.py``, ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A
-failed creation leaves no amphora row.
+Missing objects show this: a deletion by Octavia first removes the server group, then the security group and the VIP port, then
+the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
+``octavia/network/drivers/neutron/allowed_address_pairs.py``). A failed creation leaves no amphora row.
 
-Before such a request, stackmend records the attempt as a tag of the load balancer's security group. The tag names an amphora to
-replace and the version of the load balancer's row. Octavia writes the row when it accepts a request. So a changed row shows an
-accepted request, even if the answer was lost. The attempt then counts for a week, or longer while the amphora exists. For
-objects in PENDING_*, the tag names one of them instead. Tags with one version count once: Octavia accepts one request, and
-refuses the others, because the row has changed.
+Before it requests a failover, stackmend records the attempt as a tag of the load balancer's security group. The tag names an
+amphora to replace (or an object in PENDING_*) and the version of the load balancer's row. Octavia writes the row when it
+accepts a request. So a changed row shows an accepted request, even if the answer was lost. The attempt then counts for a week,
+or longer while the amphora exists. Tags with the same version count once: Octavia accepts one request, and refuses the others.
 
-An ACTIVE load balancer may pass traffic, and a failover interrupts it. So its failovers are recorded too: if one does not cure
-the reason for it, the next one waits, and three within a week end with a report.
+An ACTIVE load balancer may pass traffic, and a failover interrupts it. If a failover does not cure its reason, the next one
+waits. After three within a week, stackmend only reports.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that Octavia accepted for one of ``amphorae``. They failed: the amphorae still exist."""
+    """Count the failovers that Octavia accepted for one of ``amphorae``. All failed, because the amphorae still exist."""
     return len({one.version for one in recorded(group) if one.amphora in amphorae} - {version(balancer)})
 
 
@@ -137,7 +136,7 @@ def obstacle(remains: Remains) -> str:
 
 
 def repetition(remains: Remains) -> str:
-    """Return why stackmend must not fail over an ACTIVE load balancer again; empty when a failover is allowed."""
+    """Return why stackmend must not fail over an ACTIVE load balancer; empty when a failover is allowed."""
     return _first(ACTIVE_RULES, remains)
 
 
@@ -148,7 +147,7 @@ def _first(rules: Sequence[_Rule], remains: Remains) -> str:
 def pause(remains: Remains) -> float:
     """Return the seconds for which a load balancer must be in ERROR, or unchanged while ACTIVE, before its next failover.
 
-    An ACTIVE load balancer has new amphorae after a failover. So all failovers of a week count there.
+    Each failover gives an ACTIVE load balancer new amphorae. So for it, all failovers of a week count.
     """
     failed = remains.attempts if remains.balancer.status == "ERROR" else remains.lately
     return PAUSES[min(failed, len(PAUSES) - 1)]

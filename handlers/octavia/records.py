@@ -45,7 +45,7 @@ class LoadBalancer:
         return self.status in IDLE
 
     def is_whole(self, serving: int) -> bool:
-        """Return whether the load balancer is ACTIVE with all amphorae of its topology.
+        """Return whether the load balancer is ACTIVE, and all amphorae of its topology serve.
 
         A failover of any further amphora would build one too many, which answers for the same VIP
         (``get_failover_amphora_flow`` in ``octavia/controller/worker/v2/flows/amphora_flows.py``).
@@ -79,7 +79,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row has nothing of an amphora, and may belong to an F5 device (F5 provider's ``status_manager.py``)."""
+        """Whether the row has no server, address and certificate, like that of an F5 device (F5's ``status_manager.py``)."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 

@@ -30,7 +30,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
     """Remove server and ports of an amphora that is on no load balancer; its row becomes DELETED.
 
     :raises NotFoundError: the amphora does not exist
-    :raises DeleteFailed: the amphora is on a load balancer, may be another provider's device or still exists, or
+    :raises DeleteFailed: the amphora is on a load balancer or may be another provider's device, its server or a port stays, or
         :func:`names.not_removable` has a reason
     :raises Unavailable: Octavia may work on the amphora, or an API or the database does not answer
     :raises Conflict: the row has changed meanwhile

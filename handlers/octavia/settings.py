@@ -188,7 +188,7 @@ class HousekeepingSettings:
 def _threshold(own: int, octavias: int) -> int:
     """Return the number of other failed amphorae at which stackmend stops failovers: the smaller limit. 0 is no limit.
 
-    :param octavias: Octavia's limit, which counts the amphora itself; with 0 or 1, only ``own`` counts
+    :param octavias: Octavia's limit, which counts the amphora itself; 0 or 1 does not limit stackmend
     """
     if octavias <= _DELEGATED:
         return own

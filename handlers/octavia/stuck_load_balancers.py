@@ -22,7 +22,7 @@ all its objects (:mod:`handlers.octavia.children`).
 
 **What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. A load balancer in PENDING_* is stuck if
 its row and amphora rows are unchanged for ``stuck_load_balancers_after``, and no amphora's server is building. A wrong number
-of amphorae counts after two minutes, in ERROR after ``stuck_load_balancers_after``. stackmend frees a load balancer only if
+of amphorae counts after two minutes, or in ERROR after ``stuck_load_balancers_after``. stackmend frees a load balancer only if
 Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** One step for each inspection. To free a load balancer in PENDING_UPDATE, stackmend writes a time into the
@@ -35,9 +35,9 @@ deleted amphora's row once the amphora has no server and no port.
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
 PENDING_DELETE: a failover would restore it.
 
-**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. stackmend repeats a failover
-that did not help only after ``stuck_load_balancers_after``, and at most three times a week, in ACTIVE too
-(:mod:`handlers.octavia.rebuild`). It repeats none that left an object in PENDING_*.
+**Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. After a failover that did not
+help, the next one waits for ``stuck_load_balancers_after``. stackmend requests at most three a week, in ACTIVE too
+(:mod:`handlers.octavia.rebuild`), and repeats none that left an object in PENDING_*.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
 
@@ -228,7 +228,7 @@ class StuckLoadBalancers(OctaviaHandler):
                 return NO_RETURN
 
     def _undo_of_freeing(self, balancer: Balancer) -> str:
-        """Return the undo as known before the write: only the servers' metadata hold the time that the write chooses."""
+        """Return the undo before the write. It names a server whose metadata will hold the time that the write chooses."""
         holders = [server.id for server in self._servers(balancer.live) if server.status in DESCRIBABLE]
         if not holders:
             return "none until the heal has ended: no server of its amphorae can hold the time of the write"
@@ -309,7 +309,7 @@ class StuckLoadBalancers(OctaviaHandler):
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
     def _repetition(self, balancer: Balancer) -> str:
-        """Return why the number of amphorae of an ACTIVE load balancer does not justify a failover now; empty if it does."""
+        """Return why the wrong number of amphorae of an ACTIVE load balancer justifies no failover now; empty if it does."""
         serving = sum(amphora.status in records.SERVING for amphora in balancer.live)
         if serving < len(balancer.live) and balancer.row.is_whole(serving):
             return (

@@ -1,6 +1,6 @@
 """The tables and columns of Octavia that stackmend reads or writes.
 
-All exist since Octavia 10 (Yoga), but ``amphora_member_port`` since Octavia 16.
+All exist since Octavia 10 (Yoga), except ``amphora_member_port``: since Octavia 16.
 
 All times are naive UTC. The schema does not set ``updated_at``.
 

@@ -6,14 +6,14 @@ before a worker takes the request, two flows would run. So three facts must hold
 - Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
 - The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have another
   queue, ``[oslo_messaging] topic``.
-- Fewer requests are open than one worker has threads. A worker takes every message off the queue at once, and a message without
-  a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
+- Fewer requests are open than one worker has threads. A worker immediately takes every message off the queue, and a message
+  without a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
-The queue does not show a flow that has begun. The age of the rows excludes such a flow (:mod:`handlers.octavia.flow_times`), if
+The queue does not show a flow that has begun. The age of the rows excludes this flow (:mod:`handlers.octavia.flow_times`), if
 ``octavia.conf`` has ``[haproxy_amphora]``.
 
 Before stackmend asks Octavia's API for a flow, a worker must consume the queue; otherwise the request would wait there. The
-broker must answer. Otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
+broker must answer; otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
 too (``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``).
 
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.

@@ -1,7 +1,7 @@
 """The interface of all drivers: calls to Nova, Neutron, Glance and Octavia.
 
-No method waits for the effect of a write. When an object does not exist, a read returns None (:meth:`Driver.console` excepted),
-a removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. A failed call raises an
+No method waits for the effect of a write. When an object does not exist, a method that would return the object returns None, a
+removal succeeds, and any other write raises :class:`~handlers.octavia.housekeeping.NotFoundError`. A failed call raises an
 exception of :mod:`handlers.octavia.housekeeping`.
 """
 
@@ -34,7 +34,7 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return a writing method's requests as lines of a plan, unsent. The default: the method's name and arguments."""
+        """Return the requests that a writing method would send, as lines of a plan. The default: its name and arguments."""
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
@@ -51,9 +51,9 @@ class Driver(ABC):
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
-        """Return every server of Octavia's project. Only :meth:`server` can prove that a server is absent.
+        """Return the servers of Octavia's project. Only :meth:`server` proves that a server does not exist.
 
-        :raises UnavailableException: also when a cell that may have such servers does not answer
+        :raises UnavailableException: also when a cell that may have servers of Octavia does not answer
         """
 
     @abstractmethod
@@ -66,9 +66,9 @@ class Driver(ABC):
         """
 
     def headroom(self, flavor: str = "") -> int | None:
-        """Return how many more servers the quotas of Octavia's project allow; None without a quota.
+        """Return how many more servers of a flavor the quotas of Octavia's project allow; None without a limit.
 
-        :param flavor: a flavor's id; empty for the flavor of amphorae
+        :param flavor: the flavor's id; empty for the flavor of amphorae
         """
         return None
 
@@ -88,8 +88,8 @@ class Driver(ABC):
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         """Add metadata to a server. Set a new name unless ``name`` is empty.
 
-        :raises UnavailableException: metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF; Nova
-            accepts a name in every state (``nova/compute/api.py``)
+        :raises UnavailableException: also when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF;
+            Nova accepts a name in every state (``nova/compute/api.py``)
         """
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Driver(ABC):
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a server's tag, in the states of :meth:`tag_server`. Return whether this call removed the tag."""
+        """Remove a server's tag; Nova refuses in the states of :meth:`tag_server`. Return whether this call removed the tag."""
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
@@ -110,7 +110,10 @@ class Driver(ABC):
 
     @abstractmethod
     def console(self, server: str, lines: int) -> str:
-        """Return the last lines of a server's console log; empty without a log."""
+        """Return the last lines of a server's console log; empty without a log.
+
+        :raises NotFoundError: the server does not exist
+        """
 
     # ports
 
@@ -161,7 +164,7 @@ class Driver(ABC):
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:
-        """Begin to create an image of a server's disk; return its id."""
+        """Begin to create an image of a server's disk; return the image's id."""
 
     @abstractmethod
     def seal_image(self, image: str) -> None:
@@ -199,7 +202,7 @@ class Driver(ABC):
 
     @abstractmethod
     def security_group(self, name: str) -> Group | None:
-        """Return the only security group of Octavia's project with this name, and its tags."""
+        """Return the security group with this name, and its tags; None unless Octavia's project has exactly one."""
 
     @abstractmethod
     def tag_security_group(self, group: str, tag: str) -> None:
@@ -215,7 +218,7 @@ class Driver(ABC):
     def require_failover(self, amphora: str) -> None:
         """Verify that a worker takes requests, and that Octavia's API shows the amphora. A failover needs both.
 
-        To show the amphora, the API demands the role for a failover (``octavia/policies/amphora.py``).
+        To show the amphora, the API requires the role that a failover needs (``octavia/policies/amphora.py``).
 
         :raises NotFoundError: Octavia shows no such amphora
         :raises UnauthorizedException: the credentials lack the role

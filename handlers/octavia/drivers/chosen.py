@@ -20,7 +20,7 @@ _OWN: dict[str, type[Driver]] = {"noop": NoopDriver, "openstack": OpenStackDrive
 
 
 def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
-    """Return the options ``[housekeeping]``, with heartbeats, failover limit and longest flow from ``octavia.conf``.
+    """Return the options ``[housekeeping]``, with heartbeat times, failover limit and longest flow from ``octavia.conf``.
 
     :raises ConfigError: a configuration file of Octavia is malformed
     """
@@ -32,7 +32,7 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 
 
 def chosen_driver(resources: Resources) -> Driver:
-    """Make the chosen driver. Through ``resources.get(chosen_driver)``, all handlers share one driver.
+    """Make the driver that ``[housekeeping] driver`` names. All handlers share that of ``resources.get(chosen_driver)``.
 
     :raises ConfigError: an option is missing or wrong, or the driver is not installed
     """

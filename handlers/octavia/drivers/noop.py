@@ -3,9 +3,8 @@
 The driver creates and writes Octavia's tables. So :meth:`NoopDriver.made` accepts only an SQLite database, which no real
 Octavia uses.
 
-The cloud ends with the process. On the same database, a new process boots each server that a row names, unless the row is
-DELETED, with the server's ports. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora
-becomes silent.
+The cloud ends with the process. On the same database, a new process creates the servers and ports of all amphora rows that are
+not DELETED. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
 """
 
 from __future__ import annotations

@@ -120,9 +120,9 @@ class Actions:
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
         """Write the end of a new lease into the server's metadata, by which stackmend later recognises the lease.
 
-        If :meth:`_planned_lease` returns an announced end, use it instead.
+        If :meth:`_planned_lease` returns an end, use that end, without a write.
 
-        :return: the lease's end (None without a heartbeat record), and all ends in the metadata, newest first (none without a
+        :return: the lease's end (None without a heartbeat record), and the ends in the metadata, newest first (empty without a
             record, or where Nova takes no metadata)
         """
         server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
@@ -135,9 +135,9 @@ class Actions:
         return at, leases
 
     def _planned_lease(self, s: Situation, at: datetime) -> datetime | None:
-        """Return the end of a lease that the server's metadata announce, if the heartbeat record does not have this end yet.
+        """Return the newest end of a lease in the server's metadata, if the heartbeat record does not have this end yet.
 
-        Return None without a heartbeat record, or when a third of the announced lease has passed.
+        Return None without a heartbeat record, or when a third of that lease has passed.
 
         :param at: the end of a lease that begins now
         """
@@ -198,7 +198,7 @@ class Actions:
         return spares.spares_for(self._driver, s.amphora, s.attempts) if has_spares else []
 
     def _request(self, s: Situation, amphora: records.Amphora) -> None:
-        """Ask Octavia for the failover.
+        """Ask Octavia to replace the amphora, or all amphorae of a load balancer in ERROR.
 
         :param amphora: the row as Octavia's worker will find it
         :raises AmphoraDriverError: Octavia refused or lost the request

@@ -74,7 +74,7 @@ class End:
 
     @property
     def oldest(self) -> str:
-        """The preserved amphora to delete, which makes room in the pool; empty when stackmend deletes none."""
+        """The id of the preserved amphora to delete from a full pool; empty when stackmend deletes none."""
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
         numbered = [one for one in complete if one.since]
@@ -83,7 +83,7 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The amphorae whose DELETED rows stackmend must detach; none while a flow works on the load balancer."""
+        """The ids of amphorae whose DELETED rows stackmend must detach; none while a flow works on the load balancer."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted(self.s.rows))
@@ -121,7 +121,7 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether the image needs no step: it is complete beside a stopped server, or Nova can make none in time."""
+        """Whether no step is left: the image is complete and its kept server is stopped, or Nova cannot do this in time."""
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)

@@ -1,4 +1,4 @@
-"""Reads all facts about one amphora: Octavia's rows in one transaction, then Nova, Neutron and Glance."""
+"""Reads the facts about one amphora: first Octavia's rows, then Nova, Neutron and Glance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Cloud:
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the id of the amphora that a key names by its own id or by its server's id.
+    """Return the id of the amphora that a key names by its own id or by its server's id; None for an unknown server.
 
     :raises Unavailable: Octavia's database or Nova does not answer
     """
@@ -65,7 +65,7 @@ def read(
 ) -> Situation | Replaced | Wait | Nothing:
     """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
 
-    :param known: an earlier reading of the same heal, whose images and pool are used again
+    :param known: an earlier reading of the same heal; its images and preserved amphorae are used again
     :raises Unavailable: a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
@@ -84,7 +84,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Return the facts about an amphora without a load balancer, if its row is in ERROR, or DELETED without ``compute_id``.
+    """Return the facts about an amphora on no load balancer in ERROR, or DELETED without ``compute_id``; else ``Nothing``.
 
     :raises Unavailable: an API does not answer
     """
@@ -136,9 +136,9 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the amphora's row names, or else (in ERROR or DELETED) the server whose mark names the amphora.
+    """Return the server that the amphora's row names. If an ERROR or DELETED row names none, return the server marked for it.
 
-    Read this server by its id, because a listing shows no server groups.
+    Read the server by its id, because a listing shows no server groups.
     """
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
@@ -168,10 +168,10 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 
 
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
-    """Return whether to detach an amphora's row from its load balancer.
+    """Return whether to detach an amphora's row, which must be DELETED, from its load balancer.
 
-    When Octavia deletes a load balancer, Octavia deletes servers and ports of attached rows only. So stackmend detaches a row
-    only if it names no server, or from Octavia 16 on, if its server and port are gone.
+    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So stackmend detaches only the
+    inspected amphora's row if it names no server, and from Octavia 16 on, rows whose server and port are gone.
     """
     if row.status != "DELETED":
         return False
@@ -221,9 +221,9 @@ def _situation(
 
 
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
-    """Return the other amphorae that are silent, or recently failed or were replaced, with the ids of their servers.
+    """Return the ids of other amphorae that are silent, or recently failed or were replaced, with the ids of their servers.
 
-    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead: the amphora is left out.
+    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead, and proves no failure.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

@@ -1,7 +1,7 @@
 """Replaces failed amphorae, and preserves some of them for examination.
 
 **What drifts.** An amphora fails: the server is deleted, stopped or in ERROR, or the guest or network dies. After a minute of
-silence (``heartbeat_timeout``), Octavia's health manager replaces the amphora, and so deletes the server with all traces on it.
+silence (``heartbeat_timeout``), Octavia's health manager replaces the amphora, and so deletes the server with all logs on it.
 The health manager never replaces an amphora that is in ERROR or never sent a heartbeat.
 
 **Why Octavia lets it.** The health manager knows heartbeats only. After a failed failover, amphora and load balancer stay in
@@ -9,21 +9,21 @@ ERROR.
 
 **What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silent amphorae,
 amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
-stackmend leaves a load balancer in PENDING_* to Octavia.
+The handler leaves a load balancer in PENDING_* to Octavia.
 
 **What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal can take several steps
 up to the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
-heartbeat lease, which keeps the health manager off. Then it detaches the server's networks, removes the server from the
-amphora's row, and asks Octavia's API for a failover. After the failover, it detaches the old amphora's DELETED row from the
-load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last, with the method snapshot, it makes an image of
-the server.
+heartbeat lease, which keeps the health manager off. Then it detaches the server's networks and removes the server from the
+amphora's row. For every failed amphora, it asks Octavia's API for a failover. After the failover, it detaches the old
+amphora's DELETED row from the load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last, with the method
+snapshot, it makes an image of a preserved server.
 
 **What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved. If it is in ERROR, stackmend
 replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards or after a
 start of stackmend. In a cloud of three or fewer amphorae, silence proves nothing alone
 (:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` (not 0) other amphorae failed or were replaced within
-``failover_window``, or two on the same host, stackmend reports the failure and begins no recovery. stackmend rebuilds a load
-balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
+``failover_window``, or two on the same host, stackmend reports the failure and begins no recovery. stackmend fails over a
+load balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** Each write into Octavia's database compares the locked row. If the health manager was faster,
 stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If
@@ -239,7 +239,7 @@ class FailedAmphora(OctaviaHandler):
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
         """Yield serving amphorae without a server in Nova that send no heartbeat, or never sent one.
 
-        Their silence alone may prove nothing, because Octavia's health manager is away or has never heard them. Yield none if
+        Their silence alone may prove nothing: perhaps Octavia's health manager is away or never heard them. Yield none if
         database and cloud perhaps do not belong together.
         """
         patience = self._settings.heartbeat_timeout
@@ -273,7 +273,7 @@ class FailedAmphora(OctaviaHandler):
     def _take_following(
         self, actions: Actions, read: Situation | Replaced, step: Step, ends: float
     ) -> Iterator[tuple[StepName, Healed]]:
-        """Take further steps, each after its own proof. After an error, the next heal continues.
+        """Take further steps, each after its own proof. An error ends them; the next heal continues.
 
         :param ends: the monotonic time after which no step begins
         """

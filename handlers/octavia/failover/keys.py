@@ -42,12 +42,12 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows that its server failed, stopped or is gone; otherwise None."""
+    """Return the key of :func:`amphora` when ``instance.update`` shows a server that failed, stopped or is gone; else None."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the amphora's key when an update shows that Nova stops or deletes its server; otherwise None."""
+    """Return the key of :func:`amphora` when ``instance.update`` shows a server that Nova stops or deletes; else None."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

@@ -83,7 +83,7 @@ class Signs:
 
     @property
     def silent_for(self) -> float | None:
-        """Seconds since the last heartbeat; None without a heartbeat record, or when a heartbeat lease has overwritten it."""
+        """Seconds since the last heartbeat; None without a heartbeat record, or under a heartbeat lease."""
         return None if self.s.health is None or self.s.leased else self.s.health.silent
 
     @property

@@ -39,7 +39,7 @@ class Watched:
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:
-        """Return whether no flow works on the amphora, and it looks failed or its recovery is unfinished.
+        """Return whether no flow works on the load balancer, and the amphora looks failed or its recovery is unfinished.
 
         :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
         """
@@ -108,7 +108,7 @@ def now(connection: Connection) -> datetime:
 
 
 def heard(connection: Connection, now: datetime, within: float) -> Heard:
-    """Count as :func:`heard_of`, but all serving amphorae.
+    """Count like :func:`heard_of`, but over all serving amphorae of the database.
 
     :param now: the time by the database's clock
     """
@@ -125,7 +125,7 @@ def heard(connection: Connection, now: datetime, within: float) -> Heard:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """An amphora that recently failed or was replaced.
+    """An amphora that is silent, has a heartbeat in the future, or recently failed or was replaced.
 
     :param ahead: whether the only sign is a heartbeat in the future: a heartbeat lease, or the time of a clock that is ahead
     """
@@ -135,7 +135,7 @@ class Failing:
 
 
 def failing_lately(connection: Connection, now: datetime, stale_after: float, window: float) -> dict[str, Failing]:
-    """Return amphorae that are silent, or recently failed or were replaced, except those deleted with a load balancer.
+    """Return every :class:`Failing` amphora by its id, except amphorae that were deleted with their load balancer.
 
     :param stale_after: seconds of silence that count as a failure
     :param window: length of the recent past, in seconds

@@ -83,7 +83,7 @@ class ServerCase:
 
     @property
     def wants_lease(self) -> bool:
-        """Whether a serving amphora's heartbeat record has no lease, or one that ends soon."""
+        """Whether a serving amphora's heartbeat record has no lease, or one that is more than a third over."""
         if isinstance(self.s, Deactivated) or not self.s.serves or self.s.health is None:
             return False
         return not self.s.leased or -self.s.health.silent < _RENEW * self.settings.preservation_lease
@@ -95,7 +95,7 @@ class ServerCase:
 
     @property
     def runs(self) -> bool:
-        """Whether the server may still use its ports: without an agent, an SR-IOV port works even after it is set down."""
+        """Whether the server may run. If so, an SR-IOV port without an agent works even after it is set down."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -368,7 +368,7 @@ def _recover_forgotten(s: Situation) -> Decision:
 
 
 def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
-    """Return whether the pool has room for an amphora; None while that depends on amphorae without a number."""
+    """Return whether the pool has room for an amphora; None while that depends on amphorae that have no number yet."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"

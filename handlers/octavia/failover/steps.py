@@ -114,7 +114,7 @@ class Reading:
 class Situation(Reading):
     """An amphora that is on a load balancer and is not DELETED.
 
-    :param failing: other amphorae that recently failed or were replaced
+    :param failing: ids of other amphorae that are silent, or recently failed or were replaced
     :param neighbours: those of ``failing`` whose servers are on this amphora's host
     :param unsettled: seconds until silence can prove a failure
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
@@ -191,7 +191,7 @@ class Replaced(Reading):
     """An amphora whose row is DELETED.
 
     :param balancer: None when the row is on no load balancer
-    :param rows: the amphorae whose DELETED rows stackmend must detach from the load balancer
+    :param rows: ids of amphorae whose DELETED rows stackmend must detach from the load balancer
     """
 
     balancer: records.LoadBalancer | None

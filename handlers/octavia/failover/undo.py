@@ -1,7 +1,7 @@
 """Builds the undo of a step from facts that were read before the step.
 
-The statements run on the database that ``typed`` is of, at any later time: each changes a row only while the row is as the step
-left it.
+``typed`` writes a statement for Octavia's database. An operator can run it at any later time: it changes a row only while the
+row is as the step left it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _server(s: AnyReading) -> str:
 
 
 def _mark(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo. Any of these marks would keep the server from being removed as a leftover."""
+    """Return the undo, which removes the marks: any of them would protect a leftover server from removal."""
     server = _server(s)
     without_tag = f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {server}"
     return f"{_properties(server, {AMPHORA: '', SINCE: '', STATE: ''})}; {without_tag}"
@@ -50,7 +50,7 @@ def _properties(server: str, marks: Mapping[str, str]) -> str:
 
 
 def _stop(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo; the name of a server without a mark records the stop."""
+    """Return the undo. It also restores the name of a server without a mark, because the step renames such a server."""
     start = f"openstack server start {_server(s)}"
     return (
         start if s.marked or s.server is None else f"{start}; openstack server set --name {s.server.name} {s.server.id}"
@@ -70,9 +70,9 @@ def _label(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
-    """Return an undo that ends only a lease that still runs, and gives the amphora a ``heartbeat_timeout`` to beat.
+    """Return the undo, which replaces a running lease by the present time.
 
-    A time before the present would let Octavia's health manager replace an amphora that lives.
+    With an earlier time, Octavia's health manager could replace an amphora that lives, before its next heartbeat.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())
@@ -80,7 +80,7 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo; it resets ``busy`` only if the row serves again (:mod:`handlers.octavia.changes`)."""
+    """Return the undo; it resets ``busy`` only if the amphora serves again (:mod:`handlers.octavia.changes`)."""
     amphora = s.amphora
     restored = (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "
@@ -103,7 +103,7 @@ def _forget(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _unplug(s: AnyReading, step: Step, _typed: Typed) -> str:
-    """Return the undo; for a port that Nova created, and deletes with the detachment, it makes another in the same network."""
+    """Return the undo. Nova deletes a detached port that it created; the undo creates another in the same network."""
     server, ports = _server(s), {port.id: port for port in s.ports}
     plugs = [f"openstack server add {_plug(ports.get(port), server, port)}" for port in step.objects]
     return "; ".join([*plugs, _properties(server, {STATE: State.PRESERVING})])

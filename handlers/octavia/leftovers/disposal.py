@@ -33,7 +33,7 @@ class Disposal:
         self._actions = Actions(driver, driver.settings)
 
     def undo(self, finding: Finding) -> str:
-        """Return the undo of :meth:`remove`, as known before it.
+        """Return the undo of :meth:`remove`, as far as it is known before the removal.
 
         :raises InFlight: when the step to preserve an amphora must wait
         :raises Conflict: when the amphora is no longer to be preserved
@@ -55,7 +55,7 @@ class Disposal:
         return f"none for {gone}; {row}"
 
     def remove(self, now: Finding) -> Healed:
-        """:param now: a finding with its undo"""
+        """:param now: the finding as just proved, with its undo"""
         match Problem(now.problem):
             case Problem.HEALTH:
                 return self._forget_health(now)

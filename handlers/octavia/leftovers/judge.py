@@ -91,9 +91,9 @@ class Judge:
         )
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover; with a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
+        """Return the leftover; add a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
 
-        The API sets PENDING_DELETE and sends the request. Only workers set BOOTING, PENDING_CREATE and PENDING_UPDATE.
+        The API sets PENDING_DELETE before it sends the request. Workers set the other states, so no request waits then.
 
         :raises InFlight: while the request may wait in the queue
         """

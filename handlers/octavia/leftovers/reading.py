@@ -10,7 +10,7 @@ from handlers.octavia.drivers.base import Driver
 
 
 def amphorae(driver: Driver, amphora: str, server: str | None = None) -> tuple[records.Amphora, ...]:
-    """Return the row of an amphora, and the row that names the server."""
+    """Return an amphora's row and the row that names a server, if they exist."""
 
     def read(connection: Connection) -> tuple[records.Amphora, ...]:
         found = [queries.amphora(connection, amphora)]

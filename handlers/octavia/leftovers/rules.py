@@ -2,13 +2,12 @@
 
 An object is no leftover when any of these holds (for an amphora's own row, see :func:`row`):
 
-- It is outside Octavia's project (VIP ports excepted), or does not have a name that Octavia gives, or stackmend to an image:
-  ``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``, ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>`` and
-  ``preserved-amphora-<uuid>``.
+- It is outside Octavia's project (VIP ports excepted), or has none of the names ``amphora-<uuid>``, ``octavia-lb-vrrp-<uuid>``,
+  ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>`` and, for an image, ``preserved-amphora-<uuid>``.
 - It is preserved, a spare, or released.
 - The row of its amphora or load balancer is not DELETED.
-- The object is younger than the grace, or its row changed within it, so a flow may still work. The grace is a number of
-  seconds. Nova shows no age of a server group.
+- It is younger than the grace (some seconds), or the row changed within the grace: a flow may still work. Nova shows no age
+  of a server group.
 - Another object uses it, or a flow works on its load balancer.
 
 stackmend only reports a leftover in the cloud without a row, because another Octavia may own it. An operator can allow the
@@ -109,7 +108,7 @@ _DELETED_BY_HAND = "if it is no device of another provider, set its row to DELET
 def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
     """Return whether a row may be another provider's device, which is no amphora.
 
-    A row on no load balancer in PENDING_CREATE is reported: the amphora provider writes it right before anything else.
+    Return False for PENDING_CREATE on no load balancer, which stackmend reports: the amphora provider writes such a row first.
 
     :param provider: the provider of the row's load balancer; None without one
     """
@@ -217,7 +216,7 @@ def amphora_port(
 
     :param row: the row of the amphora in the port's name
     :param device_exists: whether the server that uses the port exists
-    :param used: whether a row names the port
+    :param used: whether a row that is not DELETED names the port
     """
     stays = (
         names.amphora_of_port(port.name) is None,
@@ -237,7 +236,7 @@ def amphora_port(
 def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
     """Return a leftover if this VIP port is one.
 
-    :param used: whether a row names the port
+    :param used: whether a row that is not DELETED names the port
     """
     identity = names.balancer_of_port(port.name)
     stays = (

@@ -21,7 +21,7 @@ class Suspects:
         self._grace = grace
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of objects that look like leftovers, from one listing of all rows and objects.
+        """Yield the keys of objects that look like leftovers, from listings of all rows and objects.
 
         :raises Unavailable: Nova lists no server although amphorae have servers
         """
@@ -59,7 +59,7 @@ class Suspects:
                 yield Key("image", image.id)
 
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
-        """Return the marked amphorae whose preservation is incomplete.
+        """Return the ids of marked amphorae whose preservation is incomplete.
 
         With the scheme ``cycle``, if the pool is over its maximum, add the newest amphora, whose heal deletes the oldest.
         """

@@ -3,7 +3,7 @@
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
 Lamport's bakery algorithm orders the amphorae. A replica tags the server, then reads the other marks, then writes the number.
-The number is a time later than all numbers that were read. So replicas together do not exceed the maximum, without a lock. With
+The number is a time later than all numbers that it read. So replicas together do not exceed the maximum, without a lock. With
 the scheme ``cycle``, they exceed it until the oldest is deleted.
 """
 
@@ -84,7 +84,7 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return this stackmend's amphorae that are preserved or marked for preservation, oldest first."""
+    """Return this stackmend's amphorae that are preserved or marked for preservation, by number."""
     return assemble(driver.servers(), driver.images(), driver.settings.spare_owner)
 
 
@@ -98,7 +98,7 @@ def is_ours(marks: Mapping[str, str], owner: str) -> bool:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
-    """Return the preserved or marked amphorae of ``owner``, oldest first; server and image of one amphora count once."""
+    """Return the preserved or marked amphorae of ``owner``, by number; server and image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers

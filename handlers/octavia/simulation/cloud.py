@@ -1,8 +1,8 @@
 """Nova, Neutron and Glance in memory, as far as amphorae need them.
 
 The cloud refuses calls as the real services do. Nova accepts a stop of a server in ERROR, but no detachment and no image. For a
-server on a dead host, it accepts a stop, shelving, detachment or image, but does not finish it. When it detaches a port that
-Nova created, it deletes the port. Every call takes effect at once, unless :class:`Weather` delays it.
+server on a dead host, Nova accepts a stop, shelving, detachment or image, but does not finish it. When Nova detaches a port
+that it created, it deletes the port. Every call takes effect at once, unless :class:`Weather` prevents or delays it.
 """
 
 from __future__ import annotations

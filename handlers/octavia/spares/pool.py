@@ -170,9 +170,9 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
 def failing_over(
     balancers: Iterable[records.LoadBalancer], rows: Iterable[records.Amphora], longest_flow: float
 ) -> frozenset[str]:
-    """Return the load balancers of which Octavia is replacing an amphora, or recently failed to.
+    """Return the ids of load balancers of which Octavia is replacing an amphora, or that recently went into ERROR.
 
-    Meanwhile stackmend builds no spare: the spare could take the room for the replacement.
+    Until none is left, stackmend builds no spare: the spare could take the room for the replacement.
 
     :param longest_flow: seconds for which a failover may write no row
     """
@@ -195,7 +195,7 @@ def next_to_fill(found: Sequence[Pool]) -> Pool | None:
 
 
 def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
-    """Return the pools; the last pool with spares gets an excess if the quotas leave Octavia too little room.
+    """Return the pools. The last configured one with spares gets an ``excess`` if the quotas leave Octavia too little room.
 
     A used-up quota fails every build of Octavia, also those of its health manager (``octavia/compute/drivers/nova_driver.py``).
     """
@@ -296,7 +296,7 @@ def eligible(
 ) -> list[Server]:
     """Return the ready spares, best first.
 
-    Spares in the zone come first. With equal zones, ``flavor`` comes first, then ``amp_flavor_id``, then any other flavor.
+    Spares in the zone come first. Within a zone, ``flavor`` comes first, then ``amp_flavor_id``, then any other flavor.
     A spare in another zone counts only when its pool has the zone ``any``.
 
     :param zone: the new amphora's zone; None when unknown

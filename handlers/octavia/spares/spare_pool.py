@@ -17,11 +17,11 @@ of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-I
 
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
-**What is changed.** stackmend builds spares, and stops and deletes only its own. No build of a spare begins while
-``maximum_deploying_amphora_count`` amphorae and spares are building, while Octavia replaces an amphora or has just failed to,
-or while a claimed spare exists. stackmend fills one pool at a time, so that replicas together cannot exceed the limit. After a
-failed build, the pool waits ten minutes. The quotas of Octavia's project must leave room for two amphorae; otherwise stackmend
-deletes spares.
+**What is changed.** stackmend builds spares, and stops and deletes only its own. No build of a spare begins while Octavia
+replaces an amphora or has just failed to, or while a claimed spare exists. With each build, at most
+``maximum_deploying_amphora_count`` amphorae and spares are building. stackmend fills one pool at a time, so that replicas
+together cannot exceed this limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project must leave
+room for two amphorae; otherwise stackmend deletes spares.
 
 **What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). If an amphora in the project
 has no row in this Octavia, stackmend only reports surplus spares, and spares of pools that are not configured. Where the quotas

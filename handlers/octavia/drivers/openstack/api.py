@@ -1,6 +1,6 @@
 """A client of one OpenStack API.
 
-A failure becomes one exception of :mod:`handlers.octavia.housekeeping`:
+Results of failed requests, with exceptions of :mod:`handlers.octavia.housekeeping`:
 
 ======================================= ==============================================================================
 the object does not exist (404)         get: None; remove: success; list: UnavailableException; call: NotFoundError

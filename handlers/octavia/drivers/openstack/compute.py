@@ -2,13 +2,13 @@
 
 Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN when its cell does not answer. The
 driver treats UNKNOWN as no answer. For a server without a request spec, Nova answers 404 instead (``nova/compute/api.py``,
-``_get_instance_from_cell``). A listing with a filter or in pages omits the cell's servers
+``_get_instance_from_cell``). A listing with a filter or in pages omits the servers of that cell
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a 404 for a server or a listing of servers, the driver lists the services. Nova shows the services of the cell's mapped
-hosts as UNKNOWN (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). cell0 has no mapped hosts, but its
-servers never ran. If a service is UNKNOWN, the driver lists servers without a filter, with credentials for Octavia's project.
-This listing shows the cell's servers as UNKNOWN, up to Nova's ``max_limit``.
+So after a listing of servers, or a 404 for one server, the driver lists the services. Nova shows the services of that cell's
+mapped hosts as UNKNOWN (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). cell0 has no mapped hosts, but
+its servers never ran. If a service is UNKNOWN, the driver lists servers without a filter, with credentials for Octavia's
+project. This listing shows the cell's servers as UNKNOWN, up to Nova's ``max_limit``. If it shows one, the driver's call fails.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class ImageCalls(Driver):
             raise
 
     def amphora_image(self) -> str:
-        """Return the id of the newest active image with Octavia's tag, as Octavia does
+        """Return the id of the newest active image with the tag ``amp_image_tag``, as Octavia does
         (``octavia/image/drivers/glance_driver.py``).
         """
         if not self.image_tag:

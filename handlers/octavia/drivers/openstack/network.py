@@ -1,7 +1,7 @@
 """The driver's calls to Neutron: ports and security groups.
 
 Octavia creates VRRP and member ports in Octavia's project, and VIP ports in the load balancer's project. Neutron cannot filter
-by the beginning of a name, but the VIP ports that Octavia creates have the device owner ``Octavia``
+by the beginning of a name. So the driver finds VIP ports by the device owner ``Octavia``, which Octavia sets
 (``octavia/network/drivers/neutron/allowed_address_pairs.py``).
 """
 
