@@ -58,7 +58,7 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Begin to build up to ``num_to_create`` spare amphorae, within the limit of simultaneous builds; do not wait."""
+        """Without waiting, begin to build up to ``num_to_create`` spare amphorae, within the limit of simultaneous builds."""
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Whether and how often stackmend may fail over a load balancer that is in ERROR or ACTIVE.
 
 The failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
-Missing objects show this: a deletion by Octavia first removes the server group, then the security group and the VIP port, then
-the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
+Missing objects show such a failure: a deletion by Octavia first removes the server group, then the security group and the VIP
+port, then the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
 ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A failed creation leaves no amphora row.
 
 Before it requests a failover, stackmend records the attempt as a tag of the load balancer's security group. The tag names an

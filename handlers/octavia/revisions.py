@@ -1,6 +1,7 @@
 """The schemas of Octavia's database that stackmend knows: those of Octavia 10 (Yoga) to 19.
 
-stackmend reads a database with another ``alembic_version`` if it has the tables and columns, but never writes to it.
+stackmend reads a database with another ``alembic_version`` if it has the tables and columns that stackmend needs, but never
+writes to it.
 
 Source: ``octavia/db/migration/alembic_migrations/versions`` of these releases.
 """

@@ -186,7 +186,7 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return the number of other failed amphorae at which stackmend stops failovers: the smaller limit. 0 is no limit.
+    """Return how many other failed amphorae stop stackmend's failovers, by the smaller of both limits; 0: no limit.
 
     :param octavias: Octavia's limit, which counts the amphora itself; 0 or 1 does not limit stackmend
     """

@@ -228,7 +228,7 @@ class StuckLoadBalancers(OctaviaHandler):
                 return NO_RETURN
 
     def _undo_of_freeing(self, balancer: Balancer) -> str:
-        """Return the undo before the write. It names a server whose metadata will hold the time that the write chooses."""
+        """Return the undo as known before the write: it names a server whose metadata will hold the time of the write."""
         holders = [server.id for server in self._servers(balancer.live) if server.status in DESCRIBABLE]
         if not holders:
             return "none until the heal has ended: no server of its amphorae can hold the time of the write"
@@ -309,7 +309,7 @@ class StuckLoadBalancers(OctaviaHandler):
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
     def _repetition(self, balancer: Balancer) -> str:
-        """Return why the wrong number of amphorae of an ACTIVE load balancer justifies no failover now; empty if it does."""
+        """Return why the wrong number of amphorae of an ACTIVE load balancer justifies no failover now; empty if it justifies one."""
         serving = sum(amphora.status in records.SERVING for amphora in balancer.live)
         if serving < len(balancer.live) and balancer.row.is_whole(serving):
             return (

@@ -34,7 +34,7 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return the requests that a writing method would send, as lines of a plan. The default: its name and arguments."""
+        """Return the requests that a writing method would send, as lines of a plan. The default is its name and arguments."""
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project

@@ -1,7 +1,7 @@
 """The steps after an amphora's row is DELETED: Octavia has replaced the amphora, or it was on no load balancer.
 
-They complete the image and marks, and shelve the server if it is in a server group. With the scheme ``cycle``, they delete the
-oldest preserved amphora from a full pool. They also detach DELETED rows from the load balancer.
+They complete a preserved server's image and marks, and shelve the server if it is in a server group. With the scheme ``cycle``,
+they delete the oldest preserved amphora from a full pool. They also detach DELETED rows from the load balancer.
 """
 
 from __future__ import annotations

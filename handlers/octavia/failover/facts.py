@@ -84,7 +84,9 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Return the facts about an amphora on no load balancer in ERROR, or DELETED without ``compute_id``; else ``Nothing``.
+    """Return the facts about an amphora in ERROR, or DELETED without ``compute_id``.
+
+    Return ``Nothing`` in other states, or when the amphora is on a load balancer.
 
     :raises Unavailable: an API does not answer
     """
@@ -136,7 +138,9 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the amphora's row names. If an ERROR or DELETED row names none, return the server marked for it.
+    """Return the server that the amphora's row names.
+
+    If a row in ERROR or DELETED names none, return the server whose mark names the amphora.
 
     Read the server by its id, because a listing shows no server groups.
     """
@@ -170,8 +174,9 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row, which must be DELETED, from its load balancer.
 
-    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So stackmend detaches only the
-    inspected amphora's row if it names no server, and from Octavia 16 on, rows whose server and port are gone.
+    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So stackmend detaches a row
+    without a server only if it is the inspected amphora's. From Octavia 16 on, it also detaches rows whose server and port are
+    gone.
     """
     if row.status != "DELETED":
         return False
@@ -223,7 +228,7 @@ def _situation(
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
     """Return the ids of other amphorae that are silent, or recently failed or were replaced, with the ids of their servers.
 
-    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead, and proves no failure.
+    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead: omit the amphora.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

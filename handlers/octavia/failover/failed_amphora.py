@@ -14,7 +14,7 @@ The handler leaves a load balancer in PENDING_* to Octavia.
 **What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal can take several steps
 up to the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
 heartbeat lease, which keeps the health manager off. Then it detaches the server's networks and removes the server from the
-amphora's row. For every failed amphora, it asks Octavia's API for a failover. After the failover, it detaches the old
+amphora's row. With or without preservation, it asks Octavia's API for a failover. After the failover, it detaches the old
 amphora's DELETED row from the load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last, with the method
 snapshot, it makes an image of a preserved server.
 
@@ -30,8 +30,8 @@ stackmend preserves nothing. Before stackmend detaches a network, Octavia's API 
 Octavia still refuses, stackmend writes the server back into the row. Unless the row was in ERROR, the health manager then
 replaces the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the marks.
 
-**Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops a recovery
-before its failover.
+**Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops the
+recovery up to the failover.
 
 **Undo.** The history has the command or statement that reverses each step; failovers and deletions have none.
 ``stackmend amphora preserved`` releases or deletes a preserved amphora.
@@ -237,7 +237,7 @@ class FailedAmphora(OctaviaHandler):
         yield from keys_of("amphora", self._gone([row for row in rows if row.id not in suspects]))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield serving amphorae without a server in Nova that send no heartbeat, or never sent one.
+        """Yield the ids of serving amphorae without a server in Nova that send no heartbeat, or never sent one.
 
         Their silence alone may prove nothing: perhaps Octavia's health manager is away or never heard them. Yield none if
         database and cloud perhaps do not belong together.
@@ -273,7 +273,7 @@ class FailedAmphora(OctaviaHandler):
     def _take_following(
         self, actions: Actions, read: Situation | Replaced, step: Step, ends: float
     ) -> Iterator[tuple[StepName, Healed]]:
-        """Take further steps, each after its own proof. An error ends them; the next heal continues.
+        """Take and yield further steps, each after its own proof. An error ends them; the next heal continues.
 
         :param ends: the monotonic time after which no step begins
         """

@@ -56,7 +56,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class OneWitness:
-    """The verdict that only one record shows a failure, and no second will appear.
+    """The verdict that only one record shows a failure, and no second record will.
 
     :param why: the sign of the failure
     :param reason: why stackmend reports the amphora but does not heal it

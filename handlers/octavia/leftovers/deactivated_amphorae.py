@@ -24,13 +24,13 @@ flow ends halfway. When Nova fails while Octavia reverts a creation, only the ro
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
-proves that its objects are leftovers. stackmend reports an object of the cloud without a row. With
+proves that its objects are leftovers. stackmend only reports an object of the cloud without a row. With
 ``deactivated_amphorae_without_rows``, stackmend removes it, except a server group, and except a server that serves an address
 of an existing port. The object must be older than ``deactivated_amphorae_after``, its row unchanged for as long, and two
 inspections must agree. After the deletion of a load balancer, half a minute is enough: its flow writes DELETED after all
-removals. stackmend removes only heartbeat records while database and cloud perhaps do not belong together: while Nova
-shows less than 90 % of the servers of amphorae on load balancers, or more than a few servers have no row. stackmend removes an
-amphora in PENDING_DELETE only while no request waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+removals. stackmend removes nothing but heartbeat records while database and cloud perhaps do not belong together. Signs of
+this: Nova shows less than 90 % of the servers of amphorae on load balancers, or more than a few servers have no row. stackmend
+removes an amphora in PENDING_DELETE only while no request waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While the pool has
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``

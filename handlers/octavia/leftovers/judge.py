@@ -93,7 +93,7 @@ class Judge:
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
         """Return the leftover; add a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
 
-        The API sets PENDING_DELETE before it sends the request. Workers set the other states, so no request waits then.
+        The API sets PENDING_DELETE before it sends the request. Only workers set the other states: no request waits then.
 
         :raises InFlight: while the request may wait in the queue
         """

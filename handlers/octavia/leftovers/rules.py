@@ -108,7 +108,7 @@ _DELETED_BY_HAND = "if it is no device of another provider, set its row to DELET
 def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
     """Return whether a row may be another provider's device, which is no amphora.
 
-    Return False for PENDING_CREATE on no load balancer, which stackmend reports: the amphora provider writes such a row first.
+    Return False for PENDING_CREATE on no load balancer, which stackmend reports: the amphora provider begins with such a row.
 
     :param provider: the provider of the row's load balancer; None without one
     """

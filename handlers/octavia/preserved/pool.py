@@ -84,7 +84,7 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return this stackmend's amphorae that are preserved or marked for preservation, by number."""
+    """Return this stackmend's amphorae that are preserved or marked for preservation, ordered by number."""
     return assemble(driver.servers(), driver.images(), driver.settings.spare_owner)
 
 
@@ -98,7 +98,7 @@ def is_ours(marks: Mapping[str, str], owner: str) -> bool:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
-    """Return the preserved or marked amphorae of ``owner``, by number; server and image of one amphora count once."""
+    """Return the preserved or marked amphorae of ``owner``, ordered by number; server and image of one amphora count once."""
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
