@@ -60,7 +60,7 @@ class Balancer:
         """Return whether a sweep must list the load balancer as a suspect.
 
         :param after: seconds without a change after which no flow works on a load balancer
-        :param detaches: whether stackmend detaches DELETED amphora rows, which let updates fail (Octavia 16 and later)
+        :param detaches: whether stackmend detaches DELETED amphora rows, which make updates fail (Octavia 16 and later)
         """
         if self.is_pending:
             return self.quiet >= after

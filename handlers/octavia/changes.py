@@ -227,7 +227,7 @@ def _is_older(locked: _Locked) -> bool:
 
 
 def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
-    """Set a load balancer from ERROR to ACTIVE if our failover request was lost between Octavia's API and its workers.
+    """Set a load balancer from ERROR to ACTIVE if stackmend's failover request was lost between Octavia's API and its workers.
 
     The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). A changed amphora row shows
     that a worker got the request.

@@ -309,7 +309,7 @@ class StuckLoadBalancers(OctaviaHandler):
             yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
 
     def _repetition(self, balancer: Balancer) -> str:
-        """Return why the wrong number of amphorae of an ACTIVE load balancer justifies no failover now; empty if it justifies one."""
+        """Return why an ACTIVE load balancer's wrong number of amphorae justifies no failover now; empty if one is due."""
         serving = sum(amphora.status in records.SERVING for amphora in balancer.live)
         if serving < len(balancer.live) and balancer.row.is_whole(serving):
             return (

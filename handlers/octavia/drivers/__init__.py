@@ -1,1 +1,1 @@
-"""The calls to a cloud."""
+"""The drivers, which call a real cloud or a cloud in memory."""
