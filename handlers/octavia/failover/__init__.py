@@ -1,1 +1,15 @@
-"""Replaces failed amphorae, and preserves some of them."""
+"""Replaces failed amphorae, and preserves some of them.
+
+``failed_amphora``  the handler
+``keys``            finds the amphora that a notification of Nova names
+``queries``         reads Octavia's rows about failures and heartbeats
+``heartbeats``      whether silence can prove a failure now
+``facts``           reads the rows, server, ports and images of an amphora
+``proof``           whether an amphora has failed
+``table``           lists of rules
+``rules``           the next step of a recovery
+``ending``          the steps after Octavia has replaced the amphora
+``steps``           the facts about an amphora, and the possible decisions
+``actions``         carries out the steps
+``undo``            the commands and statements that reverse a step
+"""

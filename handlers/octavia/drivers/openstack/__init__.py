@@ -1,10 +1,16 @@
 """The driver for a real cloud: Nova, Neutron, Glance and Octavia through their APIs.
 
+compute.py           servers and server groups: Nova
+network.py           ports and security groups: Neutron
+image.py             images: Glance
+loadbalancer.py      failovers and deletions: Octavia
+api.py               calls one API; turns failures into exceptions of ``handlers.octavia.housekeeping``
+places.py            the regions and endpoints that Octavia uses
+
 Spares boot with Octavia's own credentials (``[service_auth]`` or ``[keystone_authtoken]`` in ``octavia.conf``), so that
-Octavia's project owns them. Without ``[octavia] project_id``, the project of these credentials is Octavia's. With them, the
-driver also reads quotas, and lists servers while a cell does not answer. If they are missing or belong to another project, it
-uses ``[openstack]`` instead, provided that this belongs to Octavia's project. All other calls use ``[openstack]``, with an
-administrator's role.
+Octavia's project owns them. Without ``[octavia] project_id``, the project of these credentials is Octavia's. They also read
+quotas, and list servers while a cell does not answer. If they are missing or belong to another project, ``[openstack]`` serves
+if it belongs to Octavia's project. All other calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations
