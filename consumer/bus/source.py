@@ -1,7 +1,7 @@
 """Reads one broker in batches until it is stopped.
 
 A :class:`Source` has one thread and one connection. It collects a batch of messages, stores the batch in the journal, and
-then acknowledges the batch. After a loss of the connection, the broker sends unacknowledged messages again; to store a message
+then acknowledges the batch. After a loss of the connection, the broker sends unacknowledged messages again; to store a hint
 twice is harmless.
 
 - **Batch not stored** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.

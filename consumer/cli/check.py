@@ -28,6 +28,7 @@ from consumer.engine import service
 from consumer.engine.webhooks.message import Renderer
 from consumer.journal import dead, deliveries, notification_formats, replicas, watermarks
 from consumer.journal.database import Database, JournalError, now
+from consumer.journal.dead import StoredLetter
 from consumer.journal.node_clocks import NodeClock, node_clocks
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span
@@ -140,6 +141,7 @@ def _journal(session: Session) -> Iterator[Checked]:
         database = session.database
         skew = time.time() - database.transact(now)
         waiting = dead.count(database)
+        newest = dead.listing(database, limit=1)
         alive = replicas.listing(database)
         nodes = node_clocks(database)
     except JournalError as error:
@@ -151,7 +153,7 @@ def _journal(session: Session) -> Iterator[Checked]:
     yield _clock(skew)
     if nodes:
         yield of_nodes(nodes)
-    yield _dead(database, waiting)
+    yield _dead(waiting, newest)
     yield from _watermarks(database)
 
 
@@ -201,11 +203,11 @@ def of_nodes(clocks: Sequence[NodeClock]) -> Checked:
     )
 
 
-def _dead(database: Database, waiting: int) -> Checked:
-    if not waiting:
+def _dead(waiting: int, newest: Sequence[StoredLetter]) -> Checked:
+    if not newest:
         return Checked("dead letters", Verdict.OK, "none")
-    newest = dead.listing(database, limit=1)[-1]
-    text = f"{plural(waiting, 'undecodable message')}; reason of the newest: {newest.reason}. Run stackmend dead list"
+    reason = newest[-1].reason
+    text = f"{plural(waiting, 'undecodable message')}; reason of the newest: {reason}. Run stackmend dead list"
     return Checked("dead letters", Verdict.WARNING, text)
 
 

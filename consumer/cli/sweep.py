@@ -8,6 +8,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from oslo_utils.uuidutils import is_uuid_like
+
 from consumer import plugins
 from consumer.cli.base import Lister, add_by, operator, positive
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
@@ -131,7 +133,7 @@ class Sweep(Lister):
                 f"--cell: there is no cell {', '.join(unknown)}, or its database does not answer; the cells are: "
                 f"{', '.join(sorted(cells)) or 'none'}"
             )
-        return within(names, cells)
+        return within(names)
 
     def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
         """Return the tasks whose findings always name their cell.
@@ -191,17 +193,18 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
     return [task for task in tasks if wanted.intersection(task.handler.kinds)]
 
 
-def within(names: Collection[str], cells: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a function that tells whether a finding is only in the cells with these names.
+def within(names: Collection[str]) -> Callable[[Finding], bool]:
+    """Return a function that tells whether a finding concerns some cells with these names, and no other cell.
 
-    :param cells: the names of all cells
+    A cell has one uuid. So a finding with more uuids than matching names concerns another cell, even one without a name.
     """
     wanted = {f"cell:{name}".casefold() for name in names}
-    others = {f"cell:{name}".casefold() for name in cells} - wanted
 
     def selected(finding: Finding) -> bool:
-        concerned = {scope.casefold() for scope in (str(finding.key), *finding.concerns)}
-        return not concerned.isdisjoint(wanted) and concerned.isdisjoint(others)
+        cells = {scope.casefold() for scope in finding.concerns if scope.startswith("cell:")}
+        uuids = {scope for scope in cells if is_uuid_like(scope.removeprefix("cell:"))}
+        matching = cells & wanted
+        return bool(matching) and cells - uuids <= wanted and len(uuids) <= len(matching)
 
     return selected
 

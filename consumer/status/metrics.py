@@ -115,10 +115,18 @@ class JournalCollector(Collector):
             "Whether a handler is stopped by an operator, or by the breaker or a fallen watermark (label breaker).",
             labels=["handler", "by"],
         )
-        age = GaugeMetricFamily("stackmend_sweep_age_seconds", "Time since the last sweep began.", labels=["handler"])
-        took = GaugeMetricFamily("stackmend_sweep_duration_seconds", "Time the last sweep took.", labels=["handler"])
-        found = GaugeMetricFamily("stackmend_sweep_found", "Suspect objects of the last sweep.", labels=["handler"])
-        of = GaugeMetricFamily("stackmend_sweep_population", "All objects of the last sweep.", labels=["handler"])
+        age = GaugeMetricFamily(
+            "stackmend_sweep_age_seconds", "Time since the last complete sweep began.", labels=["handler"]
+        )
+        took = GaugeMetricFamily(
+            "stackmend_sweep_duration_seconds", "Time the last complete sweep took.", labels=["handler"]
+        )
+        found = GaugeMetricFamily(
+            "stackmend_sweep_found", "Suspects of the last sweep, complete or not.", labels=["handler"]
+        )
+        of = GaugeMetricFamily(
+            "stackmend_sweep_population", "All objects of the last complete sweep.", labels=["handler"]
+        )
         for name, task in self._tasks.items():
             control = known.get(name, controls.Control(name))
             budget = history.budget_left(self._database, name, task.settings.heals_per_hour)

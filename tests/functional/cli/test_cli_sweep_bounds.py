@@ -9,10 +9,13 @@ from typing import ClassVar
 import pytest
 
 from consumer import plugins
+from consumer.cli.sweep import within
 from consumer.journal import history
 from consumer.journal.database import Database
 from handlers.base import Finding, Healed, Key, Watermark
 from tests.functional.cli.shell import Fixer, Shell, WorldMender
+
+ONE, TWO = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
 
 class CelledMender(WorldMender):
@@ -49,6 +52,34 @@ def test_a_finding_that_also_concerns_another_cell_is_left_out(celled: Shell) ->
     assert celled.world.drifted() == {"ab1"}
     assert celled("sweep", "--cell", "a", "--cell", "b").code == 0
     assert celled.world.drifted() == set()
+
+
+def test_a_finding_that_also_concerns_a_cell_that_is_silent_is_left_out(celled: Shell) -> None:
+    celled.world.things = {"ac1": 1}
+    assert celled("sweep", "--cell", "a").code == 0
+    assert celled.world.drifted() == {"ac1"}
+
+
+@pytest.mark.parametrize(
+    ("concerned", "selected"),
+    [
+        ({"cell:One", f"cell:{ONE}", "host:cell:two"}, True),
+        ({"cell:one", f"cell:{ONE}", f"cell:{TWO}"}, False),
+        ({f"cell:{TWO}"}, False),
+        ({"cell:one", "cell:two"}, False),
+        ({"host:one"}, False),
+        (set(), False),
+    ],
+)
+def test_a_finding_is_selected_if_all_its_cells_are_named(concerned: set[str], selected: bool) -> None:
+    finding = Finding(Key("thing", "one"), "wrong", "it is wrong", {}, concerns=frozenset(concerned))
+    assert within(["one"])(finding) is selected
+
+
+def test_a_cell_without_a_name_is_named_by_its_uuid() -> None:
+    finding = Finding(Key("thing", "one"), "wrong", "it is wrong", {}, concerns=frozenset({f"cell:{ONE}"}))
+    assert within([ONE])(finding)
+    assert not within([TWO])(finding)
 
 
 def test_a_cell_that_does_not_exist_is_an_error(celled: Shell) -> None:
