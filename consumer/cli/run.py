@@ -34,10 +34,11 @@ STOP_WITHIN = 9.5
 class Run(Command):
     """Run the daemon: read notifications, sweep, heal.
 
-    The daemon runs in the foreground until SIGTERM or SIGINT. Then running heals have [engine] stop_seconds to finish, and the
-    daemon ends after 10 seconds at the latest. A second SIGTERM or SIGINT ends it at once; the next start finishes interrupted
-    heals. SIGHUP reads the configuration again. New modes, windows and budgets of running handlers take effect at once, new
-    intervals after the next sweep; a log line names all other changes.
+    The daemon runs in the foreground until SIGTERM or SIGINT. Then running heals have [engine] stop_seconds to finish, but at
+    most 10. A second SIGTERM or SIGINT ends the daemon at once; the next start finishes interrupted heals.
+
+    SIGHUP reads the configuration again. New modes, windows and budgets of running handlers take effect at once, new intervals
+    after the next sweep; a log line names all other changes.
     """
 
     example = (

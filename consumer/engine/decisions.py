@@ -21,7 +21,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """A decision: heal the first of these findings that the gates allow; once a gate defers a heal, try no further finding.
+    """A decision: heal one of these findings, the first whose heal no gate forbids.
+
+    If a gate says that a heal must wait, the findings after it wait too.
 
     :param findings: the findings that this mode heals, in the order to try
     :param fingerprint: of all findings

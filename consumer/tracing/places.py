@@ -66,9 +66,9 @@ def _since(claim: Claim) -> float:
 
 
 def waited(claim: Claim) -> float:
-    """Return the seconds from the hint of a claim, or from a later inspection that first found the drift, to the claim.
+    """Return the seconds that a claim's row waited: from its newest hint, or from its first inspection that found the drift.
 
-    A newer event replaces the older one in the row, so the wait begins with the newer one.
+    The later of both counts.
     """
     begin = max(claim.first_hint_at, claim.hinted_at or 0.0, claim.seen_at or 0.0)
     return max(0.0, claim.now - begin)

@@ -84,7 +84,7 @@ class Cloud:
 
     :param region: the endpoints' region; None suffices for a catalogue with one region
     :param trust: the option that names the file of certificate authorities, for error messages
-    :param advice: the credentials and the roles that they need, for errors about refused credentials
+    :param advice: a text for errors about refused credentials: which credentials, and which roles they need
     """
 
     def __init__(

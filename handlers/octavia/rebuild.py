@@ -41,8 +41,8 @@ _EPOCH = datetime(1970, 1, 1)
 class Attempt:
     """A failover that stackmend recorded before the request.
 
-    :param amphora: one amphora that the failover should replace, or one object in PENDING_*, or the load balancer itself if it
-        has no amphora
+    :param amphora: the id of one amphora that the failover should replace; of one object in PENDING_* under the load balancer,
+        which the failover should complete; or of the load balancer, if it has no amphora
     :param version: version of the load balancer's row before the request
     """
 
@@ -51,7 +51,10 @@ class Attempt:
 
     @property
     def tag(self) -> str:
-        """The security group's tag; Neutron allows 60 characters (``neutron/extensions/tagging.py``)."""
+        """The tag that records the attempt on the load balancer's security group.
+
+        Neutron allows 60 characters (``neutron/extensions/tagging.py``).
+        """
         return f"{_TAG}{self.amphora}-{self.version:x}"
 
 
