@@ -21,7 +21,7 @@ class _Sighting:
 class Sightings:
     """Remembers when this process first saw each lease with its present end.
 
-    :param length: seconds for which a lease must stay unchanged
+    :param length: seconds for which a lease whose end has passed must also stay unchanged
     """
 
     def __init__(self, length: float) -> None:

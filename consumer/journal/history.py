@@ -249,7 +249,8 @@ def close(database: Database, closing: Closing) -> None:
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
     """Ask the gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
 
-    :param line_id: the entry that an earlier attempt at this heal left open, if any; if it is open, the heal uses it again
+    :param line_id: the entry that an earlier heal of the key left open, if any; the heal uses it again for the same drift, and
+        closes it for another drift
     :return: the entry's id, or a gate's objection
     """
 

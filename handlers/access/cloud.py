@@ -84,7 +84,7 @@ class Cloud:
 
     :param region: the endpoints' region; None suffices for a catalogue with one region
     :param trust: the option that names the file of certificate authorities, for error messages
-    :param advice: a text for errors about refused credentials: which credentials, and which roles they need
+    :param advice: the end of errors about answers 401 and 403: the credentials, and the roles that they need or lack
     """
 
     def __init__(

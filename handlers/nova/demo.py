@@ -80,7 +80,7 @@ class NovaDemo(Demo):
         return cloud.options()
 
     def join(self, resources: Resources) -> None:
-        """Do nothing: the scenes need only the databases and Placement."""
+        """Do nothing: :meth:`start` has made the scenes."""
 
     def scenes(self) -> Sequence[Scene]:
         return self._scenes

@@ -69,7 +69,7 @@ class MissingEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WrongEvidence:
-    """The evidence of ``wrong-amounts``: instances on one compute node have other amounts than their flavors name.
+    """The evidence of ``wrong-amounts``: instances on one compute node have other amounts than their entitlement.
 
     :param instances: a sentence about the difference for each instance, by uuid
     """
@@ -163,7 +163,7 @@ def wrong_amounts(key: Key, wrong: Sequence[tuple[Facts, Report]]) -> Finding:
     return Finding(
         key,
         str(Problem.WRONG_AMOUNTS),
-        f"{len(parts)} instances on {node} hold other amounts than their flavors name",
+        f"{len(parts)} instances on {node} hold other amounts than their entitlement",
         asdict(WrongEvidence(key.id, parts)),
         healable=False,
         refusal=wrong[0][1].refusal,

@@ -338,7 +338,7 @@ def _amounts(facts: Facts) -> list[Drift]:
         "nothing proves which of them is right. Compare the guest with its flavor; if the flavor is right, correct the amounts "
         f"in this command and run it: {facts.allocation.command()}"
     )
-    return [Report(Problem.WRONG_AMOUNTS, f"the instance holds other amounts than its flavor names: {numbers}", why)]
+    return [Report(Problem.WRONG_AMOUNTS, f"the instance holds other amounts than its entitlement: {numbers}", why)]
 
 
 def _gone_ports(facts: Facts) -> list[Drift]:

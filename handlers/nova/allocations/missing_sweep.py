@@ -103,7 +103,7 @@ class Suspects:
         yield from (Key("instance", one) for one in self._of_gone_ports(for_ports))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances for which a recent sweep yielded this key, or none."""
+        """Return the instances for which a recent sweep yielded this key ``node:`` or ``nodes:``; empty for any other key."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 

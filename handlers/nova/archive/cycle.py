@@ -36,7 +36,10 @@ _ROWS_PER_INSTANCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of archiving. ``rows`` limits one transaction, ``rows_per_cycle`` one run."""
+    """The options of archiving.
+
+    One transaction moves about ``rows`` rows, as instances move whole. After ``rows_per_cycle`` rows, no transaction begins.
+    """
 
     after_days: int = 30
     rows: int = 1000

@@ -98,7 +98,7 @@ def with_those_below(schema: Schema, due: Sequence[sa.Table], task_log: bool) ->
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether a cell has any old deleted row, even one that cannot move."""
+    """Return whether any table to archive has an :func:`old` row, even one that cannot move."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)

@@ -1,8 +1,8 @@
 """Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
 
 A server that Nova shows as stopped or in ERROR may still run. After a restore of Nova's database, Nova perhaps does not know a
-server that runs. So a recent heartbeat contradicts Nova in both cases. An amphora without a row in ``amphora_health`` has never sent a
-heartbeat. While the server is ACTIVE, the missing row proves nothing.
+server that runs. So a recent heartbeat contradicts Nova in both cases. An amphora without a row in ``amphora_health`` has never
+sent a heartbeat. While the server is ACTIVE, the missing row proves nothing.
 """
 
 from __future__ import annotations
