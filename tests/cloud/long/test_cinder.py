@@ -144,9 +144,7 @@ def test_a_notification_of_cinder_hints_at_its_volume(
 
         # A second attachment of the same instance, as a live migration makes it; its end is announced.
         connector = {"host": "compute-2", "initiator": "iqn.2026-01.test:two", "ip": "127.0.0.2", "platform": "x86_64"}
-        second = volumes.create_attachment(
-            volume_id=volume, instance=server, connector={**connector, "os_type": "linux"}
-        )
+        second = volumes.create_attachment(volume, instance=server, connector={**connector, "os_type": "linux"})
         volumes.delete_attachment(second.id)
         wait_until(lambda: volumes.get_volume(volume).status == "available", 120, "the heal")
         [line] = program.json("history", "--outcome", "healed")
