@@ -44,6 +44,8 @@ class World:
     with_one_witness: frozenset[str] = frozenset()
     #: things that their owners exempt; None: nobody can say
     tagged: frozenset[str] | None = frozenset()
+    #: whether a question for a thing gets no answer
+    silent: bool = False
 
     def drifted(self) -> set[str]:
         """Return the names of what is wrong."""

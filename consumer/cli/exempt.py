@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from oslo_config import cfg
 
 from consumer.cli.base import Command, Lister, add_by, known_ids, operator, row_id
 from consumer.cli.errors import CommandError
@@ -11,8 +13,8 @@ from consumer.cli.moments import read_until
 from consumer.journal import exemptions
 from consumer.journal.acts import Act, recorder
 from consumer.journal.database import now
-from consumer.text import plural, utc
-from handlers.base import Handler, Key
+from consumer.text import plural, reason_of, utc
+from handlers.base import Handler, HandlerError, Key, ObjectKind
 
 #: kinds of scopes that are no kinds of keys, with an example
 _WIDE = {"host": "host:compute-7", "project": "project:<id>", "cell": "cell:cell1", "problem": "problem:host-unmapped"}
@@ -24,8 +26,9 @@ _ONE_WORD_ID = re.compile(r"[^\s,;*]*[^\s,;*:]")
 class ExemptAdd(Command):
     """Exempt objects from heals, on every replica. Findings about them are still reported, as exempt.
 
-    The command names the handlers that can still heal, because some of their findings name no object of SCOPE's kind. A new
-    exemption replaces an earlier one of the same scope. A heal that has begun goes on.
+    The command names the handlers that can still heal, because some of their findings name no object of SCOPE's kind. It warns
+    if no database of Nova or Octavia knows the object. A new exemption replaces an earlier one of the same scope. A heal that
+    has begun goes on.
     """
 
     example = (
@@ -58,8 +61,25 @@ class ExemptAdd(Command):
         row = exemptions.add(database, scope, until, who, why, recorder(who, act))
         self.write_line(f"exemption {row}: no heal changes {scope}{end}")
         kind = scope.partition(":")[0]
+        for sentence in self._doubts(Key.parse(scope)):
+            self.remark(sentence)
         if names := blind(kind, self.session.all_classes):
             self.remark(f"these handlers do not know the {kind} of each finding and can still heal: {', '.join(names)}")
+
+    def _doubts(self, scope: Key) -> Iterator[str]:
+        """Yield why the scope may name no object: no configured service knows it, or a service does not answer."""
+        try:
+            configured = [one for one in self.session.all_classes if one.applies(self.session.conf)]
+            unknown: list[str] = []
+            for one in dict.fromkeys(_objects(scope.kind, configured)):
+                if one.exists and one.exists(self.session.resources, one.form.usual(scope.id)):
+                    return
+                unknown += [one.unknown] if one.exists else []
+            if unknown:
+                doubt = f"{', and '.join(unknown)}: is {scope} correct?"
+                yield f"{doubt} The exemption will cover each finding that names it"
+        except (HandlerError, cfg.Error) as error:
+            yield f"stackmend cannot look for {scope}: {reason_of(error)}. Check that it is correct"
 
 
 class ExemptList(Lister):
@@ -107,6 +127,10 @@ class ExemptRemove(Command):
         return self.all_done(len(ids), gone, "exemption")
 
 
+def _objects(kind: str, handlers: Iterable[type[Handler]]) -> Iterator[ObjectKind]:
+    return (one for handler in handlers for one in handler.objects if one.kind == kind)
+
+
 def _key(scope: str) -> Key:
     return Key("exemption", scope[: Key.MAX_ID])
 
@@ -128,7 +152,7 @@ def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
     """Return ``text``, checked to be the scope of an exemption.
 
-    :raises CommandError: the text is no key, host, project, cell or problem of these handlers
+    :raises CommandError: the text is no key, host, project, cell or problem of these handlers, or the id has another form
     """
     classes = list(handlers)
     try:
@@ -143,6 +167,11 @@ def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
     if key.kind in _ONE_WORD and not _ONE_WORD_ID.fullmatch(key.id):
         raise CommandError(
             f"SCOPE: {key.id!r} is not one {key.kind}: write its exact name, and one exemption for each {key.kind}"
+        )
+    if wrong := [one for one in _objects(key.kind, classes) if not one.form.fits(key.id)]:
+        raise CommandError(
+            f"SCOPE: {key.id!r} is not the id of one {key.kind}: write {key.kind}: and {wrong[0].form.value}; "
+            "a name or another spelling protects nothing"
         )
     problems = {problem for handler in classes for problem in handler.healable_problems | handler.witnessed_problems}
     if key.kind == "problem" and key.id not in problems:

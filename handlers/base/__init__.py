@@ -11,7 +11,9 @@ An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the 
 The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
 row is neither. If a database or an API that the proof needs does not answer, no heal begins.
 
-Other packages import from here, not from the files.
+The files are ``handler``, ``drift`` (keys, events, triggers, findings, results of heals), ``errors``, ``mode``, ``rights``,
+``plugins`` (base classes for entry points), ``inspection`` (the context of one), ``resources``, ``brokers``, ``watermarks``,
+``holds``, ``checks``, ``objects``, ``files`` and ``verdict``. Other packages import from here, not from the files.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from handlers.base.handler import EXEMPT_TAG, Handler
 from handlers.base.holds import EVERYTHING, Hold, HoldSources
 from handlers.base.inspection import InspectionContext
 from handlers.base.mode import Mode
+from handlers.base.objects import Form, ObjectKind
 from handlers.base.plugins import Inventory, Plugin
 from handlers.base.resources import Resources, Warns
 from handlers.base.rights import EVERY_TABLE, Privilege, Rights, Role, Roles
@@ -41,6 +44,7 @@ __all__ = [
     "Conflict",
     "Event",
     "Finding",
+    "Form",
     "Handler",
     "HandlerError",
     "Healed",
@@ -54,6 +58,7 @@ __all__ = [
     "Json",
     "Key",
     "Mode",
+    "ObjectKind",
     "Plugin",
     "Privilege",
     "QueueDepth",

@@ -7,6 +7,7 @@ from typing import ClassVar
 from handlers.base.drift import Finding, Healed, Key, Trigger
 from handlers.base.errors import Conflict, Refused
 from handlers.base.mode import Mode
+from handlers.base.objects import ObjectKind
 from handlers.base.plugins import Plugin
 from handlers.base.rights import Rights, Roles
 
@@ -46,6 +47,8 @@ class Handler(Plugin):
     interval_option: ClassVar[str] = ""
     #: the kinds of objects of which its findings name all that they belong to: ``host``, ``project``, ``cell``
     concerned_kinds: ClassVar[frozenset[str]] = frozenset()
+    #: the kinds of objects that findings of its service name; ``exempt add`` checks a scope by them
+    objects: ClassVar[tuple[ObjectKind, ...]] = ()
     #: objects that it may heal in any hour, unless the operator sets a number; None: as ``[engine] heals_per_hour``
     default_heals_per_hour: ClassVar[int | None] = None
     #: dependencies of every inspection: when one is Unavailable, the handler waits for it as a whole

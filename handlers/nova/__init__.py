@@ -4,7 +4,7 @@ Families: hosts, mappings, allocations, ports, archive, migrations, bindings, at
 Most families have ``facts``, which reads records; ``rules``, which decides without I/O; and ``queries``, the SQL.
 Tests and demonstration: simulation, notifications.
 
-For handlers: base, stuck, options, keys, verdicts, concerns, exempt_tags, turns.
+For handlers: base, stuck, options, keys, verdicts, concerns, objects, exempt_tags, turns.
 Nova's databases: database, cells, clocks, revisions, tables, records, queries, names.
 Objects in all cells: mapped, nodes, former_nodes, archived_consumers, lifeless.
 Placement: placement.

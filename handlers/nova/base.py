@@ -6,10 +6,11 @@ from typing import ClassVar, Self
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.base import Finding, Handler, Key, Resources
+from handlers.base import Finding, Handler, Key, ObjectKind, Resources
 from handlers.nova import exempt_tags, options
 from handlers.nova.cells import Cell
 from handlers.nova.database import NovaDatabases
+from handlers.nova.objects import OBJECTS
 from handlers.nova.placement import Placement
 
 
@@ -19,6 +20,7 @@ class NovaHandler(Handler):
     group: ClassVar[str] = options.AUDIT
     service: ClassVar[str] = "nova"
     relies_on: ClassVar[tuple[str, ...]] = ("nova_api", "cell", "placement")
+    objects: ClassVar[tuple[ObjectKind, ...]] = OBJECTS
     _databases: NovaDatabases
 
     def exempting_tag(self, finding: Finding) -> str:

@@ -8,9 +8,10 @@ from typing import ClassVar
 from oslo_config import cfg
 
 from handlers.access import cloud_options
-from handlers.base import Finding, Handler
+from handlers.base import Finding, Handler, ObjectKind
 from handlers.octavia import exempt_tags, options, settings
 from handlers.octavia.drivers.base import Driver
+from handlers.octavia.objects import OBJECTS
 
 
 class OctaviaPlugin:
@@ -33,6 +34,7 @@ class OctaviaPlugin:
 
 
 class OctaviaHandler(OctaviaPlugin, Handler):
+    objects: ClassVar[tuple[ObjectKind, ...]] = OBJECTS
     _driver: Driver
 
     def exempting_tag(self, finding: Finding) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 from keystoneauth1 import adapter, session, token_endpoint
+from oslo_config import cfg
 
 from handlers.access.cloud import Service
-from handlers.base import Key
-from handlers.nova import tables
+from handlers.base import Key, Resources
+from handlers.nova import options, tables
 from handlers.nova.database import NovaDatabases
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
 from handlers.nova.hosts.sync_aggregates import SyncAggregates
+from handlers.nova.objects import OBJECTS
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import PlacementServer
 from tests.services.nova import add, ago, database, engine, url
@@ -106,3 +109,17 @@ def test_a_mapping_in_other_letters(databases: NovaDatabases, engine: sa.Engine)
     unmapped = engine.dialect.name == "postgresql"
     assert list(discover.sweep()) == ([Key("host", "node-1")] if unmapped else [])
     assert problems(discover, Key("host", "node-1")) == (["host-unmapped"] if unmapped else [])
+
+
+@pytest.mark.usefixtures("databases")
+def test_a_host_that_an_exemption_names_in_other_letters(engine: sa.Engine, url: str) -> None:
+    conf = cfg.ConfigOpts()
+    conf.register_opts(options.OPTIONS, options.GROUP)
+    conf(args=[], default_config_files=[], default_config_dirs=[])
+    conf.set_override("api_database_connection", url, options.GROUP)
+    [exists] = [one.exists for one in OBJECTS if one.kind == "host"]
+    assert exists is not None
+    with closing(Resources(conf)) as resources:
+        assert exists(resources, "node-1")
+        assert exists(resources, "NODE-1") == (engine.dialect.name != "postgresql")
+        assert not exists(resources, "node-2")

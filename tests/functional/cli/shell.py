@@ -10,14 +10,25 @@ from typing import Any, ClassVar, Self
 import pytest
 
 from consumer.cli import main
-from handlers.base import Mode, Resources, Trigger
+from handlers.base import Form, Mode, ObjectKind, Resources, Trigger, Unavailable
 from tests.doubles import Mender, World, thing
 
 WORLD = World()
 
 
+def has_thing(_resources: Resources, name: str) -> bool:
+    if WORLD.silent:
+        raise Unavailable("workshop", "it burns")
+    return name in WORLD.things
+
+
 class WorldMender(Mender):
     """Mends the world of this test."""
+
+    objects: ClassVar[tuple[ObjectKind, ...]] = (
+        ObjectKind("thing", Form.TEXT, "no shelf has this thing", has_thing),
+        ObjectKind("part", Form.UUID),
+    )
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:

@@ -13,6 +13,7 @@ from sqlalchemy import update
 from consumer import plugins
 from consumer.cli.asks import Approve
 from consumer.cli.base import person
+from consumer.cli.errors import CommandError
 from consumer.cli.exempt import ExemptAdd, blind, read_scope
 from consumer.journal import backlog, exemptions, schema
 from consumer.journal.database import Database
@@ -211,6 +212,39 @@ def test_nova_names_every_handler_that_could_heal_an_exempt_object() -> None:
     assert blind("load-balancer", real) == []
 
 
+def test_an_exemption_of_an_unknown_object_is_stored_and_doubted(shell: Shell, database: Database) -> None:
+    shell.world.things = {"a": 1}
+    assert "correct?" not in shell("exempt", "add", "thing:a", "--reason", "x").err
+    ran = shell("exempt", "add", "thing:b", "--reason", "x")
+    assert (ran.code, len(exemptions.listing(database))) == (0, 2)
+    assert ran.err.startswith(
+        "no shelf has this thing: is thing:b correct? The exemption will cover each finding that names it\n"
+    )
+
+
+def test_an_exemption_is_stored_although_no_service_can_look_for_its_object(shell: Shell, database: Database) -> None:
+    shell.world.silent = True
+    ran = shell("exempt", "add", "thing:b", "--reason", "x")
+    assert (ran.code, len(exemptions.listing(database))) == (0, 1)
+    assert ran.err.startswith("stackmend cannot look for thing:b: workshop: it burns. Check that it is correct\n")
+
+
+def test_an_exemption_has_the_form_of_findings() -> None:
+    """Findings name each kind of object in one form; an exemption of another form would cover nothing."""
+    real = plugins.handlers()
+    named = {kind for one in real for kind in (*one.kinds, *one.concerned_kinds)}
+    assert named <= {one.kind for handler in real for one in handler.objects}
+    for kind in ("instance", "load-balancer", "amphora", "consumer", "provider", "volume", "server", "aggregate"):
+        with pytest.raises(
+            CommandError, match=f"'db-3' is not the id of one {kind}: write {kind}: and a uuid, such as"
+        ):
+            read_scope(f"{kind}:db-3", real)
+        upper = f"{kind}:4F5C0E0A-3C53-4D67-A7D5-2B1C8A6F0E11"
+        assert read_scope(upper, real) == upper, "an exemption ignores the case of letters"
+    for scope in ("host:db-3", "cell:cell 1", "cell:4f5c0e0a-3c53-4d67-a7d5-2b1c8a6f0e11/1-500", "pool:any"):
+        assert read_scope(scope, real) == scope
+
+
 def test_the_documented_exemptions_and_problems_are_real() -> None:
     real = plugins.handlers()
     texts = [ExemptAdd.example, Approve.example, (ROOT / "doc/source/consent.rst").read_text(encoding="utf-8")]
@@ -252,6 +286,13 @@ def test_a_user_without_a_name_can_run_commands(
         (("host:compute-7,compute-8",), "is not one host"),
         (("host:compute-*",), "is not one host"),
         (("project:a b",), "is not one project"),
+        (
+            ("part:a-name",),
+            "SCOPE: 'a-name' is not the id of one part: write part: and a uuid, such as 4f5c0e0a-3c53-4d67-a7d5-2b1c8a6f0e11; "
+            "a name or another spelling protects nothing",
+        ),
+        (("part:4f5c0e0a3c534d67a7d52b1c8a6f0e11",), "is not the id of one part"),
+        (("part:{4f5c0e0a-3c53-4d67-a7d5-2b1c8a6f0e11}",), "is not the id of one part"),
         (("problem:melted",), "SCOPE: no handler heals the problem 'melted'; the problems are: broken"),
         (("host:a", "--until", "2020-01-01"), "--until '2020-01-01' is past"),
         (("host:a", "--until", "later"), "--until 'later' is not a time"),
