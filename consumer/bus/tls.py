@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from consumer.conf.bus import UnusableURL
+from handlers.base import irregular
 
 RABBIT = "oslo_messaging_rabbit"
 
@@ -30,11 +31,14 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
     """Return py-amqp's TLS parameters, or True for its defaults; False without TLS.
 
-    :raises UnusableURL: this Python does not support ``ssl_version``
+    :raises UnusableURL: this Python does not support ``ssl_version``, or an option names no regular file
     """
     if not options["ssl"]:
         return False
     found = {name: options[option] for name, option in _FILES.items() if options[option]}
+    for option in _FILES.values():
+        if options[option] and (reason := irregular(options[option])):
+            raise UnusableURL(f"[{RABBIT}] {option} = {options[option]} is {reason}")
     if options["ssl_version"]:
         protocol = getattr(ssl, _VERSIONS.get(options["ssl_version"].lower(), ""), None)
         if protocol is None:

@@ -30,7 +30,7 @@ from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal import replicas
 from consumer.journal.database import Database, WrongJournal, open_engine
 from consumer.journal.opening import open_journal
-from handlers.base import Handler, Inventory, Key, Resources
+from handlers.base import Handler, Inventory, Key, Resources, irregular
 
 LOG = logging.getLogger(__name__)
 
@@ -219,6 +219,8 @@ class Session:
             loaded.set_override("debug", True)
         if not (loaded.log_file or loaded.log_dir or loaded.use_journal):
             loaded.set_override("use_stderr", True)
+        if loaded.log_config_append and (reason := irregular(loaded.log_config_append)):
+            raise CommandError(f"log_config_append = {loaded.log_config_append} is {reason}")
         try:
             log.setup(loaded, conf.PROJECT, __version__)
         except OSError as error:

@@ -15,7 +15,7 @@ from oslo_log import log
 
 from consumer import __version__, plugins
 from consumer.conf import bus, engine, holds, journal, status, tasks, tracing, webhooks
-from handlers.base import Handler
+from handlers.base import Handler, irregular
 
 PROJECT = "stackmend"
 #: a line of the log inside an inspection, with the inspection's request id
@@ -80,6 +80,10 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
         if not Path(name).is_dir():
             raise WrongConfiguration(f"--config-dir {name}: the folder does not exist")
     read = _files(config_files, config_dirs)
+    for name in read:
+        # /dev/null is an empty configuration
+        if name != os.devnull and (reason := irregular(name)):
+            raise WrongConfiguration(f"{name} is {reason}; stackmend reads the configuration more than once")
     with _explained(conf):
         conf([], project=PROJECT, version=__version__, default_config_files=read, default_config_dirs=[])
         webhooks.register_sinks(conf)

@@ -11,12 +11,13 @@ OPTS = [
         "hold_file",
         help="While this file exists, heals wait. A line such as 'host:compute-7 memory test' or 'cell:cell1 upgrade' holds "
         "the heals of that host or cell. A line that begins with # is a comment. Any other line holds all heals; so does an "
-        "empty file. Each replica reads the file of its own host. For example /run/stackmend/hold.",
+        "empty file, and a file that cannot be read or is not a regular file, such as a pipe. Each replica reads the file of "
+        "its own host. For example /run/stackmend/hold.",
     ),
     cfg.StrOpt(
         "hold_hosts_file",
         help="A file with the hosts in maintenance, one in each line; a reason may follow. Heals of these hosts wait. Without "
-        "the file, all heals wait.",
+        "the file, or if it is not a regular file, all heals wait.",
     ),
     cfg.StrOpt(
         "hold_url",

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
+from handlers.base import irregular
+
 GROUP = cfg.OptGroup("tracing", title="Traces of events, for OpenTelemetry")
 #: the path of OTLP over HTTP for traces
 _PATH = "/v1/traces"
@@ -69,9 +71,11 @@ def register(conf: cfg.ConfigOpts) -> None:
 def settings(conf: cfg.ConfigOpts) -> TracingSettings:
     """Return the values of ``[tracing]``.
 
-    :raises ValueError: the endpoint is no URL of HTTP
+    :raises ValueError: the endpoint is no URL of HTTP, or ``cafile`` no regular file
     """
     group = conf.tracing
+    if group.cafile and (reason := irregular(group.cafile)):
+        raise ValueError(f"[tracing] cafile = {group.cafile} is {reason}")
     return TracingSettings(
         _whole(group.endpoint or ""), group.headers, group.cafile, group.ratio, group.service_name, group.attributes
     )

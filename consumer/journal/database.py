@@ -32,6 +32,8 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 
+from handlers.base import irregular_in
+
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
@@ -95,6 +97,8 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
     try:
         parsed = _with_driver(make_url(url))
         _check_login(parsed)
+        if special := irregular_in(parsed.query):
+            raise WrongJournal(f"[journal] connection cannot be used: {special}")
         engine = create_engine(parsed, **_engine_arguments(parsed, pool_size, statement_seconds))
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise WrongJournal(

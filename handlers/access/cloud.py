@@ -20,6 +20,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import requests
@@ -32,7 +33,7 @@ from oslo_config import cfg
 
 from handlers.access import cloud_options, request_id
 from handlers.access.service_files import ConfigError, ServiceFiles
-from handlers.base import Resources, Unavailable
+from handlers.base import Resources, Unavailable, irregular
 
 #: seconds to connect, and between two bytes of an answer; ``[openstack] timeout`` replaces both
 TIMEOUT = (2.0, 60.0)
@@ -370,7 +371,7 @@ def _of_clouds_yaml(name: str) -> _Access:
         interfaces = region.get_interface() or ()
         endpoints = {service: region.get_endpoint(service) for service in _SERVICES}
         return _Access(
-            region.get_session(),
+            _checked(region.get_session(), f"the cloud {name} in clouds.yaml"),
             region.get_region_name(),
             (interfaces,) if isinstance(interfaces, str) else tuple(interfaces),
             {service: url for service, url in endpoints.items() if url},
@@ -411,6 +412,17 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
         raise ConfigError(f"[{section}] of {where} does not give usable credentials: {_reason(error)}") from error
     if isinstance(session.verify, str):
         _readable(session.verify, f"[{section}] cafile of {where}")
+    return _checked(session, f"[{section}] of {where}")
+
+
+def _checked(session: Session, source: str) -> Session:
+    """Return the session.
+
+    :raises ConfigError: the session would read certificates or a key from a FIFO or a device
+    """
+    for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
+        if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
+            raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
     return session
 
 
@@ -419,6 +431,8 @@ def _readable(path: str, option: str) -> str:
 
     :raises ConfigError: the file cannot be read, or contains no authority
     """
+    if reason := irregular(path):
+        raise ConfigError(f"{option} = {path} is {reason}")
     try:
         ssl.create_default_context(cafile=path)
     except OSError as error:

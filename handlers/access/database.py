@@ -27,7 +27,7 @@ from handlers.access import galera, patience
 from handlers.access.backoff import Backoff
 from handlers.access.service_files import ConfigError
 from handlers.access.sql_text import Writing, as_typed
-from handlers.base import Unavailable
+from handlers.base import Unavailable, irregular_in
 
 T = TypeVar("T")
 
@@ -228,6 +228,8 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
     try:
         url = _with_driver(make_url(text))
         _check_login(url)
+        if special := irregular_in(url.query):
+            raise ConfigError(f"the URL of {name} cannot be used: {special}")
         engine = sa.create_engine(url, **_POOL, **_arguments(url))
         short, long = _seconds(url, "connect_timeout", CONNECT_TIMEOUT), _seconds(url, "read_timeout", _PATIENCE)
         event.listen(engine, "reset", _reset)

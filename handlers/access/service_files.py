@@ -11,6 +11,8 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from handlers.base import irregular
+
 _NOTIFICATIONS, _RABBIT = "oslo_messaging_notifications", "oslo_messaging_rabbit"
 #: Former names of options. Sources: ``oslo_messaging`` until 14.9 (notify/notifier.py, _drivers/impl_rabbit.py),
 #: ``nova/conf/notifications.py``
@@ -89,6 +91,8 @@ class ServiceFiles:
 
     def _declare(self, position: int, file: str) -> None:
         sections: dict[str, dict[str, list[str]]] = {}
+        if reason := irregular(file):
+            raise ConfigError(f"{self.option} names {file}: this is {reason}")
         try:
             cfg.ConfigParser(file, sections).parse()
         except OSError as error:

@@ -22,6 +22,7 @@ from handlers.base.brokers import Broker, Bus, QueueDepth, QueueReader
 from handlers.base.checks import Check, Checked
 from handlers.base.drift import Event, Finding, Healed, Json, Key, Trigger, keys_of
 from handlers.base.errors import Conflict, HandlerError, Incomplete, InFlight, Refused, Unavailable, Unfinished
+from handlers.base.files import irregular, irregular_in, read_file
 from handlers.base.handler import EXEMPT_TAG, Handler
 from handlers.base.holds import EVERYTHING, Hold, HoldSources
 from handlers.base.inspection import InspectionContext
@@ -76,5 +77,8 @@ __all__ = [
     "Warns",
     "Watermark",
     "Watermarks",
+    "irregular",
+    "irregular_in",
     "keys_of",
+    "read_file",
 ]

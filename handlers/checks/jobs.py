@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from handlers.base import read_file
+
 #: files and folders with jobs, below the root of a host
 _CRON = (
     "etc/crontab",
@@ -39,7 +41,7 @@ def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
 
 def _lines(file: Path, pattern: re.Pattern[str]) -> Iterator[Job]:
     try:
-        text = file.read_text(errors="replace")
+        text = read_file(file).decode(errors="replace")
     except OSError:
         return
     for number, line in enumerate(text.splitlines(), start=1):

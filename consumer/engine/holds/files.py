@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from handlers.base import EVERYTHING, Hold
+from handlers.base import EVERYTHING, Hold, read_file
 
 #: what a line of ``hold_file`` can hold besides everything
 _SCOPES = ("host:", "cell:")
@@ -18,7 +18,7 @@ def hold_file(path: Path) -> Iterator[Hold]:
     A line is a scope and a reason: ``host:compute-7 memory test``. A line without the scope of one host or cell stops every
     heal; so does a file without lines, apart from comments (``#``).
 
-    :raises OSError: the file cannot be read
+    :raises OSError: the file cannot be read, or is not a regular file
     """
     try:
         lines = _lines(path)
@@ -36,7 +36,7 @@ def hosts_file(path: Path) -> Iterator[Hold]:
 
     A line with several hosts in one word stops every heal.
 
-    :raises OSError: the file does not exist or cannot be read
+    :raises OSError: the file does not exist, cannot be read, or is not a regular file
     """
     for line in _lines(path):
         host, reason = _split(line)
@@ -53,6 +53,6 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    text = read_file(path).decode("utf-8-sig", errors="replace")
     lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError
@@ -12,6 +11,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from consumer.conf.webhooks import WrongTemplate
 from consumer.journal.history import Entry
 from consumer.text import printable, redacted, utc
+from handlers.base import read_file
 
 #: A history entry to try a template with.
 SAMPLE = Entry(
@@ -107,7 +107,7 @@ class Renderer:
             environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
             environment.filters |= {"plain": plain, "utc": utc}
             try:
-                self._template = environment.from_string(Path(path).read_text(encoding="utf-8"))
+                self._template = environment.from_string(read_file(path).decode())
             except (OSError, UnicodeError, TemplateError) as error:
                 raise WrongTemplate(f"the template {path} cannot be used: {error}") from None
             self.body(SAMPLE, "healed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_a_source_that_cannot_be_read_is_shown(shell: Shell, hold: Path) -> None
     checks = {row["check"]: row for row in shell("check", "-f", "json").json}
     assert checks["holds: [engine] hold_file"]["result"] == "failure"
     assert "All heals wait: correct [engine] hold_file" in checks["holds: [engine] hold_file"]["details"]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_does_not_block_the_list(shell: Shell, hold: Path) -> None:
+    os.mkfifo(hold)
+    [row] = shell("hold", "list", "-f", "json").json
+    assert (row["scope"], row["readable"]) == ("all", False)
+    assert "a FIFO, not a regular file" in row["reason"]
 
 
 def test_a_hold_is_a_warning_of_check(shell: Shell, hold: Path) -> None:
