@@ -1,12 +1,13 @@
 """The messages that wait for sinks: one row for each sink and outcome of a history entry.
 
-A sink gets its messages in order: only its first row can be claimed.
+A sink gets its messages in order: only its first row can be claimed. The lease of a dead process stays in its row until a
+daemon ends it (:mod:`consumer.engine.ended_leases`).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
@@ -14,9 +15,13 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 from consumer.journal.database import Database, clean, now
 from consumer.journal.history import Entry, entry_of
 from consumer.journal.schema import delivery, history, webhook
+from consumer.journal.work import Lease
 
 #: Rows that one transaction deletes.
 _CHUNK = 1000
+#: Seconds after the end of a lease from which on any process takes the message: without a daemon, no process ends leases. The
+#: clocks of database nodes differ by less.
+_ABANDONED = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def claim(database: Database, sink: str, lease: float) -> Delivery | None:
     def take(connection: Connection) -> Delivery | None:
         clock = now(connection)
         first = select(func.min(delivery.c.id)).where(delivery.c.sink == sink).scalar_subquery()
-        free = or_(delivery.c.lease_until.is_(None), delivery.c.lease_until < clock)
+        free = or_(delivery.c.token.is_(None), delivery.c.lease_until < clock - _ABANDONED)
         due = and_(delivery.c.not_before <= clock, free)
         row = connection.execute(select(delivery).where(delivery.c.id == first, due)).first()
         if row is None:
@@ -93,6 +98,29 @@ def claim(database: Database, sink: str, lease: float) -> Delivery | None:
     there = select(delivery.c.id).where(delivery.c.sink == sink).limit(1)
     waits = database.read(lambda connection: connection.execute(there).first())
     return database.transact(take) if waits else None
+
+
+def leases(database: Database, sink: str) -> list[Lease]:
+    """Read the leases of a sink's messages, ended or not."""
+
+    def read(connection: Connection) -> list[Lease]:
+        clock = now(connection)
+        c = delivery.c
+        rows = connection.execute(select(c.id, c.token, c.lease_until).where(c.sink == sink, c.token.is_not(None)))
+        return [Lease(row.id, row.token, row.lease_until, row.lease_until < clock) for row in rows]
+
+    return database.read(read)
+
+
+def end(database: Database, ended: Iterable[Lease]) -> int:
+    """Let other processes claim the messages of these leases; return their number."""
+
+    def free(connection: Connection) -> int:
+        places = [and_(delivery.c.id == one.id, delivery.c.token == one.token) for one in ended]
+        unclaimed = update(delivery).values(token=None, lease_until=None)
+        return sum(connection.execute(unclaimed.where(place)).rowcount for place in places)
+
+    return database.transact(free)
 
 
 def done(database: Database, held: Delivery) -> None:

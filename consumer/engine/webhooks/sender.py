@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from consumer.conf.webhooks import Sink, WebhookSettings, WrongTemplate
+from consumer.engine.ended_leases import Sightings
 from consumer.engine.webhooks import sending
 from consumer.engine.webhooks.message import Renderer
 from consumer.engine.webhooks.sending import Attempt
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 _EVERY, _TIDY = 2.0, 300.0
 #: Seconds before the second attempt; each further pause is twice as long, up to the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 900.0
+#: Seconds for which a claim outlasts two timeouts of its sink.
+_MARGIN = 30.0
 
 #: Makes one attempt: sink, id of the message, body.
 Post = Callable[[Sink, str, bytes], Attempt]
@@ -37,6 +40,7 @@ class Sender:
         self._settings = settings
         self._post = post
         self._renderers = {sink.name: Renderer(sink.template) for sink in settings.sinks}
+        self._sightings = {sink.name: Sightings(_lease(sink)) for sink in settings.sinks}
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(sink,), name=f"webhook-{sink.name}", daemon=True)
@@ -75,6 +79,7 @@ class Sender:
             if time.monotonic() - tidied_at > _TIDY:
                 self._guarded(self._tidy, sink)
                 tidied_at = time.monotonic()
+            self._guarded(self._end_leases, sink)
             self._round(sink)
             self._stop.wait(_EVERY)
 
@@ -92,9 +97,15 @@ class Sender:
     def send_all(self, sink: Sink) -> None:
         """Send a sink's messages, oldest first, until one must wait."""
         while not self._stop.is_set():
-            held = deliveries.claim(self._database, sink.name, 2 * sink.timeout + 30)
+            held = deliveries.claim(self._database, sink.name, _lease(sink))
             if held is None or not self._send(sink, held):
                 return
+
+    def _end_leases(self, sink: Sink) -> None:
+        before = time.monotonic()
+        leases = deliveries.leases(self._database, sink.name)
+        if ended := self._sightings[sink.name].ended(leases, before, time.monotonic()):
+            deliveries.end(self._database, ended)
 
     def _send(self, sink: Sink, held: Delivery) -> bool:
         attempt = self._attempt(sink, held)
@@ -124,3 +135,8 @@ class Sender:
             deleted += more
         if deleted:
             LOG.warning("webhook %s: deleted %d undelivered messages ([webhooks] keep_hours, keep)", sink.name, deleted)
+
+
+def _lease(sink: Sink) -> float:
+    """Return the seconds for which a process may send one message."""
+    return 2 * sink.timeout + _MARGIN

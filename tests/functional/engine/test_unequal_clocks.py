@@ -10,11 +10,17 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Connection
 
+from consumer.conf.webhooks import OUTCOMES, Sink, WebhookSettings
 from consumer.engine.clocks import Clocks
+from consumer.engine.webhooks import sender
+from consumer.engine.webhooks.sender import Sender
+from consumer.engine.webhooks.sending import Attempt
 from consumer.engine.worker import Worker
-from consumer.journal import backlog, claiming
+from consumer.journal import backlog, claiming, deliveries, history
 from consumer.journal.database import Database, now, open_engine
+from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.node_clocks import NodeClock
+from handlers.base import Key
 from tests.doubles import World
 from tests.functional.engine.machine import Machine, hint
 from tests.waiting import eventually
@@ -29,6 +35,7 @@ def other(machine: Machine, world: World, monkeypatch: pytest.MonkeyPatch) -> It
             return now(connection) + (60.0 if connection.engine is journal.engine else 0.0)
 
         monkeypatch.setattr(claiming, "now", unequal)
+        monkeypatch.setattr(deliveries, "now", unequal)
         second = Machine(journal, World(world.things), replica="r2")
         yield second
         second.stop()
@@ -80,3 +87,74 @@ def test_the_clock_of_a_silent_node_counts_as_last_measured() -> None:
     clocks.measured([NodeClock("n1", -1.0), NodeClock("n2", 60.0)])
     clocks.measured([NodeClock("n1", 0.0), NodeClock("n2", None, "refused")])
     assert clocks.apart == 60.0
+
+
+class Counted(Sender):
+    """Counts its searches for messages."""
+
+    searches = 0
+
+    def send_all(self, sink: Sink) -> None:
+        super().send_all(sink)
+        self.searches += 1
+
+
+def settings(timeout: float) -> WebhookSettings:
+    return WebhookSettings((Sink("chat", "http://127.0.0.1:1/", events=OUTCOMES, timeout=timeout),))
+
+
+def write_line(machine: Machine) -> None:
+    line = Line("mender", Key("thing", "a"), Outcome.FOUND, "broken", "a is broken", Origin("sweep", "r1"))
+    history.append(machine.database, [line])
+
+
+def test_no_replica_sends_the_message_of_a_living_one(
+    machine: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "_EVERY", 0.05)
+    sent: list[str] = []
+
+    def post(replica: str) -> sender.Post:
+        def send(_sink: Sink, message: str, _body: bytes) -> Attempt:
+            sent.append(f"{replica}: {message}")
+            before = second.searches
+            eventually(lambda: replica == "r2" or second.searches > before + 5)
+            return Attempt()
+
+        return send
+
+    first = Sender(machine.database, settings(10.0), post("r1"))
+    second = Counted(other.database, settings(10.0), post("r2"))
+    first.start()
+    try:
+        write_line(machine)
+        eventually(lambda: sent == ["r1: stackmend-1"])
+        second.start()
+        eventually(lambda: deliveries.waiting(machine.database) == [])
+    finally:
+        first.stop()
+        second.stop()
+    assert sent == ["r1: stackmend-1"]
+
+
+def test_the_message_of_a_dead_replica_is_sent_by_any_clock(
+    machine: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "_EVERY", 0.05)
+    monkeypatch.setattr(sender, "_MARGIN", 0.2)
+    sent: list[str] = []
+
+    def post(_sink: Sink, message: str, _body: bytes) -> Attempt:
+        sent.append(message)
+        return Attempt()
+
+    one = Sender(other.database, settings(0.1), post)
+    one.subscribe()
+    write_line(machine)
+    assert deliveries.claim(machine.database, "chat", 0.4)
+    one.start()
+    try:
+        eventually(lambda: deliveries.waiting(machine.database) == [])
+    finally:
+        one.stop()
+    assert sent == ["stackmend-1"]

@@ -720,12 +720,26 @@ class JournalContract:
         deliveries.done(journal, first)
         assert deliveries.claim(journal, "chat", 60) is None, "a sender that lost its lease deletes nothing"
         deliveries.done(journal, again)
-        second = deliveries.claim(journal, "chat", -1)
+        second = deliveries.claim(journal, "chat", 60)
         assert second
         assert second.entry
         assert (second.outcome, second.entry.action) == ("healed", "mended b")
-        taken_over = deliveries.claim(journal, "chat", 60)
+        [lease] = deliveries.leases(journal, "chat")
+        assert (lease.id, lease.token, lease.over) == (second.id, second.token, False)
+        assert deliveries.leases(journal, "pager") == []
+        assert deliveries.end(journal, [replace(lease, token="another claim")]) == 0
+        assert deliveries.claim(journal, "chat", 60) is None
+        assert deliveries.end(journal, [lease]) == 1
+        taken_over = deliveries.claim(journal, "chat", -60)
         assert taken_over
+        assert taken_over.id == second.id
+        assert deliveries.leases(journal, "chat")[0].over
+        assert deliveries.claim(journal, "chat", 60) is None, "another node's clock can be behind"
+        deliveries.again(journal, taken_over, 0.0, "answered 500")
+        abandoned = deliveries.claim(journal, "chat", -4000)
+        assert abandoned
+        taken_over = deliveries.claim(journal, "chat", 60)
+        assert taken_over, "a process without a daemon beside it died an hour ago"
         assert taken_over.id == second.id
         assert deliveries.expire(journal, "chat", 3600, 10) == 0
         assert deliveries.expire(journal, "chat", 3600, 0) == 1
