@@ -24,10 +24,12 @@ class Receiver:
     """Accepts what it gets.
 
     :param answers: the status of each further answer; then 200
+    :param silent: while it is set, a request is read and gets no answer
     """
 
     received: list[Received] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    silent: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
         receiver = self
@@ -35,6 +37,9 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if receiver.silent.is_set():
+                    self.connection.recv(1)  # until the sender gives up
+                    return
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 if status == 200:
                     receiver.received.append(Received({k.lower(): v for k, v in self.headers.items()}, body))

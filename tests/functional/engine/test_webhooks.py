@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import pytest
 from sqlalchemy import update
 
 from consumer.conf.webhooks import OUTCOMES, Sink, WebhookSettings
 from consumer.engine.webhooks import sender, sending, signature
-from consumer.engine.webhooks.sender import Sender
+from consumer.engine.webhooks.sender import Post, Sender
 from consumer.engine.webhooks.sending import Attempt
 from consumer.journal import asks, deliveries, history, schema
+from consumer.journal.database import Database, open_engine
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Key, Mode
@@ -216,3 +219,73 @@ def test_a_flush_sends_what_waits_and_ends(machine: Machine, receiver: Receiver)
     write(machine, "a", "b")
     one.flush(10)
     assert len(receiver.received) == 2
+
+
+@dataclass
+class Posts:
+    """Posts messages of two replicas.
+
+    :param doubled: messages that began to travel while they travelled already, or after the receiver had accepted them
+    """
+
+    attempts: list[tuple[str, str]] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, replica: str) -> Post:
+        def post(one: Sink, message: str, body: bytes) -> Attempt:
+            with self._lock:
+                self.attempts.append((replica, message))
+                self.doubled += [message] if message in self._taken else []
+                self._taken.add(message)
+            attempt = sending.post(one, message, body)
+            with self._lock:
+                self._taken -= {message} if attempt.error else set()
+            return attempt
+
+        return post
+
+
+def test_two_daemons_heal_beside_a_receiver_that_never_answers_and_lose_no_message(
+    machine: Machine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "_EVERY", 0.05)
+    monkeypatch.setattr(sender, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(sender, "_LONGEST_PAUSE", 0.01)
+    names = [f"{number:02}" for number in range(20)]
+    machine.world.things = dict.fromkeys(names, 1)
+    receiver.silent.set()
+    posts = Posts()
+    settings = WebhookSettings((replace(sink(receiver), events=("healed",), timeout=0.2),))
+    with closing(Database(open_engine(machine.database.engine.url.render_as_string(hide_password=False)))) as journal:
+        machines = [machine, Machine(journal, machine.world, replica="r2")]
+        senders = [Sender(one.database, settings, posts.of(one.replica)) for one in machines]
+        for one in senders:
+            one.start()
+        for each in machines:
+            each.start()
+        try:
+            machine.enqueue(*map(hint, names[:10]))
+            machines[1].enqueue(*map(hint, names[10:]))
+            eventually(lambda: machine.world.drifted() == set(), 60.0)
+            eventually(lambda: {replica for replica, _message in posts.attempts} == {"r1", "r2"}, 60.0)
+            assert receiver.received == [], "no heal waited for an answer"
+            eventually(machine.idle)
+            assert [(one.sink, one.messages) for one in deliveries.waiting(machine.database)] == [("chat", 20)]
+            receiver.silent.clear()
+            eventually(lambda: deliveries.waiting(machine.database) == [], 60.0)
+        finally:
+            for one in senders:
+                one.stop()
+            machines[1].stop()
+    assert machine.world.writes == dict.fromkeys(names, 1)
+    healed = history.listing(machine.database, outcomes=[Outcome.HEALED])
+    assert (
+        {("healed", entry.key) for entry in healed}
+        == set(receiver.events)
+        == {("healed", f"thing:{name}") for name in names}
+    )
+    ids = [int(one.headers["webhook-id"].removeprefix("stackmend-")) for one in receiver.received]
+    assert ids == sorted(ids), "the receiver gets the messages in their order"
+    assert posts.doubled == [], "a message travels again only after an attempt without an answer"
