@@ -67,9 +67,21 @@ class Storage:
         """
         return self._service.exists()
 
+    def elsewhere(self) -> str:
+        """Return a sentence if only other regions have a Cinder; otherwise an empty text.
+
+        :raises Unavailable: as :meth:`exists`
+        """
+        if self.exists() or not (regions := self._service.regions()):
+            return ""
+        return (
+            f"the service catalogue has no Cinder (block-storage) in the region {self._service.region}, only in "
+            f"{', '.join(regions)}. So no attachments are inspected; [openstack] region_name chooses the region"
+        )
+
     def warnings(self) -> Iterator[str]:
         if not self.exists():
-            yield ABSENT
+            yield self.elsewhere() or ABSENT
 
     def require(self) -> None:
         """:raises Unavailable: Cinder gives no usable answer"""

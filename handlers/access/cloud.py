@@ -200,10 +200,7 @@ class _OneRegion(adapter.Adapter):
         settled = self._settled or self.region_name or self.endpoint_override
         if settled or not isinstance(auth, BaseIdentityPlugin):
             return
-        catalog = auth.get_access(self.session).service_catalog
-        found = catalog.get_endpoints(self.service_type, interface=self.interface)
-        endpoints = [one for some in found.values() for one in some if one]
-        regions = sorted({str(one.get("region_id") or one.get("region")) for one in endpoints})
+        regions = _regions(self, auth)
         if len(regions) > 1:
             raise Unavailable(
                 str(self.service_type),
@@ -211,6 +208,14 @@ class _OneRegion(adapter.Adapter):
                 f"set [{cloud_options.GROUP}] region_name",
             )
         self._settled = True
+
+
+def _regions(client: adapter.Adapter, auth: BaseIdentityPlugin) -> list[str]:
+    found = auth.get_access(client.session).service_catalog.get_endpoints(
+        client.service_type, interface=client.interface
+    )
+    endpoints = [one for some in found.values() for one in some if one]
+    return sorted({str(one.get("region_id") or one.get("region")) for one in endpoints})
 
 
 class Service:
@@ -241,6 +246,19 @@ class Service:
                 raise
             except ks.EndpointNotFound:
                 return False
+
+    @property
+    def region(self) -> str:
+        return self._client.region_name or ""
+
+    def regions(self) -> list[str]:
+        """Return the regions in which the service catalogue has endpoints, also regions that no option chooses.
+
+        :raises Unavailable: as :meth:`exists`
+        """
+        auth = self._client.session.auth
+        with self._unavailable():
+            return _regions(self._client, auth) if isinstance(auth, BaseIdentityPlugin) else []
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
         """Send GET; repeat it for about a second after an error that may pass."""

@@ -8,8 +8,8 @@ answers 409 to the deletion of an attachment that Nova still uses, unless the re
 ``[service_user] send_service_user_token`` in ``nova.conf``, every deletion of a server leaves its attachments.
 
 **What is read.** The attachments; then build request and mapping, rows and migrations in every cell, or the shadow tables; the
-service of the old host. If one cell does not answer, the handler decides nothing. In a cloud without an endpoint of Cinder, it
-finds nothing.
+service of the old host. If one cell does not answer, the handler decides nothing. In a cloud where the service catalogue has no
+endpoint of Cinder, or only in other regions, it finds nothing, and ``stackmend check`` gives the reason.
 
 **What is changed.** One attachment: ``DELETE /attachments/{id}``. The request has no service token. So Cinder asks Nova about a
 connected attachment, and refuses with 409 while Nova uses it. The volume stays, even with ``delete_on_termination``.

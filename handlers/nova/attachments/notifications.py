@@ -72,15 +72,18 @@ def cinder_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> 
 
 
 def _answers(resources: Resources, mode: Mode) -> Checked:
-    """Check that Cinder answers. Warn of a cloud without Cinder only if the handler may heal."""
+    """Check that Cinder answers. Without Cinder, warn if the handler may heal, or if another region has a Cinder."""
     try:
         storage = resources.get(Storage.from_resources)
         if storage.exists():
             storage.require()
             return Checked(GROUP, Verdict.OK, "answers")
+        elsewhere = storage.elsewhere()
     except (HandlerError, ConfigError) as error:
         return Checked(GROUP, Verdict.FAILURE, str(error))
     advice = "set [openstack] block_storage_endpoint_override, or [audit] audit_attachments_mode = off"
+    if elsewhere:
+        return Checked(GROUP, Verdict.WARNING, f"{elsewhere}. Correct it, or {advice}")
     verdict = Verdict.WARNING if mode.heals else Verdict.OK
     return Checked(GROUP, verdict, f"{ABSENT}; {advice}" if mode.heals else ABSENT)
 

@@ -21,7 +21,7 @@ Started = Callable[..., Program]
 def started(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Started]:
     with ExitStack() as stack:
 
-        def start(*endpoints: tuple[str, str, str], mode: str = "audit") -> Program:
+        def start(*endpoints: tuple[str, str, str], mode: str = "audit", region: str = "") -> Program:
             ours = (("placement", "one", cloud.placement.url), ("network", "one", cloud.neutron.url))
             keystone = stack.enter_context(Keystone(cloud.placement.TOKEN, ["admin", "service"], (*ours, *endpoints)))
             options: dict[str, dict[str, object]] = {group: {**values} for group, values in cloud.options().items()}
@@ -33,6 +33,7 @@ def started(cloud: NovaSimulation, tmp_path: Path) -> Iterator[Started]:
                 "user_domain_name": "Default",
                 "project_name": "service",
                 "project_domain_name": "Default",
+                **({"region_name": region} if region else {}),
             }
             options["audit"] = {"audit_attachments_mode": mode}
             return stack.enter_context(Program(tmp_path / "program", options))
@@ -74,6 +75,19 @@ def test_the_check_gives_one_line(started: Started, mode: str, verdict: str) -> 
     assert line["result"] == verdict
     assert line["details"].startswith(ABSENT)
     assert ("audit_attachments_mode = off" in line["details"]) == (mode == "heal")
+
+
+def test_a_cinder_in_another_region_is_not_a_cloud_without_cinder(cloud: NovaSimulation, started: Started) -> None:
+    program = started(("volumev3", "north", cloud.cinder.url), ("volumev3", "south", cloud.cinder.url), region="one")
+    sentence = "the service catalogue has no Cinder (block-storage) in the region one, only in north, south. "
+    [line] = [line for line in program.json("check") if line["check"] == "cinder"]
+    assert line["result"] == "warning"
+    assert line["details"].startswith(sentence)
+    assert "[openstack] region_name" in line["details"]
+    swept = program.run("sweep", "--audit", "audit_attachments")
+    assert swept.returncode == 0
+    assert sentence in swept.stderr
+    assert ABSENT not in swept.stderr
 
 
 def test_a_cinder_that_answers_and_one_that_does_not(cloud: NovaSimulation, started: Started) -> None:
