@@ -10,22 +10,31 @@ amphora to replace (or an object in PENDING_*) and the version of the load balan
 accepts a request. So a changed row shows an accepted request, even if the answer was lost. The attempt then counts for a week,
 or longer while the amphora exists. Tags with the same version count once: Octavia accepts one request, and refuses the others.
 
+The owner can change the row before the request arrives. Octavia lets the owner of an ACTIVE load balancer change anything, so
+after a refusal stackmend removes its tag. A load balancer in ERROR can only be failed over or deleted. There the tag stays: the
+change was a failover, of the owner or of another handler (``octavia/db/repositories.py``: test_and_set_provisioning_status,
+set_status_for_failover).
+
 An ACTIVE load balancer may pass traffic, and a failover interrupts it. If a failover does not cure its reason, the next one
 waits. After three within a week, stackmend only reports.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from handlers.base import Conflict, InFlight, Refused
+from handlers.base import Conflict, HandlerError, InFlight, Refused, Unavailable
 from handlers.octavia import queries, records
 from handlers.octavia.cloud_objects import Group
 from handlers.octavia.drivers.base import Driver
-from handlers.octavia.housekeeping import NotFoundError
+from handlers.octavia.housekeeping import AmphoraDriverError, NotFoundError, UnavailableException
+
+LOG = logging.getLogger(__name__)
 
 #: seconds in ERROR before the next failover, by the number of attempts: the flow that failed still undoes its work
 PAUSES = (15.0, 300.0, 1800.0)
@@ -197,17 +206,50 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
     return driver.security_group(f"lb-{balancer}")
 
 
-def record_attempt(driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str) -> None:
-    """Record a failover as a tag of the security group, right before the request; do nothing when ``group`` is None.
+@contextmanager
+def recorded_attempt(
+    driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str
+) -> Iterator[None]:
+    """Record a failover as a tag of the security group; the block requests it. Do nothing when ``group`` is None.
 
-    Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
+    Remove the tag if the block shows that Octavia did not accept the request, and the load balancer was ACTIVE.
 
     :param amphora: as in :class:`Attempt`
     :raises Conflict: the security group is gone
     """
     if group is None:
+        yield
         return
     attempt = Attempt(amphora, version(balancer))
+    _record(driver, group, balancer, attempt)
+    try:
+        yield
+    except (AmphoraDriverError, HandlerError) as error:
+        # a tag that was there before can be that of a request which Octavia has accepted
+        if balancer.status == "ACTIVE" and _is_refusal(error) and attempt.tag not in group.tags:
+            _remove(driver, group, attempt)
+        raise
+
+
+def _is_refusal(error: AmphoraDriverError | HandlerError) -> bool:
+    """Return whether Octavia got no request or answered that it does not accept it; False if an answer may be lost."""
+    if isinstance(error, UnavailableException):
+        return ":" in error.dependency  # the object whose state refused the call
+    return isinstance(error, AmphoraDriverError) or not isinstance(error, Unavailable)
+
+
+def _remove(driver: Driver, group: Group, attempt: Attempt) -> None:
+    try:
+        driver.untag_security_group(group.id, attempt.tag)
+    except (AmphoraDriverError, HandlerError) as error:
+        LOG.warning("a failover that Octavia refused may count as an attempt for a week: %s", error)
+
+
+def _record(driver: Driver, group: Group, balancer: records.LoadBalancer, attempt: Attempt) -> None:
+    """Tag a security group. Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
+
+    :raises Conflict: the security group is gone
+    """
     try:
         for old in recorded(group):
             if old.version < attempt.version - _MEMORY:

@@ -448,15 +448,16 @@ class StuckLoadBalancers(OctaviaHandler):
     def _fail_over(self, balancer: Balancer, settled_for: float) -> Healed:
         row = balancer.row
         remains = rebuild.require(self._driver, row, balancer.live, settled_for)
-        rebuild.record_attempt(self._driver, remains.security_group, row, next(iter(remains.amphorae), row.id))
-        return self._request_failover(balancer, remains.attempts)
+        amphora = next(iter(remains.amphorae), row.id)
+        with rebuild.recorded_attempt(self._driver, remains.security_group, row, amphora):
+            return self._request_failover(balancer, remains.attempts)
 
     def _complete_children(self, balancer: Balancer) -> Healed:
         if not balancer.children:
             raise Conflict(f"load balancer {balancer.row.id} has other objects in PENDING_* now")
         group = rebuild.security_group(self._driver, balancer.row.id)
-        rebuild.record_attempt(self._driver, group, balancer.row, balancer.children[0].id)
-        return self._request_failover(balancer)
+        with rebuild.recorded_attempt(self._driver, group, balancer.row, balancer.children[0].id):
+            return self._request_failover(balancer)
 
     def _request_failover(self, balancer: Balancer, attempts: int = 0) -> Healed:
         row = balancer.row

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -170,10 +171,10 @@ class Actions:
         self._accepted = True
 
     def _replace(self, s: Situation, step: Step) -> Healed:
-        self._record(s)
         ready = self._spares(s)
         try:
-            self._request(s, s.amphora)
+            with self._recorded(s):
+                self._request(s, s.amphora)
         except AmphoraDriverError:
             if s.forgotten and s.server is not None and not s.server.locked:
                 self._take_back(replace(s.amphora, status="ALLOCATED", compute_id=s.server.id))
@@ -190,8 +191,8 @@ class Actions:
             undo=self._undo(s, step),
         )
 
-    def _record(self, s: Situation) -> None:
-        rebuild.record_attempt(self._driver, s.group, s.balancer, s.amphora.id)
+    def _recorded(self, s: Situation) -> AbstractContextManager[None]:
+        return rebuild.recorded_attempt(self._driver, s.group, s.balancer, s.amphora.id)
 
     def _spares(self, s: Situation) -> list[Server]:
         has_spares = self._settings.spare_amphora_pool_size > 0
@@ -221,14 +222,14 @@ class Actions:
 
     def _let_go(self, s: Situation, step: Step) -> Healed:
         self._require_failover(s)
-        self._record(s)
         amphora, ready = s.amphora, self._spares(s)
-        forgotten = self._driver.database.run(partial(changes.let_go, amphora=amphora, leases=s.leases))
-        try:
-            self._request(s, forgotten)
-        except AmphoraDriverError:
-            self._take_back(amphora, forgotten)
-            raise
+        with self._recorded(s):
+            forgotten = self._driver.database.run(partial(changes.let_go, amphora=amphora, leases=s.leases))
+            try:
+                self._request(s, forgotten)
+            except AmphoraDriverError:
+                self._take_back(amphora, forgotten)
+                raise
         spare = spares.make_room(self._driver, ready)
         return Healed(
             f"let Octavia forget server {amphora.compute_id} of amphora {amphora.id}, and asked it to {_request_of(s)} "

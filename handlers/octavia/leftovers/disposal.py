@@ -121,12 +121,12 @@ class Disposal:
             raise InFlight(f"Octavia is working on load balancer {balancer}")
         rows = self._database.run(partial(queries.amphorae_of, load_balancer=balancer))
         remains = rebuild.require(self._driver, found, rows, found.age)
-        rebuild.record_attempt(self._driver, remains.security_group, found, amphora)
         ready = pool.spares_for(self._driver, row, remains.attempts)
-        if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
-            self._driver.failover_amphora(amphora)
-        else:
-            self._driver.failover_load_balancer(balancer)
+        with rebuild.recorded_attempt(self._driver, remains.security_group, found, amphora):
+            if found.status == "ACTIVE" and row.status == "PENDING_DELETE":
+                self._driver.failover_amphora(amphora)
+            else:
+                self._driver.failover_load_balancer(balancer)
         spare = pool.make_room(self._driver, ready)
         return Healed(
             f"asked Octavia to replace amphora {amphora} of load balancer {balancer}, which was {found.status}"

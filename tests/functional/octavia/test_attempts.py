@@ -195,6 +195,84 @@ def test_a_request_that_octavia_did_not_accept_does_not_count(case: Case, error:
     assert (case.remains().attempts, case.remains().lately) == (1, 1)
 
 
+def in_error_itself(house: House) -> Case:
+    """Return an ACTIVE load balancer whose amphora is in ERROR."""
+    case = failed(house)
+    house.octavia.set_amphora(case.key.id, status="ERROR")
+    return case
+
+
+@pytest.fixture(params=[miscounted, booting, in_error_itself])
+def active(request: pytest.FixtureRequest, house: House) -> Case:
+    case: Case = request.param(house)
+    grow_older(house)
+    house.octavia.add_load_balancer()
+    house.octavia.pace.held = True
+    assert house.balancer(case.balancer).status == "ACTIVE"
+    return case
+
+
+def owner_changes(case: Case, call: str) -> Callable[[str], None]:
+    """Let the owner change the load balancer right before the first call whose name begins so."""
+
+    def strike(made: str) -> None:
+        if made.startswith(call):
+            case.house.cloud.weather.before = lambda _call: None
+            case.house.octavia.set_balancer(case.balancer, "PENDING_UPDATE")
+
+    return strike
+
+
+def test_a_request_that_octavia_refuses_because_the_owner_was_first_does_not_count(active: Case) -> None:
+    for _number in range(len(rebuild.PAUSES)):
+        active.house.cloud.weather.before = owner_changes(active, "failover")
+        with pytest.raises(UnavailableException, match="409"):
+            active.handler.heal(active.finding())
+        active.house.octavia.set_balancer(active.balancer, "ACTIVE")
+        grow_older(active.house)
+        assert (active.remains().attempts, active.remains().lately) == (0, 0)
+    assert active.finding().healable
+
+
+def test_a_failover_of_the_owner_counts_though_octavia_refuses_ours(case: Case) -> None:
+    """Octavia lets nobody change a load balancer in ERROR, other than by a failover or a deletion."""
+    case.house.cloud.weather.before = owner_changes(case, "failover")
+    with pytest.raises(UnavailableException, match="409"):
+        case.handler.heal(case.finding())
+    case.fail()
+    assert (case.remains().attempts, case.remains().lately) == (1, 1)
+
+
+def test_nothing_is_requested_and_nothing_counts_if_the_row_changes_before_the_server_is_forgotten(
+    make_house: Callable[..., House],
+) -> None:
+    house = make_house(maximum_preserved_amphora_count=1)
+    case = in_error_itself(house)
+    grow_older(house)
+    while (finding := case.finding()).problem != "let-go":
+        case.handler.heal(finding)
+    house.cloud.weather.before = owner_changes(case, "tag_security_group")
+    with pytest.raises(InFlight):
+        case.handler.heal(finding)
+    house.octavia.set_balancer(case.balancer, "ACTIVE")
+    assert (case.remains().attempts, case.remains().lately) == (0, 0)
+
+
+def test_the_record_of_another_handler_stays_after_a_refusal(active: Case) -> None:
+    before = active.house.balancer(active.balancer)
+    group = rebuild.security_group(active.house.driver, active.balancer)
+    assert group is not None
+    for row in active.house.rows(active.balancer):
+        record = rebuild.Attempt(row.id, rebuild.version(before))
+        active.house.driver.tag_security_group(group.id, record.tag)
+    finding = active.finding()
+    active.house.cloud.weather.before = owner_changes(active, "failover")
+    with pytest.raises(UnavailableException, match="409"):
+        active.handler.heal(finding)
+    active.house.octavia.set_balancer(active.balancer, "ACTIVE")
+    assert active.remains().lately == 1
+
+
 @dataclass(frozen=True)
 class Rivals:
     """A pair in ERROR with two failed amphorae, and the ways to request its one failover."""
