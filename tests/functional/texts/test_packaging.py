@@ -217,6 +217,23 @@ def test_the_daemon_s_unit_has_a_watchdog_and_the_sweep_s_unit_expects_drift() -
     assert "OnCalendar=hourly" in (ROOT / "etc" / "systemd" / "nova-audit.timer").read_text()
 
 
+@pytest.mark.parametrize(
+    ("unit", "page", "limits"),
+    [
+        ("stackmend", "install", {"MemoryMax": "1G", "LimitNOFILE": "8192"}),
+        ("nova-audit", "nova-audit", {"MemoryMax": "1G"}),
+    ],
+)
+def test_the_units_bound_memory_and_files_as_documented(unit: str, page: str, limits: dict[str, str]) -> None:
+    text = (ROOT / "etc" / "systemd" / f"{unit}.service").read_text()
+    documented = (ROOT / "doc" / "source" / f"{page}.rst").read_text()
+    service = re.search(r"^\[Service\]\n(.*?)(?=^\[|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert service
+    for name, value in limits.items():
+        assert re.findall(rf"^{name}=(.*)$", service[1], re.MULTILINE) == [value]
+        assert f"``{name}={value}``" in documented
+
+
 def test_the_line_for_cron_starts_no_second_sweep(tmp_path: Path) -> None:
     text = (ROOT / "etc" / "cron" / "nova-audit").read_text()
     [line] = [one for one in text.splitlines() if one and one[0] not in "#P"]
