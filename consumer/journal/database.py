@@ -118,6 +118,8 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
     if parsed.get_backend_name() in ("mysql", "mariadb"):
         event.listen(engine, "connect", _read_latest)
         event.listen(engine, "handle_error", _leave_unready_node)
+    if parsed.get_backend_name() == "postgresql":
+        event.listen(engine, "handle_error", _leave_standby)
     return engine
 
 
@@ -200,6 +202,16 @@ _UNREADY = 1047
 def _leave_unready_node(context: ExceptionContext) -> None:
     """Drop the connection to a Galera node that refuses statements: a new connection may reach another node."""
     if context.original_exception.args[:1] == (_UNREADY,):
+        context.is_disconnect = True
+
+
+#: PostgreSQL: a standby, which is not promoted yet or never will be, refuses to write.
+_STANDBY = "25006"
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Drop the connection to a PostgreSQL server that only reads: a new connection may reach the primary."""
+    if getattr(context.original_exception, "sqlstate", None) == _STANDBY:
         context.is_disconnect = True
 
 

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server."""
+"""A private PostgreSQL server, and a primary with a standby."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.servers.server import (
     Server,
     clean_environment,
     run,
+    wait_for,
 )
 
 
@@ -40,6 +41,7 @@ class PostgreSQL(Server):
         self._initdb = packages.find("initdb", "postgresql")
         self._server = packages.find("postgres", "postgresql")
         self._psql = packages.find("psql", "postgresql")
+        self._control = packages.find("pg_ctl", "postgresql")
         self._as_user: list[str] = []
         self._owner: pwd.struct_passwd | None = None
         if os.geteuid() == 0:
@@ -66,17 +68,33 @@ class PostgreSQL(Server):
         """Drop it even when a client is still connected."""
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def stop_immediately(self) -> None:
+        """Abort all that runs, as ``pg_ctl stop -m immediate``: the next start recovers from the log."""
+        self._run_control("stop", "--mode=immediate")
+        self.kill()
+
+    def _run_control(self, *arguments: str) -> None:
+        run([*self._as_user, self._control, *arguments, f"--pgdata={self.data}", "--wait"], self._environment)
+
+    def _give(self, *paths: Path) -> None:
+        """Give files to the user that the server runs as."""
+        if self._owner is not None:
+            for path in paths:
+                shutil.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+
     def prepare(self) -> None:
         password = self.folder / "password"
         password.write_text(PASSWORD)
-        if self._owner is not None:
-            for path in (self.folder, password):
-                shutil.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+        self._give(self.folder, password)
         run(
             [
                 *self._as_user,
                 self._initdb,
-                f"--pgdata={self.folder / 'data'}",
+                f"--pgdata={self.data}",
                 f"--username={USER}",
                 f"--pwfile={password}",
                 "--auth=scram-sha-256",
@@ -93,12 +111,11 @@ class PostgreSQL(Server):
     def _secure(self, tls: Certificate) -> None:
         """Take the certificate, whose key must be the server's own file, and let nobody in without TLS."""
         for file, name in ((tls.chain, "server.crt"), (tls.key, "server.key")):
-            own = self.folder / "data" / name
+            own = self.data / name
             shutil.copy(file, own)
             own.chmod(0o600)
-            if self._owner is not None:
-                shutil.chown(own, self._owner.pw_uid, self._owner.pw_gid)
-        (self.folder / "data" / "pg_hba.conf").write_text(f"hostssl all all {HOST}/32 scram-sha-256\n")
+            self._give(own)
+        (self.data / "pg_hba.conf").write_text(f"hostssl all all {HOST}/32 scram-sha-256\n")
 
     def spawn(self) -> Process:
         settings: dict[str, object] = {
@@ -112,7 +129,7 @@ class PostgreSQL(Server):
         }
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         return Process(
-            [*self._as_user, self._server, "-D", self.folder / "data", *options],
+            [*self._as_user, self._server, "-D", self.data, *options],
             self._environment,
             self.log,
         )
@@ -145,6 +162,56 @@ class PostgreSQL(Server):
     @property
     def _environment(self) -> dict[str, str]:
         return clean_environment(PGPASSWORD=PASSWORD, HOME=str(self.folder))
+
+
+class Standby(PostgreSQL):
+    """A hot standby, which streams the log of a primary until it is promoted.
+
+    :param primary: must run when the standby starts for the first time
+    """
+
+    name = "standby"
+
+    def __init__(self, folder: Path, primary: PostgreSQL) -> None:
+        super().__init__(folder)
+        self._primary = primary
+        self._backup = packages.find("pg_basebackup", "postgresql")
+
+    def prepare(self) -> None:
+        self._give(self.folder)
+        where = [f"--host={HOST}", f"--port={self._primary.port}", f"--username={USER}"]
+        copy = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync", f"--pgdata={self.data}"]
+        run([*self._as_user, self._backup, *where, *copy], self._environment)
+
+    def promote(self) -> None:
+        """Make it a primary, and return when it accepts writes."""
+        self._run_control("promote")
+
+
+class Pair:
+    """A primary, and a standby that confirms each commit, so that a promotion loses nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.primary = PostgreSQL(folder / "primary")
+        self.standby = Standby(folder / "standby", self.primary)
+
+    def start(self) -> None:
+        for server in (self.primary, self.standby):
+            server.start()
+        self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()")
+        query = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_for(lambda: self.primary.execute(query).strip() == "1", 60, "a standby that confirms commits")
+
+    def stop(self) -> None:
+        """Stop both. They keep no data for another start."""
+        for server in (self.primary, self.standby):
+            server.kill()
+
+    def url(self, database: str) -> str:
+        """Return the address of a database on whichever of both is the primary."""
+        ports = f"{self.primary.port},{self.standby.port}"
+        query = f"host={HOST},{HOST}&port={ports}&target_session_attrs=read-write"
+        return f"postgresql+psycopg://{USER}:{PASSWORD}@/{database}?{query}"
 
 
 def _unprivileged() -> pwd.struct_passwd:
