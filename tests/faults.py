@@ -19,7 +19,7 @@ CONCURRENT_UPDATE = {
 
 
 class FaultyProxy:
-    """Forwards to ``target``; while ``fault`` is set, answers with it instead.
+    """Forwards to ``target``; while ``fault`` is set, answers with it instead. While ``writing`` is not set, each PUT waits.
 
     :param target: ``http://127.0.0.1:port``
     :param tls: speak TLS, with this certificate
@@ -28,6 +28,10 @@ class FaultyProxy:
     def __init__(self, target: str, tls: Certificate | None = None) -> None:
         self.fault: tuple[str, int] | None = None
         self.answered = 0
+        self.writing = threading.Event()
+        self.writing.set()
+        #: PUTs that had to wait
+        self.held = 0
         split = urlsplit(target)
         proxy = self
 
@@ -37,6 +41,9 @@ class FaultyProxy:
             def _serve(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length)
+                if self.command == "PUT" and not proxy.writing.is_set():
+                    proxy.held += 1
+                    proxy.writing.wait()
                 if proxy.fault and proxy.fault[0] in ("*", self.command):
                     proxy.answered += 1
                     self._answer(proxy.fault[1], json.dumps(CONCURRENT_UPDATE).encode(), {})

@@ -13,17 +13,18 @@ from sqlalchemy import text
 from consumer.journal import hinting, migrations
 from consumer.journal.database import Database, JournalUnavailable, open_engine
 from handlers.nova.simulation import NovaSimulation
+from tests.faults import FaultyProxy
 from tests.functional.journal.contract import hint
 from tests.program import Program
 from tests.servers.postgresql import Pair, PostgreSQL
 from tests.services.conftest import bus, cloud, options
-from tests.services.test_daemon import assert_healed_once, healers, held, leak, nothing_left
+from tests.services.test_daemon import assert_healed_once, held, leak, nothing_left
 from tests.services.virtual_host import Bus
 from tests.waiting import eventually
 
 __all__ = ["bus", "cloud", "options"]
 
-DELETIONS = 90
+DELETIONS = 60
 
 
 @pytest.fixture
@@ -57,53 +58,72 @@ def three_daemons(folder: Path, options: Mapping[str, Mapping[str, object]], url
 
 def assert_nothing_lost(cloud: NovaSimulation, bus: Bus, daemon: Program, uuids: list[str]) -> None:
     """Wait for the end of all work; nothing of it was lost or done twice."""
-    eventually(lambda: not held(cloud, uuids), 300, "all allocations")
+    eventually(lambda: not held(cloud, uuids), 400, "all allocations")
     eventually(lambda: bus.messages() == 0, 120, "the end of the queue")
-    eventually(lambda: nothing_left(daemon), 240, "the end of the work")
+    eventually(lambda: nothing_left(daemon), 300, "the end of the work")
     assert daemon.json("work", "list", "--state", "parked") == []
     assert_healed_once(daemon, uuids)
 
 
-@pytest.mark.timeout(900)
-def test_the_primary_restarts_at_once_while_three_daemons_heal(
+@pytest.fixture
+def placement(cloud: NovaSimulation, options: dict[str, dict[str, object]]) -> Iterator[FaultyProxy]:
+    """Yield the way of the daemons to Placement, which can hold their writes."""
+    proxy = FaultyProxy(cloud.placement.url)
+    options["openstack"] |= {"endpoint": proxy.url, "placement_endpoint_override": proxy.url}
+    yield proxy
+    proxy.writing.set()
+    proxy.close()
+
+
+@pytest.mark.timeout(1500)
+def test_the_primary_aborts_and_restarts_while_three_daemons_heal(
     postgresql: PostgreSQL,
     postgresql_url: str,
     cloud: NovaSimulation,
     bus: Bus,
     options: dict[str, dict[str, object]],
+    placement: FaultyProxy,
     tmp_path: Path,
 ) -> None:
     uuids = leak(cloud, DELETIONS)
     notifications = cloud.take()
-    parts = [notifications[start::3] for start in range(3)]
     with three_daemons(tmp_path, options, postgresql_url) as daemons:
-        bus.send(parts[0])
-        eventually(lambda: healers(postgresql_url) > 1, 240, "a heal by two of the three")
-        for part in parts[1:]:
-            bus.send(part)
-            left = len(held(cloud, uuids))
-            eventually(lambda left=left: len(held(cloud, uuids)) < left, 240, "a heal")  # type: ignore[misc]
+        for number in range(3):
+            placement.writing.clear()
+            before = placement.held
+            bus.send(notifications[number::3])
+            eventually(lambda before=before: placement.held > before, 300, "a heal")  # type: ignore[misc]
             postgresql.stop_immediately()
-            assert held(cloud, uuids), "the primary aborts while there is work"
+            if number % 2:
+                # the heal ends while its result cannot be stored
+                placement.writing.set()
             postgresql.start()
+            placement.writing.set()
         assert_nothing_lost(cloud, bus, daemons[0], uuids)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_standby_is_promoted_while_three_daemons_heal(
-    pair: Pair, cloud: NovaSimulation, bus: Bus, options: dict[str, dict[str, object]], tmp_path: Path
+    pair: Pair,
+    cloud: NovaSimulation,
+    bus: Bus,
+    options: dict[str, dict[str, object]],
+    placement: FaultyProxy,
+    tmp_path: Path,
 ) -> None:
     uuids = leak(cloud, DELETIONS)
     notifications = cloud.take()
     pair.primary.create_database("journal")
-    url = pair.url("journal")
-    with three_daemons(tmp_path, options, url) as daemons:
-        bus.send(notifications[: DELETIONS // 2])
-        eventually(lambda: healers(url) > 1, 240, "a heal by two of the three")
+    with three_daemons(tmp_path, options, pair.url("journal")) as daemons:
+        bus.send(notifications[: DELETIONS // 3])
+        eventually(lambda: len(held(cloud, uuids)) < DELETIONS, 300, "heals on the primary")
+        placement.writing.clear()
+        before = placement.held
+        bus.send(notifications[DELETIONS // 3 : 2 * DELETIONS // 3])
+        eventually(lambda: placement.held > before, 300, "a heal")
         pair.primary.kill()
-        left = held(cloud, uuids)
-        assert left, "the primary dies while there is work"
-        bus.send(notifications[DELETIONS // 2 :])
+        placement.writing.set()
+        bus.send(notifications[2 * DELETIONS // 3 :])
         pair.standby.promote()
         assert_nothing_lost(cloud, bus, daemons[0], uuids)
 
