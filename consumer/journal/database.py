@@ -239,6 +239,18 @@ def is_retriable(error: BaseException) -> bool:
     return code in _RETRY_MYSQL or state in _RETRY_POSTGRESQL or "database is locked" in str(error.orig)
 
 
+#: A unique key refused a row: in MariaDB, in PostgreSQL.
+_DUPLICATES = frozenset({1062, "23505"})
+
+
+def _is_overtaken(error: BaseException) -> bool:
+    """Return whether another replica inserted a row first, after the transaction had looked for it."""
+    if not isinstance(error, IntegrityError) or error.orig is None:
+        return False
+    code = error.orig.args[0] if error.orig.args else None
+    return not _DUPLICATES.isdisjoint((code, getattr(error.orig, "sqlstate", None)))
+
+
 def is_outage(error: BaseException) -> bool:
     if isinstance(error, PoolTimeout):
         return True
@@ -277,12 +289,13 @@ class Database:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in its own transaction; return its result. After a retriable error, run it again, for up to 10 s.
+        """Run ``action`` in its own transaction; return its result. After a retriable error, or if another replica inserted one
+        of its rows first, run it again, for up to 10 s.
 
         :param action: can run several times, so it must have no effect outside the database
         """
         retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_retriable),
+            retry=tenacity.retry_if_exception(lambda error: is_retriable(error) or _is_overtaken(error)),
             wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
             stop=tenacity.stop_after_delay(10),
             reraise=True,

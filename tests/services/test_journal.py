@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from consumer.journal import claiming, hinting, migrations
+from consumer.journal import claiming, controls, deliveries, hinting, migrations, watermarks
 from consumer.journal.database import Database, WrongJournal, open_engine
 from consumer.journal.work import Hint, Priority
-from handlers.base import Key
+from handlers.base import Key, Watermark
 from tests.functional.journal.contract import JournalContract
 from tests.servers.postgresql import PostgreSQL
 
@@ -22,7 +23,45 @@ def _upgraded(url: str) -> Iterator[Database]:
     database.close()
 
 
-class TestMariaDB(JournalContract):
+def _ensure(journal: Database) -> None:
+    controls.ensure(journal, ["discover_hosts", "sync_aggregates"])
+
+
+def _subscribe(journal: Database) -> None:
+    deliveries.subscribe(journal, {"chat": ["healed"]})
+
+
+def _observe(journal: Database) -> None:
+    watermarks.exchange(journal, Watermark("nova_api", "s"), None, lambda _connection, _last: None)
+
+
+class Contended(JournalContract):
+    """The contract on a server, where replicas write at once."""
+
+    @pytest.mark.parametrize(
+        ("act", "table"),
+        [(_ensure, "task"), (_subscribe, "webhook"), (_observe, "watermark")],
+        ids=["task", "webhook", "watermark"],
+    )
+    def test_another_replica_may_insert_the_same_rows_first(
+        self, journal: Database, act: Callable[[Database], None], table: str
+    ) -> None:
+        """Two daemons start at once on a new journal."""
+        with closing(Database(open_engine(journal.engine.url.render_as_string(hide_password=False)))) as rival:
+            left = [rival]
+
+            def overtake(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+                if left and statement.startswith(f"INSERT INTO {table} "):
+                    act(left.pop())
+
+            event.listen(journal.engine, "before_cursor_execute", overtake)
+            act(journal)
+        assert left == []
+        rows = journal.read(lambda connection: connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+        assert rows == (2 if table == "task" else 1)
+
+
+class TestMariaDB(Contended):
     """The contract, on MariaDB."""
 
     @pytest.fixture
@@ -30,7 +69,7 @@ class TestMariaDB(JournalContract):
         yield from _upgraded(mariadb_url)
 
 
-class TestPostgreSQL(JournalContract):
+class TestPostgreSQL(Contended):
     """The contract, on PostgreSQL."""
 
     @pytest.fixture
