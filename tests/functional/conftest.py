@@ -5,6 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests import rights
+from tests.functional import compiled
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Compile a statement once for the engines of all tests."""
+    with compiled.once():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.cinder import Cinder
 from handlers.nova.simulation.neutron import Neutron
 from tests.compute import Compute
+from tests.functional.nova.frugal import frugal
 from tests.functional.nova.opened import opened
 from tests.functional.nova.proofs.stage import Scene, Stage
 from tests.functional.nova.site import Site
@@ -41,9 +42,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     cloud = NovaSimulation(tmp_path_factory.mktemp("cloud"))
-    cloud.start()
-    yield Site(cloud)
-    cloud.stop()
+    with frugal():
+        cloud.start()
+        yield Site(cloud)
+        cloud.stop()
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from consumer import plugins
 from doc import directives
+from handlers.base import Handler
 
 ROOT = Path(__file__).parents[4]
 #: stands for a value that the code fills in
@@ -30,14 +32,18 @@ def pages() -> list[Path]:
     return [ROOT / "README.rst", *sorted((ROOT / "doc" / "source").rglob("*.rst"))]
 
 
-def of_page(path: Path) -> Iterator[str]:
-    """Yield the literals and the lines of consoles on a page."""
-    handlers = [one for one in plugins.handlers() if one.__module__.startswith("handlers.")]
-    text = directives.expand(path.read_text(), handlers)
-    for literal in _LITERAL.findall(text):
-        yield " ".join(literal.split())
-    for line in _BLOCK.findall(text):
-        yield " ".join(line.replace("\\\n", " ").split())
+@cache
+def of_page(path: Path) -> tuple[str, ...]:
+    """Return the literals and the lines of consoles on a page."""
+    text = directives.expand(path.read_text(), _handlers())
+    literals = [" ".join(literal.split()) for literal in _LITERAL.findall(text)]
+    lines = [" ".join(line.replace("\\\n", " ").split()) for line in _BLOCK.findall(text)]
+    return (*literals, *lines)
+
+
+@cache
+def _handlers() -> tuple[type[Handler], ...]:
+    return tuple(one for one in plugins.handlers() if one.__module__.startswith("handlers."))
 
 
 def _strings(tree: ast.Module) -> Iterator[str]:

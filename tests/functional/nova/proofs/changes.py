@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from handlers.nova import tables
+from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.records import Node
 from tests.functional.nova.proofs.drift import Act
 from tests.functional.nova.proofs.stage import Stage
@@ -22,7 +23,10 @@ LONG = {"hours": 3}
 
 def set_up(stage: Stage) -> None:
     """Make hosts a, b and d of cell1 and c of cell2, a day old, and an instance of each cell that stays as it is."""
-    cloud = stage.cloud
+    stage.begin("four hosts", _four_hosts)
+
+
+def _four_hosts(cloud: NovaSimulation) -> None:
     with cloud.ago(days=1):
         for host, cell in (("a", "cell1"), ("b", "cell1"), ("d", "cell1"), ("c", "cell2")):
             cloud.add_compute(host, cell)

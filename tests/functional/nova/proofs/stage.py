@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,11 @@ class Stage:
         databases = {"nova_api": self.cloud.api, **self.cloud.cells}
         self._files = {name: Path(str(engine.url.database)) for name, engine in databases.items()}
         self._files["placement"] = self.cloud.placement.database
+        self._rows: dict[str, tuple[int, Rows]] = {}
+        self._watched = {
+            name: sqlite3.connect(file, timeout=30, isolation_level=None) for name, file in self._files.items()
+        }
+        self._begun: dict[str, tuple[Scene, Scene]] = {}
         self.neutron = self.cloud.neutron
         self.compute = Compute(self.cloud, self.neutron)
         self.cinder = self.cloud.cinder
@@ -61,6 +66,8 @@ class Stage:
     def close(self) -> None:
         """Close the port of the API."""
         self.compute.close()
+        for connection in self._watched.values():
+            connection.close()
 
     def scene(self) -> Scene:
         """Return the present state."""
@@ -76,6 +83,21 @@ class Stage:
         self.compute.faults = {}
         self.cinder.faults = {}
         self.compute.neutron = self.neutron
+        self._restore(scene)
+
+    def begin(self, name: str, make: Callable[[NovaSimulation], object]) -> None:
+        """Let ``make`` change the cloud. If it has changed an equal cloud before, bring the cloud into that state instead.
+
+        :param name: of the change
+        """
+        before = self.scene()
+        if name in self._begun and not before.differing(self._begun[name][0]):
+            self._restore(self._begun[name][1])
+            return
+        make(self.cloud)
+        self._begun[name] = before, self.scene()
+
+    def _restore(self, scene: Scene) -> None:
         self.neutron.ports = copy.deepcopy(dict(scene.ports))
         self.cinder.volumes = copy.deepcopy(dict(scene.volumes))
         self.cinder.attachments = copy.deepcopy(dict(scene.attachments))
@@ -116,11 +138,19 @@ class Stage:
         for database in ("nova_api",) if table.metadata is tables.api else tuple(self.cloud.cells):
             self.execute(database, statement)
 
-    def _dump(self, database: str) -> dict[str, list[tuple[Any, ...]]]:
-        with closing(sqlite3.connect(self._files[database], timeout=30)) as connection:
-            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            return {
-                name: connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
-                for name in names
-                if not name.startswith("sqlite_")
-            }
+    def _dump(self, database: str) -> Rows:
+        """Return the rows of all tables; read them only if SQLite has seen a write of another connection since."""
+        watched = self._watched[database]
+        [version] = watched.execute("PRAGMA data_version").fetchone()
+        known = self._rows.get(database)
+        if known is None or known[0] != version:
+            names = [name for (name,) in watched.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            known = self._rows[database] = (
+                version,
+                {
+                    name: watched.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
+                    for name in names
+                    if not name.startswith("sqlite_")
+                },
+            )
+        return known[1]
