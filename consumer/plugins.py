@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -20,6 +22,18 @@ class BrokenPlugin(Exception):
     """An entry point cannot be loaded, or names a wrong object."""
 
 
+@cache
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the entry points of all packages below ``sys.path``. This reads a file of each package: tens of milliseconds."""
+    found = entry_points()
+    groups = (HANDLERS, BROKERS, OPTIONS, DEMOS, INVENTORIES, CHECKS, WATERMARKS, HOLDS)
+    return tuple(entry for group in groups for entry in found.select(group=group))
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    return [entry for entry in _installed(tuple(sys.path)) if entry.group == group]
+
+
 def _load(entry: EntryPoint) -> Any:
     try:
         return entry.load()
@@ -31,7 +45,7 @@ def _load(entry: EntryPoint) -> Any:
 
 def _all(group: str) -> list[tuple[str, Any]]:
     # A development install next to a regular one lists each entry twice.
-    found = {entry.name: entry for entry in entry_points(group=group)}
+    found = {entry.name: entry for entry in _entries(group)}
     return [(name, _load(entry)) for name, entry in sorted(found.items())]
 
 
@@ -74,7 +88,7 @@ def holds() -> list[HoldSources]:
 
 
 def inventory_names() -> list[str]:
-    return sorted({entry.name for entry in entry_points(group=INVENTORIES)})
+    return sorted({entry.name for entry in _entries(INVENTORIES)})
 
 
 def inventory(name: str) -> type[Inventory]:
@@ -83,7 +97,7 @@ def inventory(name: str) -> type[Inventory]:
     :raises LookupError: there is none
     :raises BrokenPlugin: the class cannot be loaded
     """
-    for entry in entry_points(group=INVENTORIES):
+    for entry in _entries(INVENTORIES):
         if entry.name == name:
             loaded: type[Inventory] = _load(entry)
             return loaded
