@@ -13,15 +13,15 @@ from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot, Result
 from consumer.engine.task import Task
-from consumer.journal import controls, migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal import controls
+from consumer.journal.database import Database
 from handlers.base import Handler, Key, Mode
+from tests import journals
 
 
 @contextmanager
 def journal(folder: Path) -> Iterator[Database]:
-    opened = Database(open_engine(f"sqlite:///{folder}/journal.sqlite"))
-    migrations.upgrade(opened)
+    opened = journals.fresh(folder)
     yield opened
     opened.close()
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
-from consumer.journal import claiming, controls, deliveries, hinting, migrations, watermarks
+from consumer.journal import claiming, controls, deliveries, hinting, migrations, schema, watermarks
 from consumer.journal.database import Database, WrongJournal, open_engine
 from consumer.journal.work import Hint, Priority
 from handlers.base import Key, Watermark
 from tests.functional.journal.contract import JournalContract
+from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 
 
@@ -21,6 +22,28 @@ def _upgraded(url: str) -> Iterator[Database]:
     migrations.upgrade(database)
     yield database
     database.close()
+
+
+class _OneDatabase(JournalContract):
+    """The contract, on one database for all tests; each begins with the rows of a new journal."""
+
+    @pytest.fixture
+    def journal(self, url: str) -> Iterator[Database]:
+        database = Database(open_engine(url))
+        with database.engine.begin() as connection:
+            _empty(connection)
+        yield database
+        database.close()
+
+
+def _empty(connection: Connection) -> None:
+    """Make the tables new, which also resets counters and statistics; keep the row of the newest migration."""
+    tables = [table for table in schema.metadata.sorted_tables if table is not schema.compatibility]
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"TRUNCATE {', '.join(table.name for table in tables)} RESTART IDENTITY"))
+        return
+    for table in tables:
+        connection.execute(text(f"TRUNCATE {table.name}"))
 
 
 def _ensure(journal: Database) -> None:
@@ -35,7 +58,7 @@ def _observe(journal: Database) -> None:
     watermarks.exchange(journal, Watermark("nova_api", "s"), None, lambda _connection, _last: None)
 
 
-class Contended(JournalContract):
+class Contended(_OneDatabase):
     """The contract on a server, where replicas write at once."""
 
     @pytest.mark.parametrize(
@@ -64,17 +87,26 @@ class Contended(JournalContract):
 class TestMariaDB(Contended):
     """The contract, on MariaDB."""
 
-    @pytest.fixture
-    def journal(self, mariadb_url: str) -> Iterator[Database]:
-        yield from _upgraded(mariadb_url)
+    @pytest.fixture(scope="class")
+    def url(self, mariadb: MariaDB) -> Iterator[str]:
+        yield from _one(mariadb)
 
 
 class TestPostgreSQL(Contended):
     """The contract, on PostgreSQL."""
 
-    @pytest.fixture
-    def journal(self, postgresql_url: str) -> Iterator[Database]:
-        yield from _upgraded(postgresql_url)
+    @pytest.fixture(scope="class")
+    def url(self, postgresql: PostgreSQL) -> Iterator[str]:
+        yield from _one(postgresql)
+
+
+def _one(server: MariaDB | PostgreSQL) -> Iterator[str]:
+    server.start()
+    server.create_database("journal_contract")
+    url = server.url("journal_contract")
+    for _ in _upgraded(url):
+        yield url
+    server.drop_database("journal_contract")
 
 
 def test_a_host_with_an_emoji_is_stored_whatever_the_urls_charset(mariadb_url: str) -> None:

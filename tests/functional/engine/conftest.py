@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from consumer.journal import migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal.database import Database
+from tests import journals
 from tests.doubles import World
 from tests.functional.engine.machine import Machine
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Database]:
-    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(tmp_path)
     yield database
     database.close()
 

@@ -11,16 +11,16 @@ from sqlalchemy import text
 from consumer.bus.source import Batch, NotStored, Received, UndecodableMessage
 from consumer.engine.inbox import Inbox
 from consumer.engine.router import Router
-from consumer.journal import backlog, dead, migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal import backlog, dead
+from consumer.journal.database import Database
 from handlers.base import Event
+from tests import journals
 from tests.doubles import Mender
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Database]:
-    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(tmp_path)
     yield database
     database.close()
 

@@ -13,13 +13,13 @@ from alembic.script import ScriptDirectory
 
 from consumer.journal import migrations, replicas
 from consumer.journal.database import Database, JournalUnavailable, WrongJournal, open_engine
+from tests import journals
 from tests.functional.journal.contract import JournalContract
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Database]:
-    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(tmp_path)
     yield database
     database.close()
 

@@ -13,13 +13,13 @@ from consumer.conf.tasks import TaskSettings
 from consumer.conf.window import Window
 from consumer.engine.oneshot import OneShot
 from consumer.engine.task import Task
-from consumer.journal import controls, migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal import controls
 from handlers.base import Mode, Resources
 from handlers.nova import tables
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from handlers.nova.mappings.map_instances import MapInstances
 from handlers.nova.simulation import NovaSimulation
+from tests import journals
 
 
 def test_an_instance_without_mapping_and_allocation_is_healed_by_one_sweep(
@@ -36,8 +36,7 @@ def test_an_instance_without_mapping_and_allocation_is_healed_by_one_sweep(
     with cloud.api.begin() as connection:
         mapping = tables.instance_mappings
         connection.execute(sa.delete(mapping).where(mapping.c.instance_uuid == instance))
-    journal = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(journal)
+    journal = journals.fresh(tmp_path)
     settings = TaskSettings(Mode.HEAL, 0, Window(), 0)
     tasks = [
         Task(kind.from_resources(resources), settings, lambda: datetime.now(UTC))

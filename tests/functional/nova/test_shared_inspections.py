@@ -15,13 +15,14 @@ from consumer.conf.window import Window
 from consumer.engine.engine import Engine
 from consumer.engine.task import Task
 from consumer.engine.worker import Worker
-from consumer.journal import backlog, claiming, controls, hinting, history, migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal import backlog, claiming, controls, hinting, history
+from consumer.journal.database import Database
 from consumer.journal.work import Hint, Priority
 from handlers.base import Finding, Healed, Key, Mode, Resources, Unavailable
 from handlers.nova.allocations import shared_looks
 from handlers.nova.allocations.audit_allocations import AuditAllocations
 from handlers.nova.simulation import NovaSimulation
+from tests import journals
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.hosts(a="cell1")
@@ -67,8 +68,7 @@ class Replica:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Database]:
-    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(tmp_path)
     yield database
     database.close()
 

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from consumer.engine import guard
-from consumer.journal import controls, history, migrations, watermarks
-from consumer.journal.database import Database, open_engine
+from consumer.journal import controls, history, watermarks
+from consumer.journal.database import Database
 from handlers.base import Handler, Resources, Watermark
 from handlers.nova import tables
 from handlers.nova.hosts.discover_hosts import DiscoverHosts
@@ -19,14 +19,14 @@ from handlers.nova.simulation import NovaSimulation
 from handlers.nova.watermarks import nova_watermarks
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.testing import configured
+from tests import journals
 
 HANDLERS: list[type[Handler]] = [DiscoverHosts, HealInstanceMappings, DeactivatedAmphorae]
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Database]:
-    database = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(tmp_path)
     controls.ensure(database, [handler.name for handler in HANDLERS])
     yield database
     database.close()

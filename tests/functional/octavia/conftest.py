@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,13 +17,27 @@ from tests.functional.octavia.world import House
 MEMORY = Path("/dev/shm")
 
 
+@cache
+def _empty() -> bytes:
+    """Return a database file without amphorae: to make its tables takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "octavia.sqlite"
+        database = OctaviaDatabase(f"sqlite:///{file}")
+        House(database, HousekeepingSettings())
+        database.close()
+        assert [found.name for found in file.parent.iterdir()] == [file.name], "SQLite has written all into the file"
+        return file.read_bytes()
+
+
 @pytest.fixture
 def make_house() -> Iterator[Callable[..., House]]:
     made: list[OctaviaDatabase] = []
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
 
         def make(**settings: object) -> House:
-            made.append(OctaviaDatabase(f"sqlite:///{folder}/octavia-{len(made)}.sqlite"))
+            file = Path(folder) / f"octavia-{len(made)}.sqlite"
+            file.write_bytes(_empty())
+            made.append(OctaviaDatabase(f"sqlite:///{file}"))
             return House(made[-1], HousekeepingSettings(**settings))  # type: ignore[arg-type]
 
         yield make

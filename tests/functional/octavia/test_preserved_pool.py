@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.journal import history, migrations
-from consumer.journal.database import Database, open_engine
+from consumer.journal import history
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
 from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE, STATE
@@ -19,6 +18,7 @@ from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.preserved import pool
 from handlers.octavia.preserved.inventory import PreservedAmphorae
+from tests import journals
 from tests.doubles import World
 from tests.functional.engine.machine import SETTINGS, Machine
 from tests.functional.octavia.mending import grow_older, world
@@ -115,8 +115,7 @@ class AmphoraMachine(Machine):
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[AmphoraMachine]:
-    journal = Database(open_engine(f"sqlite:///{tmp_path}/journal.sqlite"))
-    migrations.upgrade(journal)
+    journal = journals.fresh(tmp_path)
     machine = AmphoraMachine(journal, World(), replace(SETTINGS, workers=10, lease_seconds=60, max_attempts=20))
     yield machine
     machine.stop()

@@ -18,13 +18,14 @@ from sqlalchemy import event, insert
 from consumer.bus.intake import Backlog
 from consumer.conf.window import Window
 from consumer.engine.holds import Board, Source
-from consumer.journal import asks, backlog, controls, exemptions, hours, migrations, schema
-from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal import asks, backlog, controls, exemptions, hours, schema
+from consumer.journal.database import Database, JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status import past, rows
 from consumer.status.inventories import Inventories
 from consumer.status.page import Page, cell
 from handlers.base import Broker, Finding, Hold, Inventory, Key, Mode, Resources, Unavailable
+from tests import journals
 from tests.doubles import World
 from tests.functional.cli.test_cli_inventory import Shelf
 from tests.functional.engine.conftest import journal, machine, world
@@ -124,8 +125,7 @@ class Structure(HTMLParser):
 @contextmanager
 def another(folder: Path) -> Iterator[Machine]:
     folder.mkdir()
-    database = Database(open_engine(f"sqlite:///{folder}/journal.sqlite"))
-    migrations.upgrade(database)
+    database = journals.fresh(folder)
     yield Machine(database, World())
     database.close()
 
