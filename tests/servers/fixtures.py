@@ -77,14 +77,10 @@ def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture
-def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
-    """The address of a fresh virtual host, deleted afterwards with all its queues."""
+def vhost(rabbitmq: RabbitMQ) -> str:
+    """The address of a fresh virtual host."""
     rabbitmq.start()
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    rabbitmq.add_vhost(name)
-    yield rabbitmq.url(name)
-    rabbitmq.start()
-    rabbitmq.delete_vhost(name)
+    return rabbitmq.url(rabbitmq.fresh_vhost())
 
 
 def _database(server: MariaDB | PostgreSQL) -> Iterator[str]:

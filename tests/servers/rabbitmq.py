@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import ssl
+import uuid
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,6 +37,9 @@ vm_memory_high_watermark.absolute = 512MB
 collect_statistics_interval = 60000
 """
 
+#: how many virtual hosts are made at once
+_TOGETHER = 10
+
 
 class RabbitMQ(Server):
     """A broker with a node name, a cookie and a port mapper (epmd) of its own.
@@ -61,6 +65,8 @@ class RabbitMQ(Server):
         self._epmd_port = epmd_port or free_port()
         self._dist_port = free_port()
         self._epmd: Process | None = None
+        self._fresh: list[str] = []
+        self._used: list[str] = []
 
     def url(self, vhost: str = "/") -> str:
         """The address for kombu and other AMQP clients."""
@@ -79,13 +85,20 @@ class RabbitMQ(Server):
 
         Both steps in one call: each start of rabbitmqctl boots an Erlang machine.
         """
-        vhost, user = _binary(name), _binary(USER)
-        self.ctl(
-            "eval",
-            f"rabbit_vhost:add({vhost}, {user}),"
-            f"rabbit_auth_backend_internal:set_permissions({user}, {vhost},"
-            f' <<".*">>, <<".*">>, <<".*">>, {user}).',
-        )
+        self.ctl("eval", f"{_adding(name)}.")
+
+    def fresh_vhost(self) -> str:
+        """Return the name of an empty virtual host for one test; the call for the next test may delete it.
+
+        One call of rabbitmqctl makes several, and deletes those that were used.
+        """
+        if not self._fresh:
+            made = [f"test-{uuid.uuid4().hex[:12]}" for _ in range(_TOGETHER)]
+            steps = [*map(_deleting, self._used), *map(_adding, made)]
+            self.ctl("eval", f"{', '.join(steps)}.")
+            self._fresh, self._used = made, []
+        self._used.append(self._fresh.pop())
+        return self._used[-1]
 
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host, its queues and the connections to it."""
@@ -186,6 +199,20 @@ class RabbitMQ(Server):
             ),
             RABBITMQ_CTL_ERL_ARGS="-start_epmd false +S 1 +sbwt none",
         )
+
+
+def _adding(vhost: str) -> str:
+    """Return the Erlang expressions that create a virtual host in which the user may do everything."""
+    name, user = _binary(vhost), _binary(USER)
+    return (
+        f"rabbit_vhost:add({name}, {user}), rabbit_auth_backend_internal:set_permissions({user}, {name},"
+        f' <<".*">>, <<".*">>, <<".*">>, {user})'
+    )
+
+
+def _deleting(vhost: str) -> str:
+    """Return the Erlang expression that deletes a virtual host, its queues and the connections to it."""
+    return f"rabbit_vhost:delete({_binary(vhost)}, {_binary(USER)})"
 
 
 def _binary(text: str) -> str:

@@ -52,7 +52,7 @@ def test_an_event_is_healed_and_announced(cloud: NovaSimulation, bus: Bus, stack
     eventually(lambda: cloud.host_mappings().get("compute-9") == "cell2", 60, "the mapping")
     eventually(lambda: not cloud.allocation(uuid), 60, "the allocation")
     assert cloud.allocation(bystander)
-    eventually(lambda: bus.messages() == 0, 30, "the queue's end")
+    eventually(lambda: bus.empty, 30, "the queue's end")
     code, _ = stackmend.stop(120)
     assert code == 0
     lines = {line["handler"]: line for line in stackmend.json("history") if line["outcome"] == "healed"}
@@ -75,7 +75,7 @@ def test_killed_three_times_among_a_thousand_deletions(cloud: NovaSimulation, bu
         stackmend.start()
     bus.send(parts[3])
     eventually(lambda: not held(cloud, uuids), 600, "all allocations")
-    eventually(lambda: bus.messages() == 0, 60, "the queue's end")
+    eventually(lambda: bus.empty, 60, "the queue's end")
     eventually(lambda: nothing_left(stackmend), 120, "work")
     assert_healed_once(stackmend, uuids)
 
@@ -116,7 +116,7 @@ def test_two_replicas_on_mariadb_one_killed(
         assert held(cloud, uuids), "one is killed while there is work"
         one.kill()
         eventually(lambda: not held(cloud, uuids), 600, "all allocations")
-        eventually(lambda: bus.messages() == 0, 60, "the queue's end")
+        eventually(lambda: bus.empty, 60, "the queue's end")
         eventually(lambda: nothing_left(two), 120, "work")
         assert_healed_once(two, uuids)
 
@@ -156,7 +156,7 @@ def _broker_and_placement_go_and_come_back(cloud: NovaSimulation, bus: Bus, stac
     sent = cloud.take()
     cloud.placement.stop()
     bus.send(sent)
-    eventually(lambda: bus.messages() == 0, 60, "the message's way into the journal")
+    eventually(lambda: bus.empty, 60, "the message's way into the journal")
     unavailable = re.compile(rf"(\w+) consumer.engine.reconciler .* consumer:{second}: unavailable")
     eventually(lambda: len(unavailable.findall(stackmend.log.read_text())) > 1, 120, "more than one attempt")
     assert unavailable.findall(stackmend.log.read_text())[:2] == ["INFO", "DEBUG"]
@@ -203,7 +203,7 @@ def test_the_journals_database_goes_and_comes_back(
         assert bus.messages() == 20, "nothing may be acknowledged while the journal is away"
         mariadb.start()
         eventually(lambda: not held(cloud, uuids), 120, "all allocations")
-        eventually(lambda: bus.messages() == 0, 60, "the queue's end")
+        eventually(lambda: bus.empty, 60, "the queue's end")
         assert one.json("work", "list", "--state", "parked") == []
         assert_healed_once(one, uuids)
 
@@ -286,10 +286,10 @@ def test_ten_thousand_bad_messages_among_ten_thousand_good_ones(
     random.Random(3).shuffle(mixed)
     stackmend.start()
     bus.publish(mixed[:4000])
-    eventually(lambda: bus.messages() == 0, 300, "the first part")
+    eventually(lambda: bus.empty, 300, "the first part")
     early = resident_kb(stackmend.pid)
     bus.publish(mixed[4000:])
-    eventually(lambda: bus.messages() == 0, 300, "the rest")
+    eventually(lambda: bus.empty, 300, "the rest")
     late = resident_kb(stackmend.pid)
     eventually(lambda: not held(cloud, uuids), 120, "all allocations")
     listed = stackmend.json("dead", "list", "--limit", "100000")

@@ -6,7 +6,7 @@ import json
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ class Bus:
     """A virtual host as the publishers use it.
 
     :param authority: the file of the authority by which they know the broker, where it speaks TLS
+    :param declared: the queues that the publishers have declared
     """
 
     server: RabbitMQ
     url: str
     vhost: str
     authority: Path | None = None
+    declared: list[str] = field(default_factory=list)
 
     def connection(self) -> Connection:
         """Return a connection of a publisher's."""
@@ -43,6 +45,7 @@ class Bus:
             for name in queues:
                 queue = Queue(name, exchange, routing_key=name, durable=True, channel=connection)
                 queue.declare()
+        self.declared += queues
 
     def publish(self, bodies: Sequence[bytes], queue: str = "stackmend.info") -> None:
         """Publish bodies as they are."""
@@ -70,6 +73,18 @@ class Bus:
             while message := channel.basic_get(queue):
                 found.append(json.loads(json.loads(message.body)["oslo.message"]))
         return found
+
+    @property
+    def empty(self) -> bool:
+        """Whether no message is in any queue, and none is delivered and unacknowledged.
+
+        RabbitMQ counts over AMQP what waits for delivery. rabbitmqctl boots an Erlang machine, so it is asked last.
+        """
+        with self.connection() as connection, suppress(ChannelError):
+            channel = connection.channel()
+            if any(channel.queue_declare(queue=name, passive=True).message_count for name in self.declared):
+                return False
+        return self.messages() == 0
 
     def messages(self) -> int:
         """Count what is in all queues, delivered and unacknowledged messages included."""
