@@ -22,6 +22,7 @@ Options = Mapping[str, Mapping[str, object]]
 def options(cloud: ControlPlane, *on: str, **housekeeping: object) -> dict[str, dict[str, object]]:
     """The configuration; healing are only the handlers ``on``, the others are off."""
     written: dict[str, dict[str, object]] = {
+        "DEFAULT": {"default_log_levels": "handlers.octavia.housekeeping=DEBUG"},
         **cloud.account.options(octavia=True),
         "engine": {"poll_seconds": 0.2, "breaker_count": 100_000, "heals_per_hour": 0},
     }

@@ -68,8 +68,8 @@ def test_deactivated_amphorae_are_preserved_while_there_is_room(before: set[str]
     wait_until(lambda: set(scene.kept()) == {third} and not alive(scene, third), PATIENCE, "the exchange")
     assert scene.is_cut_off(scene.kept()[third].id)
     assert scene.marked() == [scene.kept()[third].id], "the server of the older one is deleted"
-    scene.end(balancer)
     scene.discard()
+    scene.end(balancer)
     assert world(scene.cloud) == before
 
 
