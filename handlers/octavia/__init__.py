@@ -4,7 +4,7 @@ failover/                  replaces failed amphorae
 preserved/                 lists, releases and deletes preserved amphorae
 leftovers/                 removes objects that Octavia left behind
 spares/                    placeholders that make room for failovers
-stuck_load_balancers.py    frees load balancers that are stuck in PENDING_*
+stuck/                     frees load balancers that are stuck in PENDING_*
 balancers.py               whether a load balancer looks wrong
 drivers/                   calls to a cloud, real or in memory
 simulation/                a cloud in memory, with Octavia
@@ -15,6 +15,7 @@ removal.py                 removes an amphora completely
 flow_times.py              how long a flow works without writing a row
 children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
+jobboard.py                whether a worker carries on with a flow
 queries.py, changes.py     shared SELECTs; writes
 watermarks.py              old rows that identify Octavia's database
 database.py, revisions.py  Octavia's database; its known schemas

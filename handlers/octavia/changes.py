@@ -267,20 +267,28 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
     return changed.rowcount == 1
 
 
+def erring(balancer: records.LoadBalancer, at: datetime | sa.ColumnElement[datetime]) -> sa.Update:
+    """Return the statement that sets a load balancer from PENDING_* to ERROR if its row is unchanged.
+
+    :param balancer: the row of the proof
+    :param at: the new ``updated_at``
+    """
+    same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
+    return (
+        sa.update(tables.load_balancer)
+        .where(_LB.id == balancer.id, _LB.provisioning_status == balancer.status, same_time)
+        .values(provisioning_status="ERROR", updated_at=at)
+    )
+
+
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
-    """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover.
+    """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover or its deletion.
 
     :param balancer: the row of the proof
     :param at: the new ``updated_at``, by the database's clock
     :raises Conflict: the row has changed
     """
-    same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
-    changed = connection.execute(
-        sa.update(tables.load_balancer)
-        .where(_LB.id == balancer.id, _LB.provisioning_status == balancer.status, same_time)
-        .values(provisioning_status="ERROR", updated_at=at)
-    )
-    if changed.rowcount != 1:
+    if connection.execute(erring(balancer, at)).rowcount != 1:
         raise Conflict(f"load balancer {balancer.id} is no longer {balancer.status} since {balancer.updated_at}")
 
 

@@ -13,6 +13,7 @@ from handlers.checks.notifications import notifications
 from handlers.octavia import options, queries, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
+from handlers.octavia.jobboard import Board, UnreadableBoard
 from handlers.octavia.work_queue import WorkQueue
 
 #: seconds between two sweeps of failed_amphora up to which silence proves something
@@ -106,6 +107,8 @@ def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
             f"[{settings.GROUP}]"
         )
         yield Checked("octavia work queue", Verdict.WARNING, text)
+    elif names and queue.board is not None:
+        yield _jobboard(queue.board, names)
     if resources.conf[settings.GROUP].driver != "openstack":
         return
     try:
@@ -114,6 +117,14 @@ def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
         yield Checked("octavia worker", Verdict.FAILURE, f"{requesting} cannot ask Octavia for a failover: {error}")
     else:
         yield Checked("octavia worker", Verdict.OK, "a worker consumes Octavia's work queue")
+
+
+def _jobboard(board: Board, names: str) -> Checked:
+    try:
+        jobs = len(board.jobs())
+    except (HandlerError, UnreadableBoard) as error:
+        return Checked("octavia jobboard", Verdict.WARNING, f"{names} only report objects in PENDING_*: {error}")
+    return Checked("octavia jobboard", Verdict.OK, f"it has {jobs} jobs")
 
 
 def _files(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:

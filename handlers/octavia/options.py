@@ -23,16 +23,17 @@ OPTIONS = [
         help="Octavia's configuration files (or directories of ``*.conf``), in order; later ones win. stackmend reads "
         "[database] connection, [DEFAULT] transport_url, control_exchange and executor_thread_pool_size, "
         "[oslo_messaging_notifications] transport_url, driver and topics, [oslo_messaging_rabbit] ssl and its files, "
-        "[oslo_messaging] topic, [controller_worker] ``amp_*`` and event_notifications, [health_manager] heartbeat_timeout, "
-        "heartbeat_interval and failover_threshold, [task_flow] jobboard_enabled, and the retries and timeouts of "
-        "[haproxy_amphora], [controller_worker], [compute] and [networking]. It also reads [nova] random_amphora_name_length, "
-        "region and endpoint of [nova], [neutron] and [glance], and the credentials of [service_auth] or "
-        "[keystone_authtoken].",
+        "[oslo_messaging] topic, [controller_worker] ``amp_*`` and event_notifications, [health_manager] "
+        "heartbeat_timeout, heartbeat_interval and failover_threshold, [task_flow] jobboard_enabled and its other "
+        "``jobboard_*``, and the retries and timeouts of [haproxy_amphora], [controller_worker], [compute] and "
+        "[networking]. It also reads [nova] random_amphora_name_length, region and endpoint of [nova], [neutron] and "
+        "[glance], and the credentials of [service_auth] or [keystone_authtoken].",
     ),
     cfg.BoolOpt(
         "jobboard",
-        help="Whether Octavia has a jobboard, instead of [task_flow] jobboard_enabled of config_file. With a jobboard, or "
-        "where neither option is set, heals that need an idle work queue only report.",
+        help="Whether Octavia has a jobboard, instead of [task_flow] jobboard_enabled of config_file. stackmend reads a "
+        "jobboard in Redis, by the other options of that group, and needs: pip install 'stackmend[jobboard]'. With another "
+        "jobboard, or where neither option is set, heals that need an idle work queue only report.",
     ),
     cfg.StrOpt(
         "database_connection",

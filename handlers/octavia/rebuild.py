@@ -15,6 +15,8 @@ after a refusal stackmend removes its tag. A load balancer in ERROR can only be 
 change was a failover, of the owner or of another handler (``octavia/db/repositories.py``: test_and_set_provisioning_status,
 set_status_for_failover).
 
+A load balancer that stackmend freed from PENDING_CREATE or PENDING_DELETE has a tag too (:data:`FREED`). It gets no failover.
+
 An ACTIVE load balancer may pass traffic, and a failover interrupts it. If a failover does not cure its reason, the next one
 waits. After three within a week, stackmend only reports.
 """
@@ -43,6 +45,9 @@ PAUSES = (15.0, 300.0, 1800.0)
 _MEMORY = timedelta(days=7) // timedelta(microseconds=1)
 
 _TAG = "stackmend-"
+
+#: begins the tag of a load balancer that stackmend set to ERROR for its owner; the time of that write follows
+FREED = "stackmend_freed_"
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -99,6 +104,10 @@ class Remains:
     server_group: bool
 
     @property
+    def freed(self) -> bool:
+        return is_freed(self.security_group)
+
+    @property
     def attempts(self) -> int:
         return attempts(self.security_group, self.amphorae, self.balancer)
 
@@ -129,8 +138,12 @@ ACTIVE_RULES = (
 
 _OWNER = "only its owner can decide to delete it or to create it again"
 
+#: why stackmend leaves a load balancer in ERROR that it freed for its owner
+OWNERS = f"stackmend set it to ERROR because its creation or deletion had no flow: {_OWNER}"
+
 #: A load balancer in ERROR to which a rule applies is only reported; the first one gives the reason.
 RULES = (
+    _Rule(lambda r: r.freed, OWNERS),
     _Rule(lambda r: not r.vip_port, f"its VIP port is gone, so its deletion or creation failed: {_OWNER}"),
     _Rule(lambda r: not r.amphorae, f"it has no amphora row, so its creation or deletion failed: {_OWNER}"),
     _Rule(lambda r: not r.server_group, f"its server group is gone, so its deletion failed: {_OWNER}"),
@@ -204,6 +217,31 @@ def require(
 def security_group(driver: Driver, balancer: str) -> Group | None:
     """:raises Unavailable: Neutron does not answer"""
     return driver.security_group(f"lb-{balancer}")
+
+
+def is_freed(group: Group | None) -> bool:
+    """Return whether stackmend set the load balancer of a security group to ERROR for its owner."""
+    return group is not None and any(tag.startswith(FREED) for tag in group.tags)
+
+
+def record_freed(driver: Driver, balancer: str, at: datetime) -> None:
+    """Record, right before the write, that stackmend sets a load balancer to ERROR for its owner; only the last time stays.
+
+    A load balancer without a security group needs no record: :data:`RULES` allows it no failover.
+
+    :raises Conflict: the security group is gone
+    """
+    group = security_group(driver, balancer)
+    if group is None:
+        return
+    tag = f"{FREED}{at.isoformat()}"
+    try:
+        driver.tag_security_group(group.id, tag)
+        for old in sorted(group.tags - {tag}):
+            if old.startswith(FREED):
+                driver.untag_security_group(group.id, old)
+    except NotFoundError as error:
+        raise Conflict(f"the security group of load balancer {balancer} is gone: its deletion has begun") from error
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
 before a worker takes the request, two flows would run. So three facts must hold before stackmend heals an object in PENDING_*:
 
-- Octavia has no jobboard. With one, a worker can resume a dead worker's flow at any time.
+- Octavia has no jobboard, or the jobboard has no job of the object (:mod:`handlers.octavia.jobboard`). A worker can resume the
+  flow of a job at any time.
 - The queue is empty, and a worker consumes it. Load balancers of the provider ``amphorav1`` (Octavia 10 to 12) have another
   queue, ``[oslo_messaging] topic``.
 - Fewer requests are open than one worker has threads. A worker immediately takes every message off the queue, and a message
@@ -30,6 +31,7 @@ from handlers.access.rabbit_options import tls_options
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Broker, InFlight, QueueDepth, QueueReader, Refused, Resources, Unavailable
 from handlers.octavia import options
+from handlers.octavia.jobboard import Board, UnreadableBoard, board_of
 
 QUEUE = "octavia_provisioning_v2"
 
@@ -52,29 +54,44 @@ class WorkQueue:
     :param refusal: why the queue proves nothing; empty when it can prove that no request waits
     :param threads: requests that one worker runs at the same time
     :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
+    :param board: Octavia's jobboard; None if it has none
     """
 
-    def __init__(self, depth: QueueReader, refusal: str = "", threads: int = THREADS, old_topic: str = "") -> None:
+    def __init__(
+        self,
+        depth: QueueReader,
+        refusal: str = "",
+        threads: int = THREADS,
+        old_topic: str = "",
+        board: Board | None = None,
+    ) -> None:
         self._depth = depth
         self.refusal = refusal
         self._threads = threads
         self._old_topic = old_topic
+        self.board = board
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
         """:raises ConfigError: Octavia's files are malformed"""
         files = options.files(resources.conf)
-        refusal = _jobboard(resources, files) or _flows(files)
+        refusal, board = "", None
+        try:
+            board = _jobboard(resources, files)
+        except UnreadableBoard as error:
+            refusal = str(error)
+        refusal = refusal or _flows(files)
         url = files.get("DEFAULT", "transport_url") or resources.conf[options.GROUP].transport_url
         if not url:
             why = f"the state of Octavia's work queue is unknown: {files} has no transport_url; {_REMEDY}"
-            return cls(_unknown, refusal or why)
+            return cls(_unknown, refusal or why, board=board)
         broker = Broker("octavia", url, (), tls_options(files))
         return cls(
             resources.bus.queues(broker),
             refusal,
             threads=_threads(files),
             old_topic=files.get("oslo_messaging", "topic") or "",
+            board=board,
         )
 
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
@@ -101,6 +118,16 @@ class WorkQueue:
                 f"{requests} requests are open, and some may wait inside a worker of {self._threads} threads", 60.0
             )
 
+    def job(self, identities: Collection[str]) -> str:
+        """Return why a job of the jobboard may work on one of these objects; empty if none does, or without a jobboard.
+
+        To miss no job, call :meth:`prove_idle` first: a worker takes a request off the queue before it posts the job.
+
+        :param identities: ids of a load balancer and its amphorae
+        :raises Unavailable: the jobboard does not answer
+        """
+        return "" if self.board is None else self.board.job_of(identities)
+
     def require_worker(self) -> None:
         """Verify that a worker takes the requests of Octavia's API.
 
@@ -121,21 +148,23 @@ def _require_consumer(queue: str, depth: QueueDepth) -> None:
         raise Unavailable("octavia-worker", text)
 
 
-def _jobboard(resources: Resources, files: ServiceFiles) -> str:
-    """Return why a jobboard may resume flows; empty where an option proves that Octavia has no jobboard.
+def _jobboard(resources: Resources, files: ServiceFiles) -> Board | None:
+    """Return Octavia's jobboard; None where an option proves that Octavia has none.
 
     A missing option proves nothing, because stackmend's copy of ``octavia.conf`` may lack the group.
+
+    :raises UnreadableBoard: it is unknown whether Octavia has a jobboard, or stackmend cannot read it
     """
     has_jobboard = resources.conf[options.GROUP].jobboard
     if has_jobboard is None:
         value = files.get("task_flow", "jobboard_enabled")
         if value is None:
-            return (
+            raise UnreadableBoard(
                 "it is unknown whether Octavia has a jobboard: write [octavia] jobboard = false in stackmend's configuration, "
                 f"or [task_flow] jobboard_enabled = False in {files}"
             )
         has_jobboard = _boolean(value, f"{files}: [task_flow] jobboard_enabled")
-    return "Octavia has a jobboard: another worker resumes the flow of a worker that died" if has_jobboard else ""
+    return board_of(files) if has_jobboard else None
 
 
 def _flows(files: ServiceFiles) -> str:

@@ -21,6 +21,7 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.packages import Missing
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis import Redis
 
 
 class Startable(Protocol):
@@ -74,6 +75,12 @@ def mariadb(servers_folder: Path) -> Iterator[MariaDB]:
 def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
     """A PostgreSQL server for the whole session."""
     yield from serve(PostgreSQL, servers_folder / PostgreSQL.name)
+
+
+@pytest.fixture(scope="session")
+def redis(servers_folder: Path) -> Iterator[Redis]:
+    """A Redis server for the whole session."""
+    yield from serve(Redis, servers_folder / Redis.name)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ class Judge:
         )
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover; add a refusal if the amphora is PENDING_DELETE and the queue proves nothing.
+        """Return the leftover; add a refusal if the amphora is PENDING_DELETE, and the queue or the jobboard proves nothing.
 
         The API sets PENDING_DELETE before it sends the request. Only workers set the other states: no request waits then.
 
@@ -99,12 +99,17 @@ class Judge:
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found
-        if self._queue.refusal:
+        refusal = self._queue.refusal
+        if not refusal:
+            self._queue.prove_idle(
+                *self._database.run(
+                    lambda connection: (queries.open_requests(connection), queries.providers(connection))
+                )
+            )
+            refusal = self._queue.job({row.id})
+        if refusal:
             text = f"amphora {row.id} is PENDING_DELETE, unchanged for {self._grace:.0f} s"
-            return Leftover(found.problem, text, self._queue.refusal)
-        self._queue.prove_idle(
-            *self._database.run(lambda connection: (queries.open_requests(connection), queries.providers(connection)))
-        )
+            return Leftover(found.problem, text, refusal)
         return found
 
     def _server(self, identity: str) -> Iterable[Judged]:

@@ -25,6 +25,10 @@ _LISTING = re.compile(r"^openstack image list --property (\w+)=(\S+), then ")
 _TIME = re.compile(
     r"'TIME'(?P<rest>.*), with TIME = (?P<name>\w+) in the properties of: openstack server show (?P<server>\S+)$"
 )
+#: the same, with a command that shows it in a tag
+_TAGGED = re.compile(
+    r"'TIME'(?P<rest>.*), with TIME behind (?P<name>\w+) in the last tag of: openstack security group show (?P<group>\S+)$"
+)
 
 
 class Operator:
@@ -47,14 +51,19 @@ class Operator:
                 self.run(part)
 
     def execute(self, statement: str) -> None:
-        if found := _TIME.search(statement):
-            at = self._server(found["server"]).metadata.get(found["name"])
+        if found := _TIME.search(statement) or _TAGGED.search(statement):
+            at = self._tag(found) if found.re is _TAGGED else self._server(found["server"]).metadata.get(found["name"])
             if at is None:
                 return  # the heal has not written
             # as the SQLite of the simulation keeps times
             kept = f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S.%f}"
             statement = f"{statement[: found.start()]}'{kept}'{found['rest']}"
         self._house.database.run(lambda connection: connection.exec_driver_sql(statement))
+
+    def _tag(self, found: re.Match[str]) -> str | None:
+        (group,) = (one for one in self._house.cloud.security_groups() if one.id == found["group"])
+        times = sorted(tag.removeprefix(found["name"]) for tag in group.tags if tag.startswith(found["name"]))
+        return times[-1] if times else None
 
     def run(self, text: str) -> None:
         if listing := _LISTING.match(text):

@@ -15,7 +15,8 @@ from handlers.octavia.cloud_objects import SPARE
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.spares.spare_pool import SparePool
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.problems import Permissions
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.mending import Killed, grow_older, mend
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House
@@ -60,7 +61,7 @@ def miscounted(house: House) -> Case:
 
 def in_error(house: House) -> Case:
     balancer = house.octavia.add_load_balancer()
-    handler = StuckLoadBalancers(house.driver, Queue(), AFTER, failover_errors=True)
+    handler = StuckLoadBalancers(house.driver, Queue(), AFTER, permissions=Permissions(failover_errors=True))
     return Case(house, balancer, handler, Key("load-balancer", balancer))
 
 
@@ -296,7 +297,7 @@ class Rivals:
         if number < 2:
             key = Key("amphora", self.house.serving(self.balancer)[number].id)
             return Case(self.house, self.balancer, self.house.handler(), key)
-        handler = StuckLoadBalancers(self.house.driver, Queue(), AFTER, failover_errors=True)
+        handler = StuckLoadBalancers(self.house.driver, Queue(), AFTER, permissions=Permissions(failover_errors=True))
         return Case(self.house, self.balancer, handler, Key("load-balancer", self.balancer))
 
     def race(self, first: int, second: int) -> None:

@@ -22,7 +22,7 @@ from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.simulation.cloud import Cloud
 from handlers.octavia.simulation.controller import Controller
 from handlers.octavia.spares.spare_pool import SparePool
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 
 WHOLE = """
 [DEFAULT]
@@ -72,7 +72,10 @@ def checked(
     ("text", "words"),
     [
         (WHOLE.replace("[task_flow]\njobboard_enabled = False\n", ""), "unknown whether Octavia has a jobboard"),
-        (WHOLE.replace("jobboard_enabled = False", "jobboard_enabled = True"), "Octavia has a jobboard"),
+        (
+            WHOLE.replace("jobboard_enabled = False", "jobboard_enabled = True"),
+            "the host of Octavia's jobboard is unknown",
+        ),
         (WHOLE.replace("[haproxy_amphora]\nconnection_max_retries = 120\n", ""), "no [haproxy_amphora]"),
         (WHOLE.replace("transport_url = rabbit://u:secret@h//", "debug = False"), "no transport_url"),
     ],
@@ -199,6 +202,15 @@ def test_a_database_of_octavia_that_does_not_answer_has_a_remedy(tmp_path: Path)
 def test_a_handler_that_asks_for_nothing_needs_no_worker(tmp_path: Path) -> None:
     modes: dict[type[Handler], Mode] = {FailedAmphora: Mode.AUDIT, SparePool: Mode.HEAL}
     assert checked(tmp_path, "", modes, "octavia worker", "openstack") == []
+
+
+def test_a_jobboard_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
+    board = "jobboard_enabled = True\njobboard_backend_hosts = 127.0.0.1\njobboard_backend_port = 1\n"
+    text = WHOLE.replace("jobboard_enabled = False\n", f"{board}jobboard_backend_password = hidden\n")
+    (found,) = warnings(tmp_path, text, {StuckLoadBalancers: Mode.HEAL}, "octavia jobboard")
+    assert "stuck_load_balancers only report objects in PENDING_*: Octavia's jobboard does not answer" in found
+    assert "hidden" not in found
+    assert warnings(tmp_path, text, {StuckLoadBalancers: Mode.AUDIT}, "octavia jobboard") == []
 
 
 #: groups of which the help of ``config_file`` names several options at once

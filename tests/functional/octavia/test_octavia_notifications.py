@@ -30,7 +30,7 @@ from handlers.octavia.cloud_objects import PRESERVED
 from handlers.octavia.housekeeping import DeleteFailed
 from handlers.octavia.leftovers import rules
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.bus.test_bus_memory import declare, running
 from tests.functional.engine.conftest import journal, world
 from tests.functional.engine.machine import Machine

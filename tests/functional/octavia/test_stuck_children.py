@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from handlers.base import Conflict, InFlight, Key, Refused, Unavailable
 from handlers.octavia import children, tables
 from handlers.octavia.children import Kind
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.problems import Permissions
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.mending import findings, grow_older, mend, world
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House
@@ -19,7 +20,9 @@ AFTER = 1800.0
 
 
 def handler(house: House, queue: Queue | None = None, permitted: bool = True) -> StuckLoadBalancers:
-    return StuckLoadBalancers(house.driver, queue or Queue(), AFTER, failover_children=permitted)
+    return StuckLoadBalancers(
+        house.driver, queue or Queue(), AFTER, permissions=Permissions(failover_children=permitted)
+    )
 
 
 def unfinished(house: House, kind: Kind, status: str = "PENDING_UPDATE") -> tuple[str, str]:
@@ -76,7 +79,9 @@ def test_an_object_that_its_owner_deleted_is_never_restored(house: House) -> Non
 @pytest.mark.parametrize(("queue", "proved"), [(Queue(), True), (Queue("Octavia has a jobboard"), False)])
 def test_a_report_denies_a_flow_only_if_the_queue_proves_it(house: House, queue: Queue, proved: bool) -> None:
     unfinished(house, Kind.POOL)
-    (finding,) = findings(StuckLoadBalancers(house.driver, queue, AFTER, failover_children=True))
+    (finding,) = findings(
+        StuckLoadBalancers(house.driver, queue, AFTER, permissions=Permissions(failover_children=True))
+    )
     assert (finding.healable, "no flow" in finding.summary) == (proved, proved)
 
 

@@ -9,7 +9,7 @@ import pytest
 from handlers.base import Finding, Handler, Key
 from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.mending import findings, grow_older, mend, world
 from tests.functional.octavia.work_queue import Queue
 from tests.functional.octavia.world import House

@@ -10,7 +10,7 @@ import pytest
 from handlers.base import Finding, Key
 from handlers.octavia import changes, queries, records
 from handlers.octavia.failover.steps import StepName
-from handlers.octavia.stuck_load_balancers import StuckLoadBalancers
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.operator import Operator
 from tests.functional.octavia.test_refused_failover import advance_to, silent_one

@@ -1,9 +1,29 @@
-"""A double of Octavia's work queue."""
+"""Doubles of Octavia's work queue and jobboard."""
 
 from __future__ import annotations
 
 from handlers.base import QueueDepth
+from handlers.octavia.jobboard import Board, Job, UnreadableBoard
 from handlers.octavia.work_queue import WorkQueue
+
+
+class Postings(Board):
+    """A jobboard with these jobs."""
+
+    def __init__(self, *jobs: Job) -> None:
+        self._jobs = list(jobs)
+        #: why it proves nothing
+        self.reason = ""
+
+    def jobs(self) -> list[Job]:
+        if self.reason:
+            raise UnreadableBoard(self.reason)
+        return self._jobs
+
+
+def job(name: str = "get_update_load_balancer_flow-1", *identities: str) -> Job:
+    """Return a job that names these objects."""
+    return Job(name, " ".join(identities).encode(), bool(identities))
 
 
 class Queue(WorkQueue):

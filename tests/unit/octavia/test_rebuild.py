@@ -29,12 +29,15 @@ def tagged(amphora: str, number: int, before: timedelta = timedelta(hours=1)) ->
 
 WHOLE = Remains(balancer(), (AMPHORA,), vip_port=True, security_group=tagged(AMPHORA, 0), server_group=True)
 WEEK = timedelta(days=7)
+FREED = Group("sg", "lb-x", "octavia", tags=frozenset({"stackmend_freed_2026-05-01T12:00:00"}))
 
 
 @pytest.mark.parametrize(
     ("remains", "reason"),
     [
         (WHOLE, ""),
+        (replace(WHOLE, security_group=FREED), "had no flow: only its owner"),
+        (replace(WHOLE, security_group=FREED, vip_port=False), "had no flow: only its owner"),
         (replace(WHOLE, vip_port=False), "VIP port"),
         (replace(WHOLE, amphorae=()), "no amphora row"),
         (replace(WHOLE, server_group=False), "server group"),
@@ -55,6 +58,7 @@ def test_every_rule(remains: Remains, reason: str) -> None:
 
 def test_every_rule_has_a_case() -> None:
     reasons = {
+        rebuild.obstacle(replace(WHOLE, security_group=FREED)),
         rebuild.obstacle(replace(WHOLE, vip_port=False)),
         rebuild.obstacle(replace(WHOLE, amphorae=())),
         rebuild.obstacle(replace(WHOLE, server_group=False)),

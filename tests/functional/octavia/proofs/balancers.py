@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
 
 import sqlalchemy as sa
@@ -11,20 +12,22 @@ from handlers.base import Key, QueueDepth
 from handlers.octavia import children, rebuild, tables
 from handlers.octavia.children import Kind
 from handlers.octavia.simulation.controller import CHILDREN
-from handlers.octavia.stuck_load_balancers import FREED, StuckLoadBalancers
+from handlers.octavia.stuck.freeing import FREED
+from handlers.octavia.stuck.problems import NONE, Permissions
+from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from tests.functional.octavia.mending import grow_older
 from tests.functional.octavia.proofs.drift import Act, Drift, Scene
-from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.work_queue import Postings, Queue, job
 from tests.functional.octavia.world import House
 
 AFTER = 3600.0
 
 
-def scene(house: House, balancer: str, failover_errors: bool = False) -> Scene:
+def scene(house: House, balancer: str, permissions: Permissions = NONE) -> Scene:
     """Return a scene whose rows are old."""
     grow_older(house)
     queue = Queue()
-    handler = StuckLoadBalancers(house.driver, queue, AFTER, failover_errors)
+    handler = StuckLoadBalancers(house.driver, queue, AFTER, permissions)
     return Scene(house, handler, Key("load-balancer", balancer), queue, balancer)
 
 
@@ -87,13 +90,18 @@ def attempted(scene: Scene, number: int = 3) -> None:
         scene.house.cloud.tag_security_group(group.id, attempt.tag)
 
 
+def freed_for_owner(scene: Scene) -> None:
+    """Tag the security group as the heal of a stuck creation or deletion does."""
+    rebuild.record_freed(scene.house.driver, scene.balancer, datetime(2026, 5, 1))
+
+
 REMAINS = {
     "VIP port": vip_port_gone,
     "server group": server_group_gone,
     "security group": security_group_gone,
     "amphora rows": rows_gone,
 }
-ALL_REMAINS = {**REMAINS, "three failovers": attempted}
+ALL_REMAINS = {**REMAINS, "three failovers": attempted, "freed for its owner": freed_for_owner}
 
 
 def while_active(act: Act, seconds: float = 86_400.0) -> Act:
@@ -130,6 +138,27 @@ def requests_inside(scene: Scene) -> None:
     """Let as many requests be open as one worker has threads."""
     scene.house.octavia.set_balancer(scene.house.octavia.add_load_balancer(), "PENDING_UPDATE")
     scene.queue._threads = 1
+
+
+def job_of_it(scene: Scene) -> None:
+    """Post a job of the load balancer."""
+    scene.queue.board = Postings(job("get_create_load_balancer_flow-1", scene.balancer))
+
+
+def job_of_its_amphora(scene: Scene) -> None:
+    """Post a job of one of its amphorae."""
+    scene.queue.board = Postings(job("get_failover_amphora_flow-1", scene.house.serving(scene.balancer)[0].id))
+
+
+def job_of_nothing(scene: Scene) -> None:
+    """Post a job that names no object, as the deletion of an amphora does."""
+    scene.queue.board = Postings(job("get_delete_amphora_flow-1"))
+
+
+def unreadable_board(scene: Scene) -> None:
+    """Let the jobboard prove nothing."""
+    scene.queue.board = board = Postings()
+    board.reason = "no job was ever posted"
 
 
 def jobboard(reason: str) -> Act:
@@ -183,7 +212,37 @@ def _port_exists(scene: Scene) -> None:
 def _pending(house: House) -> Scene:
     balancer = house.octavia.add_load_balancer()
     house.octavia.set_balancer(balancer, "PENDING_UPDATE")
-    return scene(house, balancer)
+    found = scene(house, balancer)
+    found.queue.board = Postings(job("get_update_load_balancer_flow-1", house.octavia.add_load_balancer()))
+    return found
+
+
+def _of_the_owner(status: str) -> Callable[[House], Scene]:
+    def build(house: House) -> Scene:
+        balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY")
+        house.octavia.set_balancer(balancer, status)
+        return scene(house, balancer, Permissions(return_to_owner=True))
+
+    return build
+
+
+def _is_the_owners(scene: Scene) -> bool:
+    """Whether it is in ERROR, and no heal fails it over later, although all failovers are permitted."""
+    if scene.house.balancer(scene.balancer).status != "ERROR":
+        return False
+    handler = StuckLoadBalancers(scene.house.driver, scene.queue, AFTER, Permissions(failover_errors=True))
+    later = [*handler.inspect(scene.key)]
+    return not any(finding.healable for finding in later)
+
+
+def _silent(scene: Scene) -> None:
+    """Let an amphora send heartbeats no longer."""
+    scene.house.octavia.heartbeat(scene.house.serving(scene.balancer)[0].id, silent=50)
+
+
+def _ahead(scene: Scene) -> None:
+    """Let an amphora have a heartbeat lease."""
+    scene.house.octavia.heartbeat(scene.house.serving(scene.balancer)[0].id, silent=-60)
 
 
 def _freed(house: House) -> Scene:
@@ -225,7 +284,7 @@ def _in_error(house: House) -> Scene:
     balancer = house.octavia.add_load_balancer("ACTIVE_STANDBY", anti_affinity=True)
     house.cloud.hosts["compute-4"] = "nova"
     house.octavia.set_balancer(balancer, "ERROR")
-    return scene(house, balancer, failover_errors=True)
+    return scene(house, balancer, permissions=Permissions(failover_errors=True))
 
 
 def _unfinished(house: House) -> Scene:
@@ -233,7 +292,9 @@ def _unfinished(house: House) -> Scene:
     house.cloud.hosts["compute-4"] = "nova"
     house.octavia.set_child(Kind.POOL, house.octavia.add_children(balancer)[Kind.POOL], "PENDING_UPDATE")
     found = scene(house, balancer)
-    found.handler = StuckLoadBalancers(house.driver, found.queue, AFTER, failover_children=True)
+    found.handler = StuckLoadBalancers(
+        house.driver, found.queue, AFTER, permissions=Permissions(failover_children=True)
+    )
     return found
 
 
@@ -271,6 +332,52 @@ def _without_permission(scene: Scene) -> None:
 
 
 NAME = StuckLoadBalancers.name
+QUEUE: Mapping[str, Mapping[str, Act]] = {
+    "a request in the queue or inside a worker": {"in the queue": depth(1, 1), "inside a worker": requests_inside}
+}
+JOBBOARD: Mapping[str, Mapping[str, Act]] = {
+    "a job of it on Octavia's jobboard": {
+        "of it": job_of_it,
+        "of its amphora": job_of_its_amphora,
+        "of an unknown object": job_of_nothing,
+    },
+    "a jobboard that stackmend cannot read, or none known": {
+        "it proves nothing": unreadable_board,
+        "it cannot be read": jobboard("stackmend reads jobboards in Redis only"),
+        "none known": jobboard("it is unknown whether Octavia has a jobboard"),
+    },
+}
+
+
+def owners(problem: str, status_before: str) -> Drift:
+    return Drift(
+        NAME,
+        problem,
+        _of_the_owner(status_before),
+        _is_the_owners,
+        proof={
+            "your permission, ``stuck_load_balancers_return_to_owner``": {"withdrawn": _without_permission},
+            "rows unchanged for ``stuck_load_balancers_after``": {
+                "the load balancer's row": touched,
+                "an amphora's row": amphora_touched,
+            },
+            "Octavia's queue, empty, with a consumer": {
+                "no consumer": depth(0, 0),
+                "the broker does not answer": lambda scene: setattr(scene.queue, "error", ConnectionError("away")),
+            },
+        },
+        contradiction={
+            "a server that is being built": {"of an amphora": building},
+            **QUEUE,
+            **JOBBOARD,
+            "a silent amphora: Octavia's health manager fails over a load balancer in ERROR": {
+                "silent": _silent,
+                "under lease": _ahead,
+            },
+        },
+    )
+
+
 PENDING = {value: status(value) for value in ("PENDING_CREATE", "PENDING_UPDATE", "PENDING_DELETE")}
 
 DRIFTS = (
@@ -293,6 +400,8 @@ DRIFTS = (
             "a load balancer in PENDING_*": PENDING,
         },
     ),
+    owners("stuck-pending-create", "PENDING_CREATE"),
+    owners("stuck-pending-delete", "PENDING_DELETE"),
     Drift(
         NAME,
         "stuck-pending-update",
@@ -314,10 +423,7 @@ DRIFTS = (
                 "in the queue": depth(1, 1),
                 "inside a worker": requests_inside,
             },
-            "a jobboard, or none known": {
-                "a jobboard": jobboard("Octavia has a jobboard"),
-                "none known": jobboard("it is unknown whether Octavia has a jobboard"),
-            },
+            **JOBBOARD,
         },
     ),
     Drift(
@@ -379,6 +485,7 @@ DRIFTS = (
         },
         contradiction={
             "a VIP port, a server group, a security group or an amphora row that is gone": REMAINS,
+            "stackmend's tag on the security group: its creation or deletion was stuck": {"the tag": freed_for_owner},
             "three failovers within a week that did not help": {"three": attempted},
         },
     ),
@@ -412,10 +519,7 @@ DRIFTS = (
                 "in the queue": depth(1, 1),
                 "inside a worker": requests_inside,
             },
-            "a jobboard, or none known": {
-                "a jobboard": jobboard("Octavia has a jobboard"),
-                "none known": jobboard("it is unknown whether Octavia has a jobboard"),
-            },
+            **JOBBOARD,
             "a failover that left the object in PENDING_*": {"in PENDING_UPDATE": _failed_over},
             "the same as for ``load-balancer-error``": ALL_REMAINS,
         },

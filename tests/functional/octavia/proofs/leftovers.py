@@ -13,12 +13,27 @@ from handlers.octavia import tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, SPARE, STATE, Port
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from tests.functional.octavia.mending import grow_older
-from tests.functional.octavia.proofs.balancers import attempted, depth, jobboard, requests_inside, security_group_gone
+from tests.functional.octavia.proofs.balancers import (
+    attempted,
+    depth,
+    job_of_nothing,
+    jobboard,
+    requests_inside,
+    security_group_gone,
+    unreadable_board,
+)
 from tests.functional.octavia.proofs.drift import Act, Drift, Scene
-from tests.functional.octavia.work_queue import Queue
+from tests.functional.octavia.work_queue import Postings, Queue, job
 from tests.functional.octavia.world import House
 
 NAME = DeactivatedAmphorae.name
+
+
+def _job_of_it(scene: Scene) -> None:
+    """Post a job of the amphora."""
+    scene.queue.board = Postings(job("get_failover_amphora_flow-1", scene.key.id))
+
+
 GRACE = 3600.0
 OTHERS = "other-project"
 
@@ -415,8 +430,9 @@ DRIFTS = (
             "a load balancer in PENDING_*": {
                 value: _pending(value) for value in ("PENDING_CREATE", "PENDING_UPDATE", "PENDING_DELETE")
             },
-            "a jobboard, or none known": {
-                "a jobboard": jobboard("Octavia has a jobboard"),
+            "a job of it on Octavia's jobboard": {"of it": _job_of_it, "of an unknown object": job_of_nothing},
+            "a jobboard that stackmend cannot read, or none known": {
+                "it proves nothing": unreadable_board,
                 "none known": jobboard("it is unknown whether Octavia has a jobboard"),
             },
             "a request in the queue or inside a worker": {

@@ -4,8 +4,8 @@
 
 =====================  =================================================================================================
 stuck-pending-update   PENDING_UPDATE for longer than any flow of Octavia works: no change and no failover is possible
-stuck-pending-create   PENDING_CREATE for as long: reported; an operator sets ERROR, then the owner can delete it
-stuck-pending-delete   PENDING_DELETE for as long: reported, because the extent of the deletion is unknown (cascade)
+stuck-pending-create   PENDING_CREATE for as long: reported, unless stuck_load_balancers_return_to_owner
+stuck-pending-delete   PENDING_DELETE for as long: reported, unless stuck_load_balancers_return_to_owner
 failover-due           in ERROR because stackmend freed the load balancer: the failover is due
 amphora-count          more or fewer amphorae than the topology has, although no flow works on the load balancer
 deleted-amphora        rows of deleted amphorae are still attached; from Octavia 16 on, the next update looks for their ports,
@@ -23,13 +23,17 @@ all its objects (:mod:`handlers.octavia.children`).
 **What is read.** The load balancer, its objects in PENDING_*, and its amphora rows. A load balancer in PENDING_* is stuck if
 its row and amphora rows are unchanged for ``stuck_load_balancers_after``, and no amphora's server is building. A wrong number
 of amphorae counts after two minutes, or in ERROR after ``stuck_load_balancers_after``. stackmend frees a load balancer only if
-Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`).
+Octavia's queue proves that no request waits for a worker (:mod:`handlers.octavia.work_queue`). Octavia's jobboard, if it has
+one, must have no job of the load balancer (:mod:`handlers.octavia.jobboard`).
 
 **What is changed.** One step for each inspection. To free a load balancer in PENDING_UPDATE, stackmend writes a time into the
 metadata of the amphorae's servers. Then it sets the row to ERROR with that time, if the row still has the proved status and
 time. The equal times show, even after a crash, that stackmend freed the load balancer. In the next step, and for a wrong number
 of amphorae, stackmend asks Octavia's API for a failover, and a spare makes room. From Octavia 16 on, stackmend detaches a
 deleted amphora's row once the amphora has no server and no port.
+
+A load balancer in PENDING_CREATE or PENDING_DELETE becomes ERROR too, but gets no failover: Octavia lets its owner delete it in
+ERROR. A tag of its security group keeps the time (:mod:`handlers.octavia.stuck.freeing`).
 
 **What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
 balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
@@ -50,13 +54,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
-import sqlalchemy as sa
-from oslo_config import cfg
 from sqlalchemy.engine import Connection
 
 from handlers.access.roles import AMPHORAE
@@ -87,65 +87,16 @@ from handlers.octavia import (
 from handlers.octavia.balancers import SETTLE, Balancer
 from handlers.octavia.base import OctaviaHandler
 from handlers.octavia.children import Child
-from handlers.octavia.cloud_objects import AMPHORA_PREFIX, DESCRIBABLE, Server
+from handlers.octavia.cloud_objects import AMPHORA_PREFIX
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.chosen import chosen_driver
 from handlers.octavia.flow_times import age_or_default, flow_times
-from handlers.octavia.housekeeping import NotFoundError, UnavailableException
 from handlers.octavia.rehearsal import plan
-from handlers.octavia.reversal import NO_RETURN, attaching, to_pending
+from handlers.octavia.reversal import NO_RETURN, attaching
 from handlers.octavia.spares import pool
+from handlers.octavia.stuck import freeing
+from handlers.octavia.stuck.problems import NONE, OPTIONS, OWNERS, STUCK, Permissions, Problem, evidence
 from handlers.octavia.work_queue import WorkQueue
-
-OPTIONS: list[cfg.Opt] = [
-    cfg.IntOpt(
-        "stuck_load_balancers_after",
-        help="Seconds without a change to a load balancer in PENDING_* and its amphorae after which no flow of Octavia works "
-        "on it. Unset: twice the time for which a flow can work without a change, by the retries and timeouts in "
-        "octavia.conf; a time below that is refused.",
-    ),
-    cfg.BoolOpt(
-        "stuck_load_balancers_failover_errors",
-        default=False,
-        help="Whether a load balancer in ERROR that has all its amphorae is failed over too, after "
-        "stuck_load_balancers_after without a change. It may still pass traffic, and the reason of the error is unknown.",
-    ),
-    cfg.BoolOpt(
-        "stuck_load_balancers_failover_children",
-        default=False,
-        help="Whether an ACTIVE load balancer is failed over, once, when one of its objects stays in PENDING_CREATE or "
-        "PENDING_UPDATE for stuck_load_balancers_after. Its objects are listeners, pools, members, health monitors, L7 "
-        "policies and L7 rules. The failover interrupts a load balancer that has one amphora.",
-    ),
-]
-
-#: metadata of a server: the time at which stackmend set the load balancer of its amphora to ERROR
-FREED = "stackmend_freed"
-
-
-class Problem(StrEnum):
-    PENDING_CREATE = "stuck-pending-create"
-    PENDING_UPDATE = "stuck-pending-update"
-    PENDING_DELETE = "stuck-pending-delete"
-    FAILOVER_DUE = "failover-due"
-    COUNT = "amphora-count"
-    DELETED_AMPHORA = "deleted-amphora"
-    ERROR = "load-balancer-error"
-    CHILDREN = "stuck-children"
-
-
-#: states of a flow, with the problem of one that stays and the reason why it is only reported
-_STUCK = {
-    "PENDING_CREATE": (
-        Problem.PENDING_CREATE,
-        "it may never have served: set it to ERROR, and its owner can delete it",
-    ),
-    "PENDING_UPDATE": (Problem.PENDING_UPDATE, ""),
-    "PENDING_DELETE": (
-        Problem.PENDING_DELETE,
-        "the extent of the deletion is unknown: set it to ERROR, and delete it again",
-    ),
-}
 
 
 class StuckLoadBalancers(OctaviaHandler):
@@ -155,7 +106,7 @@ class StuckLoadBalancers(OctaviaHandler):
     title = "Free load balancers that are stuck in PENDING_*, and restore their number of amphorae"
     group = settings.GROUP
     kinds = ("load-balancer",)
-    healable_problems = frozenset(Problem) - {Problem.PENDING_CREATE, Problem.PENDING_DELETE}
+    healable_problems = frozenset(Problem)
     concerned_kinds = concerns.KINDS
     default_mode = Mode.AUDIT
     follows = ("failed_amphora",)
@@ -176,15 +127,13 @@ class StuckLoadBalancers(OctaviaHandler):
         driver: Driver,
         queue: WorkQueue,
         after: float,
-        failover_errors: bool = False,
-        failover_children: bool = False,
+        permissions: Permissions = NONE,
     ) -> None:
         self._driver = driver
         self._database = driver.database
         self._queue = queue
         self._after = after
-        self._failover_errors = failover_errors
-        self._failover_children = failover_children
+        self._permitted = permissions
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -199,8 +148,11 @@ class StuckLoadBalancers(OctaviaHandler):
             resources.get(chosen_driver),
             resources.get(WorkQueue.from_resources),
             after,
-            group.stuck_load_balancers_failover_errors,
-            group.stuck_load_balancers_failover_children,
+            Permissions(
+                group.stuck_load_balancers_failover_errors,
+                group.stuck_load_balancers_failover_children,
+                group.stuck_load_balancers_return_to_owner,
+            ),
         )
 
     def inspect(self, key: Key) -> Iterable[Finding]:
@@ -209,7 +161,7 @@ class StuckLoadBalancers(OctaviaHandler):
         if balancer is None or not findings:
             return []
         names = concerns.of_balancer(balancer.row) | concerns.of_amphorae((*balancer.live, *balancer.deleted))
-        names = names.union(*map(concerns.of_server, self._servers(balancer.live)))
+        names = names.union(*map(concerns.of_server, freeing.servers(self._driver, balancer)))
         return [self._planned(balancer, replace(finding, concerns=names)) for finding in findings]
 
     def _planned(self, balancer: Balancer, finding: Finding) -> Finding:
@@ -223,20 +175,14 @@ class StuckLoadBalancers(OctaviaHandler):
             case Problem.DELETED_AMPHORA:
                 return attaching(finding.evidence["amphorae"], balancer.row.id, self._database.typed)
             case Problem.PENDING_UPDATE:
-                return self._undo_of_freeing(balancer)
+                return freeing.undo_for_failover(self._driver, balancer)
+            case Problem.PENDING_CREATE | Problem.PENDING_DELETE:
+                return freeing.undo_for_owner(self._driver, balancer)
             case _:
                 return NO_RETURN
 
-    def _undo_of_freeing(self, balancer: Balancer) -> str:
-        """Return the undo as known before the write: it names a server whose metadata will hold the time of the write."""
-        holders = [server.id for server in self._servers(balancer.live) if server.status in DESCRIBABLE]
-        if not holders:
-            return "none until the heal has ended: no server of its amphorae can hold the time of the write"
-        statement = to_pending(balancer.row, None, self._database.typed)
-        return f"{statement}, with TIME = {FREED} in the properties of: openstack server show {holders[0]}"
-
     def _on(self, driver: Driver) -> StuckLoadBalancers:
-        return StuckLoadBalancers(driver, self._queue, self._after, self._failover_errors, self._failover_children)
+        return StuckLoadBalancers(driver, self._queue, self._after, self._permitted)
 
     def _findings(self, key: Key, balancer: Balancer) -> list[Finding]:
         if balancer.is_pending:
@@ -249,22 +195,51 @@ class StuckLoadBalancers(OctaviaHandler):
         return findings or [*self._stuck_children(key, balancer)]
 
     def _stuck(self, key: Key, balancer: Balancer) -> list[Finding]:
-        if balancer.quiet < self._after or balancer.row.status not in _STUCK:
+        if balancer.quiet < self._after or balancer.row.status not in STUCK:
             return []
         building = self._building(balancer)
         if building:
             raise InFlight(f"server {building} of load balancer {key.id} is building", 60.0)
-        problem, refusal = _STUCK[balancer.row.status]
-        refusal = self._queue.refusal or refusal
+        problem = STUCK[balancer.row.status]
+        refusal = self._flow(balancer)
         summary = f"load balancer {key.id} is {balancer.row.status}, unchanged for {self._after:.0f} s"
-        if not self._queue.refusal:
-            self._prove_idle()
+        if not refusal:
             summary = f"load balancer {key.id} is {balancer.row.status}, and no flow of Octavia works on it"
-        return [Finding(key, problem, summary, _evidence(balancer), not refusal, refusal)]
+        if problem in OWNERS:
+            refusal = refusal or self._keeps_from_owner(balancer)
+        return [Finding(key, problem, summary, evidence(balancer), not refusal, refusal)]
 
-    def _prove_idle(self) -> None:
+    def _flow(self, balancer: Balancer) -> str:
+        """Return why a flow of Octavia may carry on with a load balancer; empty if none does.
+
+        :raises InFlight: a request may wait in Octavia's queue or in a worker
+        :raises Unavailable: the broker or the jobboard does not answer
+        """
+        if self._queue.refusal:
+            return self._queue.refusal
         self._queue.prove_idle(
             *self._database.run(lambda connection: (queries.open_requests(connection), queries.providers(connection)))
+        )
+        # A worker first takes a request off the queue, then posts its job. So the jobboard is read last.
+        return self._queue.job({balancer.row.id, *(amphora.id for amphora in balancer.live)})
+
+    def _require_no_flow(self, balancer: Balancer) -> None:
+        if refusal := self._flow(balancer):
+            raise Refused(refusal)
+
+    def _keeps_from_owner(self, balancer: Balancer) -> str:
+        """Return why stackmend must not set a load balancer to ERROR for its owner; empty when it may."""
+        row = balancer.row
+        if silent := freeing.endangered(self._driver, balancer):
+            return (
+                f"its amphora {silent} is silent, and Octavia's health manager fails a load balancer in ERROR over: stop "
+                f"octavia-health-manager while you set ERROR and its owner deletes it"
+            )
+        if self._permitted.return_to_owner:
+            return ""
+        return (
+            "only its owner can delete it, in ERROR: write [housekeeping] stuck_load_balancers_return_to_owner = true, or run "
+            f"{freeing.by_hand(self._driver, balancer)}; then its owner runs openstack loadbalancer delete --cascade {row.id}"
         )
 
     def _building(self, balancer: Balancer) -> str | None:
@@ -290,7 +265,7 @@ class StuckLoadBalancers(OctaviaHandler):
     def _incomplete(self, key: Key, balancer: Balancer) -> Iterator[Finding]:
         row = balancer.row
         again = self._after if row.status == "ERROR" else SETTLE
-        if row.status == "ERROR" and self._was_freed(balancer):
+        if row.status == "ERROR" and freeing.was_freed(self._driver, balancer):
             summary = f"load balancer {key.id} was stuck, is in ERROR since stackmend freed it, and needs a failover"
             yield replace(self._failover(key, Problem.FAILOVER_DUE, summary, balancer), begun=True)
         elif balancer.quiet < again:
@@ -300,13 +275,16 @@ class StuckLoadBalancers(OctaviaHandler):
             refusal = self._repetition(balancer) if row.status == "ACTIVE" else ""
             yield self._failover(key, Problem.COUNT, summary, balancer, refusal)
         elif row.status == "ERROR" and all(amphora.status in records.SERVING for amphora in balancer.live):
-            refusal = (
-                ""
-                if self._failover_errors
-                else f"the reason is unknown; to replace its amphorae: openstack loadbalancer failover {key.id}"
-            )
             summary = f"load balancer {key.id} is in ERROR, although it has all its amphorae"
-            yield self._failover(key, Problem.ERROR, summary, balancer, refusal)
+            yield self._failover(key, Problem.ERROR, summary, balancer, self._unpermitted(balancer))
+
+    def _unpermitted(self, balancer: Balancer) -> str:
+        """Return why the operator's permission for a failover in ERROR is missing; empty if it is given."""
+        if self._permitted.failover_errors:
+            return ""
+        if rebuild.is_freed(rebuild.security_group(self._driver, balancer.row.id)):
+            return rebuild.OWNERS
+        return f"the reason is unknown; to replace its amphorae: openstack loadbalancer failover {balancer.row.id}"
 
     def _repetition(self, balancer: Balancer) -> str:
         """Return why an ACTIVE load balancer's wrong number of amphorae justifies no failover now; empty if one is due."""
@@ -326,35 +304,24 @@ class StuckLoadBalancers(OctaviaHandler):
     def _stuck_children(self, key: Key, balancer: Balancer) -> Iterator[Finding]:
         if not balancer.has_stuck_children(self._after):
             return
-        refusal = children.deleted(balancer.children) or self._queue.refusal
-        if not self._failover_children:
+        refusal = children.deleted(balancer.children)
+        if not self._permitted.failover_children:
             refusal = refusal or f"a failover would complete them: openstack loadbalancer failover {key.id}"
         listed = children.names(balancer.children)
         summary = f"load balancer {key.id} is ACTIVE, and for {self._after:.0f} s nothing changed its {listed}"
+        refusal = refusal or self._flow(balancer)
         if not refusal:
-            self._prove_idle()
             refusal = children.obstacle(rebuild.read(self._driver, balancer.row, balancer.live), balancer.children)
             summary = f"load balancer {key.id} is ACTIVE, but no flow works on its {listed}"
-        evidence = _evidence(balancer) | {
+        proof = evidence(balancer) | {
             "children": {str(child): [child.status, str(child.updated_at)] for child in balancer.children}
         }
-        yield Finding(key, Problem.CHILDREN, summary, evidence, not refusal, refusal, weight=len(balancer.live) or 1)
+        yield Finding(key, Problem.CHILDREN, summary, proof, not refusal, refusal, weight=len(balancer.live) or 1)
 
     def _failover(self, key: Key, problem: Problem, summary: str, balancer: Balancer, refusal: str = "") -> Finding:
         if not refusal and balancer.row.status == "ERROR":
             refusal = rebuild.obstacle(rebuild.read(self._driver, balancer.row, balancer.live))
-        return Finding(key, problem, summary, _evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
-
-    def _was_freed(self, balancer: Balancer) -> bool:
-        """Return whether stackmend set the load balancer to ERROR, and its row has not changed since."""
-        at = balancer.row.updated_at
-        return at is not None and any(
-            server.metadata.get(FREED) == at.isoformat() for server in self._servers(balancer.live)
-        )
-
-    def _servers(self, amphorae: Iterable[records.Amphora]) -> list[Server]:
-        found = [self._driver.server(amphora.compute_id) for amphora in amphorae if amphora.compute_id]
-        return [server for server in found if server is not None]
+        return Finding(key, problem, summary, evidence(balancer), not refusal, refusal, weight=len(balancer.live) or 1)
 
     def sweep(self) -> Iterator[Key]:
         rows, amphorae, pending, detaches = self._database.run(
@@ -392,7 +359,7 @@ class StuckLoadBalancers(OctaviaHandler):
             case Problem.DELETED_AMPHORA:
                 return self._detach(balancer, finding.evidence["amphorae"])
             case Problem.PENDING_UPDATE:
-                return self._free(balancer)
+                return freeing.for_failover(self._driver, balancer, partial(self._require_no_flow, balancer))
             case Problem.FAILOVER_DUE:
                 return self._fail_over(balancer, settled_for=float("inf"))
             case Problem.COUNT | Problem.ERROR:
@@ -400,7 +367,7 @@ class StuckLoadBalancers(OctaviaHandler):
             case Problem.CHILDREN:
                 return self._complete_children(balancer)
             case Problem.PENDING_CREATE | Problem.PENDING_DELETE:
-                raise Refused(f"{finding.problem} is only reported")
+                return freeing.for_owner(self._driver, balancer, partial(self._require_no_flow, balancer))
 
     def _detach(self, balancer: Balancer, ids: Sequence[str]) -> Healed:
         def detach(connection: Connection) -> list[str]:
@@ -415,35 +382,6 @@ class StuckLoadBalancers(OctaviaHandler):
             after={"load_balancer": None},
             undo=attaching(detached, balancer.row.id, self._database.typed),
         )
-
-    def _free(self, balancer: Balancer) -> Healed:
-        row = balancer.row
-        at = self._database.run(_a_second_ago)
-        for server in self._servers(balancer.live):
-            self._mark_freed(server, at)
-        self._prove_idle()
-        self._database.run(partial(changes.mark_error, balancer=row, at=at))
-        return Healed(
-            f"set load balancer {row.id} from {row.status} to ERROR, so that Octavia accepts a failover",
-            before=_evidence(balancer),
-            after={"status": "ERROR", "updated_at": at.isoformat()},
-            undo=to_pending(row, at, self._database.typed),
-            complete=False,
-        )
-
-    def _mark_freed(self, server: Server, at: datetime) -> None:
-        """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
-
-        Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has
-        failed, and the handler ``failed_amphora`` requests the failover.
-        """
-        try:
-            self._driver.describe_server(server.id, {FREED: at.isoformat()})
-        except NotFoundError:
-            return
-        except UnavailableException as error:
-            if error.dependency != f"server:{server.id}":
-                raise
 
     def _fail_over(self, balancer: Balancer, settled_for: float) -> Healed:
         row = balancer.row
@@ -467,7 +405,7 @@ class StuckLoadBalancers(OctaviaHandler):
         spare = pool.make_room(self._driver, ready)
         return Healed(
             f"asked Octavia to fail over load balancer {row.id}, which was {row.status}{pool.room_text(spare)}",
-            before=_evidence(balancer),
+            before=evidence(balancer),
             undo=NO_RETURN,
         )
 
@@ -481,18 +419,3 @@ class StuckLoadBalancers(OctaviaHandler):
             )
 
         return self._database.run(read)
-
-
-def _a_second_ago(connection: Connection) -> datetime:
-    """Return the database's time one second ago, in whole seconds as in MySQL, so that any later write has another time."""
-    now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
-    return now.replace(microsecond=0) - timedelta(seconds=1)
-
-
-def _evidence(balancer: Balancer) -> dict[str, Any]:
-    return {
-        "status": balancer.row.status,
-        "updated_at": str(balancer.row.updated_at),
-        "topology": balancer.row.topology,
-        "amphorae": {amphora.id: amphora.status for amphora in balancer.live},
-    }

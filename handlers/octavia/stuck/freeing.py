@@ -1,0 +1,140 @@
+"""Sets a load balancer from PENDING_* to ERROR, as Octavia's flows do when they revert.
+
+From PENDING_UPDATE, a failover follows. The time of the write is in the metadata of the amphorae's servers, so that a later
+inspection recognises the load balancer.
+
+From PENDING_CREATE and PENDING_DELETE, only the owner's deletion follows: Octavia accepts it in ERROR. The time is in a tag of
+the load balancer's security group, and :mod:`handlers.octavia.rebuild` refuses every failover of a load balancer with this tag.
+It refuses one without a security group too. But Octavia's health manager fails over load balancers in ERROR. So stackmend frees
+none while an amphora of it is silent.
+
+Sources: ``octavia/controller/worker/v2/tasks/lifecycle_tasks.py`` (LoadBalancerToErrorOnRevertTask); ``DELETABLE_STATUSES`` and
+``FAILOVERABLE_STATUSES`` in ``octavia/common/constants.py``; ``get_stale_amphora`` in ``octavia/db/repositories.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from handlers.access.database import utcnow
+from handlers.base import Healed
+from handlers.octavia import changes, queries, rebuild, records
+from handlers.octavia.balancers import Balancer
+from handlers.octavia.cloud_objects import DESCRIBABLE, Server
+from handlers.octavia.drivers.base import Driver
+from handlers.octavia.housekeeping import NotFoundError, UnavailableException
+from handlers.octavia.reversal import to_pending
+from handlers.octavia.stuck.problems import evidence
+
+#: metadata of a server: the time at which stackmend set the load balancer of its amphora to ERROR
+FREED = "stackmend_freed"
+
+
+def servers(driver: Driver, balancer: Balancer) -> list[Server]:
+    """Return the servers of a load balancer's amphorae.
+
+    :raises Unavailable: Nova does not answer
+    """
+    found = [driver.server(amphora.compute_id) for amphora in balancer.live if amphora.compute_id]
+    return [server for server in found if server is not None]
+
+
+def was_freed(driver: Driver, balancer: Balancer) -> bool:
+    """Return whether :func:`for_failover` set the load balancer to ERROR, and its row has not changed since."""
+    at = balancer.row.updated_at
+    return at is not None and any(server.metadata.get(FREED) == at.isoformat() for server in servers(driver, balancer))
+
+
+def endangered(driver: Driver, balancer: Balancer) -> str:
+    """Return the silent amphora for which Octavia's health manager would fail over the load balancer in ERROR; else empty."""
+    beats = driver.database.run(queries.healths)
+    heard = driver.settings.heard_within
+    for amphora in balancer.live:
+        beat = beats.get(amphora.id)
+        if beat is None or beat.busy or amphora.status not in records.SERVING:
+            continue
+        if not -records.SKEW <= beat.silent <= heard:
+            return amphora.id
+    return ""
+
+
+def by_hand(driver: Driver, balancer: Balancer) -> str:
+    """Return the statement that an operator runs instead of :func:`for_owner`."""
+    return driver.database.typed(changes.erring(balancer.row, utcnow()))
+
+
+def for_failover(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]) -> Healed:
+    """:param prove_idle: raises an exception unless no flow works on the load balancer; called right before the write"""
+    at = driver.database.run(_a_second_ago)
+    for server in servers(driver, balancer):
+        _mark(driver, server, at)
+    return _free(driver, balancer, prove_idle, at, "so that Octavia accepts a failover", complete=False)
+
+
+def for_owner(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]) -> Healed:
+    """:param prove_idle: as in :func:`for_failover`"""
+    at = driver.database.run(_a_second_ago)
+    rebuild.record_freed(driver, balancer.row.id, at)
+    return _free(driver, balancer, prove_idle, at, "so that its owner can delete it", complete=True)
+
+
+def undo_for_failover(driver: Driver, balancer: Balancer) -> str:
+    """Return the undo as known before the write: only the servers' metadata hold the time that the write chooses."""
+    holders = [server.id for server in servers(driver, balancer) if server.status in DESCRIBABLE]
+    if not holders:
+        return "none until the heal has ended: no server of its amphorae can hold the time of the write"
+    return f"{_unknown_time(driver, balancer)} = {FREED} in the properties of: openstack server show {holders[0]}"
+
+
+def undo_for_owner(driver: Driver, balancer: Balancer) -> str:
+    """Return the undo as known before the write: only the security group's tag holds the time that the write chooses."""
+    group = rebuild.security_group(driver, balancer.row.id)
+    if group is None:
+        return "none until the heal has ended: it has no security group that can hold the time of the write"
+    where = f"the last tag of: openstack security group show {group.id}"
+    return f"{_unknown_time(driver, balancer)} behind {rebuild.FREED} in {where}"
+
+
+def _unknown_time(driver: Driver, balancer: Balancer) -> str:
+    return f"{to_pending(balancer.row, None, driver.database.typed)}, with TIME"
+
+
+def _free(
+    driver: Driver, balancer: Balancer, prove_idle: Callable[[], None], at: datetime, aim: str, complete: bool
+) -> Healed:
+    row = balancer.row
+    prove_idle()
+    driver.database.run(partial(changes.mark_error, balancer=row, at=at))
+    return Healed(
+        f"set load balancer {row.id} from {row.status} to ERROR, {aim}",
+        before=evidence(balancer),
+        after={"status": "ERROR", "updated_at": at.isoformat()},
+        undo=to_pending(row, at, driver.database.typed),
+        complete=complete,
+    )
+
+
+def _mark(driver: Driver, server: Server, at: datetime) -> None:
+    """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
+
+    Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has
+    failed, and the handler ``failed_amphora`` requests the failover.
+    """
+    try:
+        driver.describe_server(server.id, {FREED: at.isoformat()})
+    except NotFoundError:
+        return
+    except UnavailableException as error:
+        if error.dependency != f"server:{server.id}":
+            raise
+
+
+def _a_second_ago(connection: Connection) -> datetime:
+    """Return the database's time one second ago, in whole seconds as in MySQL, so that any later write has another time."""
+    now: datetime = connection.execute(sa.select(queries.NOW)).scalar_one()
+    return now.replace(microsecond=0) - timedelta(seconds=1)
