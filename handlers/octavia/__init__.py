@@ -6,6 +6,7 @@ leftovers/                 removes objects that Octavia left behind
 spares/                    placeholders that make room for failovers
 stuck/                     frees load balancers that are stuck in PENDING_*
 balancers.py               whether a load balancer looks wrong
+certificates/              finds certificates of amphorae that Octavia does not rotate
 drivers/                   calls to a cloud, real or in memory
 simulation/                a cloud in memory, with Octavia
 housekeeping.py            the interface of the Housekeeping Manager specification

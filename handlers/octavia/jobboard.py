@@ -111,7 +111,7 @@ class RedisBoard(Board):
                 count = client.get(f"{self._namespace}:sequence")
                 postings = client.hgetall(f"{self._namespace}:listings")
         except (RedisError, OSError) as error:
-            raise Unavailable(DEPENDENCY, f"Octavia's jobboard does not answer: {error}") from error
+            raise Unavailable(DEPENDENCY, f"it does not answer: {error}") from error
         if role != "master":
             raise UnreadableBoard(f"the server of Octavia's jobboard is a {role}: name the master in octavia.conf")
         if count is None:

@@ -168,7 +168,7 @@ def test_reading_writes_nothing(octavia: Octavia, redis: Redis, namespace: str, 
 def test_a_server_that_does_not_answer_proves_nothing(octavia: Octavia, redis: Redis, read: Callable[[], str]) -> None:
     octavia.finish(octavia.post("flow", store(OTHER)))
     redis.kill()
-    with pytest.raises(Unavailable, match="jobboard does not answer") as raised:
+    with pytest.raises(Unavailable, match="octavia-jobboard: it does not answer") as raised:
         read()
     assert PASSWORD not in str(raised.value)
     redis.start()

@@ -196,6 +196,27 @@ class Controller:
         change = sa.update(_LB).where(_LB.c.id == balancer).values(updated_at=utcnow(), provisioning_status=status)
         self.database.run(lambda connection: connection.execute(change))
 
+    def rotate_certificates(self, buffer: timedelta = timedelta(days=14)) -> list[str]:
+        """Rotate certificates as octavia-housekeeping does; return the amphorae.
+
+        Source: ``get_cert_expiring_amphora`` in ``octavia/db/repositories.py``.
+        """
+        c = _AMPHORA.c
+
+        def rotate(connection: Connection) -> list[str]:
+            now = connection.execute(sa.select(utcnow())).scalar_one()
+            due = (
+                c.status.not_in(("DELETED", "PENDING_DELETE")),
+                c.cert_busy.is_(False),
+                c.cert_expiration < now + buffer,
+            )
+            found = list(connection.execute(sa.select(c.id).where(*due)).scalars())
+            renewed = {"cert_expiration": now + timedelta(days=30), "updated_at": now}
+            connection.execute(sa.update(_AMPHORA).where(c.id.in_(found)).values(**renewed))
+            return found
+
+        return self.database.run(rotate)
+
     # the API
 
     def require_amphora(self, identity: str) -> None:

@@ -208,7 +208,7 @@ def test_a_jobboard_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     board = "jobboard_enabled = True\njobboard_backend_hosts = 127.0.0.1\njobboard_backend_port = 1\n"
     text = WHOLE.replace("jobboard_enabled = False\n", f"{board}jobboard_backend_password = hidden\n")
     (found,) = warnings(tmp_path, text, {StuckLoadBalancers: Mode.HEAL}, "octavia jobboard")
-    assert "stuck_load_balancers only report objects in PENDING_*: Octavia's jobboard does not answer" in found
+    assert "stuck_load_balancers only report objects in PENDING_*: octavia-jobboard: it does not answer" in found
     assert "hidden" not in found
     assert warnings(tmp_path, text, {StuckLoadBalancers: Mode.AUDIT}, "octavia jobboard") == []
 

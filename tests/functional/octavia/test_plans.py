@@ -19,12 +19,12 @@ from handlers.octavia import tables
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.rehearsal import READS, plan
 from tests.functional.octavia.mending import world
-from tests.functional.octavia.proofs import balancers, failover, leftovers, spares
+from tests.functional.octavia.proofs import balancers, certificates, failover, leftovers, spares
 from tests.functional.octavia.proofs.drift import Drift, Scene
 from tests.functional.octavia.world import House
 from tests.sweeping import journal, swept
 
-DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
+DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *certificates.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
 WRITES = {name for name, method in vars(Driver).items() if getattr(method, "__isabstractmethod__", False)}
 WRITES -= READS | {"made"}
 #: values that the heal chooses when it writes: times, and the ending of a spare's name

@@ -16,12 +16,12 @@ from _pytest.mark import ParameterSet
 from consumer import plugins
 from handlers.base import Finding, HandlerError
 from tests.functional.octavia.mending import world
-from tests.functional.octavia.proofs import balancers, failover, leftovers, spares
+from tests.functional.octavia.proofs import balancers, certificates, failover, leftovers, spares
 from tests.functional.octavia.proofs.drift import Case, Drift, Scene
 from tests.functional.octavia.world import House
 from tests.safety import rows
 
-DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
+DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *certificates.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
 HANDLERS = {handler.name for handler in plugins.handlers() if handler.__module__.startswith("handlers.octavia.")}
 ROWS = [row for row in rows() if row.handler in HANDLERS]
 CASES = [case for drift in DRIFTS for case in drift.cases()]

@@ -23,13 +23,13 @@ from handlers.base import Finding, Healed, Key, Mode
 from handlers.octavia.cloud_objects import Group, Image, Port, Server
 from tests.functional.octavia.mending import Killed, world
 from tests.functional.octavia.operator import Operator
-from tests.functional.octavia.proofs import balancers, failover, leftovers, spares
+from tests.functional.octavia.proofs import balancers, certificates, failover, leftovers, spares
 from tests.functional.octavia.proofs.drift import Drift, Scene
 from tests.functional.octavia.world import House
 from tests.sweeping import journal, swept
 from tests.waiting import eventually
 
-DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
+DRIFTS = (*failover.DRIFTS, *balancers.DRIFTS, *certificates.DRIFTS, *leftovers.DRIFTS, *spares.DRIFTS)
 #: heals that nothing reverses
 FINAL = frozenset(
     {
