@@ -139,7 +139,10 @@ ACTIVE_RULES = (
 _OWNER = "only its owner can decide to delete it or to create it again"
 
 #: why stackmend leaves a load balancer in ERROR that it freed for its owner
-OWNERS = f"stackmend set it to ERROR because its creation or deletion had no flow: {_OWNER}"
+OWNERS = (
+    f"stackmend set it to ERROR because its creation or deletion had no flow: {_OWNER}; without the tag {FREED}TIME of its "
+    "security group, stackmend may fail it over again"
+)
 
 #: A load balancer in ERROR to which a rule applies is only reported; the first one gives the reason.
 RULES = (
@@ -225,7 +228,7 @@ def is_freed(group: Group | None) -> bool:
 
 
 def record_freed(driver: Driver, balancer: str, at: datetime) -> None:
-    """Record, right before the write, that stackmend sets a load balancer to ERROR for its owner; only the last time stays.
+    """Record, right before the write, that stackmend sets a load balancer to ERROR for its owner; forget earlier records.
 
     A load balancer without a security group needs no record: :data:`RULES` allows it no failover.
 
@@ -242,6 +245,12 @@ def record_freed(driver: Driver, balancer: str, at: datetime) -> None:
                 driver.untag_security_group(group.id, old)
     except NotFoundError as error:
         raise Conflict(f"the security group of load balancer {balancer} is gone: its deletion has begun") from error
+
+
+def forget_freed(driver: Driver, balancer: str, at: datetime) -> None:
+    """Remove a record of :func:`record_freed`, because the write was not made."""
+    if (group := security_group(driver, balancer)) is not None:
+        driver.untag_security_group(group.id, f"{FREED}{at.isoformat()}")
 
 
 @contextmanager

@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from handlers.access.database import utcnow
-from handlers.base import Healed
-from handlers.octavia import changes, queries, rebuild, records
+from handlers.base import Conflict, Healed, InFlight, Refused
+from handlers.octavia import changes, queries, rebuild, records, tables
 from handlers.octavia.balancers import Balancer
 from handlers.octavia.cloud_objects import DESCRIBABLE, Server
 from handlers.octavia.drivers.base import Driver
@@ -63,6 +63,12 @@ def endangered(driver: Driver, balancer: Balancer) -> str:
     return ""
 
 
+def marking_busy(driver: Driver, amphora: str) -> str:
+    """Return the statement with which an operator makes the health manager leave an amphora, as Octavia's deletion does."""
+    health = tables.amphora_health
+    return driver.database.typed(sa.update(health).where(health.c.amphora_id == amphora).values(busy=True))
+
+
 def by_hand(driver: Driver, balancer: Balancer) -> str:
     """Return the statement that an operator runs instead of :func:`for_owner`."""
     return driver.database.typed(changes.erring(balancer.row, utcnow()))
@@ -80,7 +86,11 @@ def for_owner(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]
     """:param prove_idle: as in :func:`for_failover`"""
     at = driver.database.run(_a_second_ago)
     rebuild.record_freed(driver, balancer.row.id, at)
-    return _free(driver, balancer, prove_idle, at, "so that its owner can delete it", complete=True)
+    try:
+        return _free(driver, balancer, prove_idle, at, "so that its owner can delete it", complete=True)
+    except (Conflict, InFlight, Refused):
+        rebuild.forget_freed(driver, balancer.row.id, at)
+        raise
 
 
 def undo_for_failover(driver: Driver, balancer: Balancer) -> str:

@@ -232,8 +232,8 @@ class StuckLoadBalancers(OctaviaHandler):
         row = balancer.row
         if silent := freeing.endangered(self._driver, balancer):
             return (
-                f"its amphora {silent} is silent, and Octavia's health manager fails a load balancer in ERROR over: stop "
-                f"octavia-health-manager while you set ERROR and its owner deletes it"
+                f"its amphora {silent} is silent, and Octavia's health manager fails over a load balancer in ERROR: first run "
+                f"{freeing.marking_busy(self._driver, silent)}"
             )
         if self._permitted.return_to_owner:
             return ""

@@ -264,6 +264,23 @@ def test_a_flow_that_writes_in_the_last_moment_wins(house: House, monkeypatch: p
     with pytest.raises(Conflict):
         handler(house).heal(finding)
     assert house.balancer(balancer).status == "ACTIVE"
+    assert tags(house, balancer) == [], "stackmend may fail it over later"
+
+
+@both
+def test_with_a_silent_amphora_the_health_manager_is_stopped_first(house: House, status: str) -> None:
+    """As soon as the load balancer is in ERROR, the health manager fails it over."""
+    balancer = stuck(house, status)
+    (row,) = house.serving(balancer)
+    house.octavia.heartbeat(row.id, silent=3600)
+    (finding,) = findings(handler(house))
+    statement = finding.refusal.partition("first run ")[2]
+    assert not finding.healable
+    assert house.health_manager_replaces() == [row.id]
+    house.database.run(lambda connection: connection.exec_driver_sql(statement))
+    mend(handler(house))
+    assert house.balancer(balancer).status == "ERROR"
+    assert house.health_manager_replaces() == []
 
 
 @pytest.mark.slow
