@@ -20,10 +20,10 @@ from handlers.octavia.work_queue import WorkQueue
 #: (:class:`handlers.octavia.failover.heartbeats.Listener`)
 LONGEST_WATCH = 30
 
-#: handlers with heals that need an idle work queue
-_NEED_QUEUE = frozenset({"deactivated_amphorae", "stuck_load_balancers"})
+#: handlers with heals that need the proof that no flow works on an object
+_NEED_QUEUE = frozenset({"amphora_certificates", "deactivated_amphorae", "stuck_load_balancers"})
 #: handlers with heals that ask Octavia's API for a flow
-_REQUEST = _NEED_QUEUE | {"failed_amphora"}
+_REQUEST = frozenset({"deactivated_amphorae", "failed_amphora", "stuck_load_balancers"})
 
 
 def octavia_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
@@ -94,7 +94,7 @@ def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     names = " and ".join(sorted(healing & _NEED_QUEUE))
     requesting = " and ".join(sorted(healing & _REQUEST))
-    if not requesting:
+    if not names and not requesting:
         return
     try:
         queue = resources.get(WorkQueue.from_resources)
@@ -103,13 +103,13 @@ def _queue(resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterato
         return
     if names and queue.refusal:
         text = (
-            f"{names} only report objects in PENDING_*: {queue.refusal}. To accept this, set their modes to audit in "
-            f"[{settings.GROUP}]"
+            f"{names} only report objects on which a flow may work: {queue.refusal}. To accept this, set their modes to audit "
+            f"in [{settings.GROUP}]"
         )
         yield Checked("octavia work queue", Verdict.WARNING, text)
     elif names and queue.board is not None:
         yield _jobboard(queue.board, names)
-    if resources.conf[settings.GROUP].driver != "openstack":
+    if not requesting or resources.conf[settings.GROUP].driver != "openstack":
         return
     try:
         queue.require_worker()
@@ -123,7 +123,9 @@ def _jobboard(board: Board, names: str) -> Checked:
     try:
         jobs = len(board.jobs())
     except (HandlerError, UnreadableBoard) as error:
-        return Checked("octavia jobboard", Verdict.WARNING, f"{names} only report objects in PENDING_*: {error}")
+        return Checked(
+            "octavia jobboard", Verdict.WARNING, f"{names} only report objects on which a flow may work: {error}"
+        )
     return Checked("octavia jobboard", Verdict.OK, f"it has {jobs} jobs")
 
 

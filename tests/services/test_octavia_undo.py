@@ -8,8 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from handlers.access.database import utcnow
 from handlers.access.sql_text import Writing, as_typed
+from handlers.base import Conflict
 from handlers.octavia import changes, queries, tables
+from handlers.octavia.certificates import queries as certificates
+from handlers.octavia.certificates.rules import Certificate
 from handlers.octavia.failover.heartbeats import Heard
 from handlers.octavia.failover.steps import Situation, Step, StepName
 from handlers.octavia.failover.undo import undo_of
@@ -144,3 +148,79 @@ def test_the_undo_of_a_freeing_compares_the_time_of_the_write(engine: sa.Engine,
     set_values(engine, tables.load_balancer, updated_at=LATER)
     run(engine, statement)
     assert value(engine, tables.load_balancer.c.provisioning_status) == "PENDING_UPDATE"
+
+
+@pytest.mark.parametrize("updated_at", [None, NOW.replace(tzinfo=None)])
+def test_the_statement_for_an_operator_sets_error_only_if_the_row_is_unchanged(
+    engine: sa.Engine, updated_at: datetime | None
+) -> None:
+    stuck = replace(SITUATION.balancer, status="PENDING_CREATE", updated_at=updated_at)
+    statement = typed_on(engine)(changes.erring(stuck, utcnow()))
+    set_values(engine, tables.load_balancer, provisioning_status=stuck.status, updated_at=LATER)
+    run(engine, statement)
+    assert value(engine, tables.load_balancer.c.provisioning_status) == "PENDING_CREATE"
+    set_values(engine, tables.load_balancer, updated_at=updated_at)
+    run(engine, statement)
+    assert value(engine, tables.load_balancer.c.provisioning_status) == "ERROR"
+
+
+@pytest.fixture
+def certificate(engine: sa.Engine) -> Certificate:
+    """Return a certificate whose rotation died."""
+    set_values(
+        engine,
+        tables.load_balancer,
+        provider="amphora",
+        created_at=NOW.replace(tzinfo=None) - timedelta(days=9000),
+    )
+    set_values(
+        engine,
+        tables.amphora,
+        status="ALLOCATED",
+        cert_busy=True,
+        cert_expiration=LATER,
+        created_at=NOW.replace(tzinfo=None) - timedelta(days=9000),
+        updated_at=NOW.replace(tzinfo=None) - timedelta(days=8000),
+    )
+    with engine.begin() as connection:
+        (found,) = certificates.certificates(connection)
+        assert found == replace(
+            certificates.certificate(connection, AMPHORA) or found, left=found.left, quiet=found.quiet
+        )
+    return found
+
+
+def test_a_released_certificate_is_busy_again_after_the_undo(engine: sa.Engine, certificate: Certificate) -> None:
+    with engine.begin() as connection:
+        certificates.release(connection, certificate, utcnow())
+    busy = tables.amphora.c.cert_busy
+    assert not value(engine, busy)
+    undo_of_release = typed_on(engine)(certificates.taking_back(certificate))
+    set_values(engine, tables.amphora, cert_expiration=LATER + timedelta(days=30))
+    run(engine, undo_of_release)
+    assert not value(engine, busy), "Octavia has rotated it"
+    set_values(engine, tables.amphora, cert_expiration=LATER)
+    run(engine, undo_of_release)
+    assert value(engine, busy)
+
+
+@pytest.mark.parametrize("change", [{"cert_busy": False}, {"cert_expiration": NOW}, {"updated_at": NOW}])
+def test_a_certificate_that_has_changed_is_not_released(
+    engine: sa.Engine, certificate: Certificate, change: dict[str, object]
+) -> None:
+    naive = {name: one.replace(tzinfo=None) if isinstance(one, datetime) else one for name, one in change.items()}
+    set_values(engine, tables.amphora, **naive)
+    with pytest.raises(Conflict), engine.begin() as connection:
+        certificates.release(connection, certificate, utcnow())
+
+
+def test_a_round_of_rotations_shows_in_the_rows(engine: sa.Engine, certificate: Certificate) -> None:
+    def rotated() -> str | None:
+        with engine.begin() as connection:
+            return certificates.rotated_lately(connection, "another", 3600.0, 1_209_600.0)
+
+    assert certificate.busy
+    assert rotated() is None
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.amphora).values(updated_at=utcnow()))
+    assert rotated() == AMPHORA

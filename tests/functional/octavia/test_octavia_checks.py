@@ -14,6 +14,7 @@ from handlers.access.service_files import ServiceFiles
 from handlers.base import Bus, Checked, Handler, Mode, QueueDepth, Resources, Verdict
 from handlers.octavia import options, settings
 from handlers.octavia.brokers import octavia_brokers
+from handlers.octavia.certificates.amphora_certificates import AmphoraCertificates
 from handlers.octavia.checks import octavia_checks
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.failover.failed_amphora import FailedAmphora
@@ -208,9 +209,19 @@ def test_a_jobboard_that_does_not_answer_is_a_warning(tmp_path: Path) -> None:
     board = "jobboard_enabled = True\njobboard_backend_hosts = 127.0.0.1\njobboard_backend_port = 1\n"
     text = WHOLE.replace("jobboard_enabled = False\n", f"{board}jobboard_backend_password = hidden\n")
     (found,) = warnings(tmp_path, text, {StuckLoadBalancers: Mode.HEAL}, "octavia jobboard")
-    assert "stuck_load_balancers only report objects in PENDING_*: octavia-jobboard: it does not answer" in found
+    assert (
+        "stuck_load_balancers only report objects on which a flow may work: octavia-jobboard: it does not answer"
+        in found
+    )
     assert "hidden" not in found
     assert warnings(tmp_path, text, {StuckLoadBalancers: Mode.AUDIT}, "octavia jobboard") == []
+
+
+def test_the_heal_of_certificates_needs_the_jobboard_too(tmp_path: Path) -> None:
+    text = WHOLE.replace("jobboard_enabled = False", "jobboard_enabled = True")
+    (found,) = warnings(tmp_path, text, {AmphoraCertificates: Mode.HEAL})
+    assert "amphora_certificates only report" in found
+    assert checked(tmp_path, text, {AmphoraCertificates: Mode.HEAL}, "octavia worker", "openstack") == []
 
 
 #: groups of which the help of ``config_file`` names several options at once
