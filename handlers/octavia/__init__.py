@@ -16,7 +16,7 @@ removal.py                 removes an amphora completely
 flow_times.py              how long a flow works without writing a row
 children.py                listeners, pools and their parts in PENDING_*
 work_queue.py              whether requests wait for Octavia's workers
-jobboard.py                whether a worker carries on with a flow
+jobboard/                  whether a worker carries on with a flow
 queries.py, changes.py     shared SELECTs; writes
 watermarks.py              old rows that identify Octavia's database
 database.py, revisions.py  Octavia's database; its known schemas

@@ -13,7 +13,7 @@ from handlers.checks.notifications import notifications
 from handlers.octavia import options, queries, settings
 from handlers.octavia.database import OctaviaDatabase
 from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
-from handlers.octavia.jobboard import Board, UnreadableBoard
+from handlers.octavia.jobboard.board import Board, UnreadableBoard
 from handlers.octavia.work_queue import WorkQueue
 
 #: seconds between two sweeps of failed_amphora up to which silence proves something

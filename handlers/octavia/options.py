@@ -31,9 +31,9 @@ OPTIONS = [
     ),
     cfg.BoolOpt(
         "jobboard",
-        help="Whether Octavia has a jobboard, instead of [task_flow] jobboard_enabled of config_file. stackmend reads a "
-        "jobboard in Redis, by the other options of that group, and needs: pip install 'stackmend[jobboard]'. With another "
-        "jobboard, or where neither option is set, heals that need an idle work queue only report.",
+        help="Whether Octavia has a jobboard, instead of [task_flow] jobboard_enabled of config_file. stackmend reads "
+        "the jobboard, by the other options of that group, and needs: pip install 'stackmend[jobboard]'. Where it cannot, or "
+        "where neither option is set, heals that need an idle work queue only report.",
     ),
     cfg.StrOpt(
         "database_connection",

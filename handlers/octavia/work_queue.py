@@ -31,7 +31,8 @@ from handlers.access.rabbit_options import tls_options
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Broker, InFlight, QueueDepth, QueueReader, Refused, Resources, Unavailable
 from handlers.octavia import options
-from handlers.octavia.jobboard import Board, UnreadableBoard, board_of
+from handlers.octavia.jobboard.board import Board, UnreadableBoard
+from handlers.octavia.jobboard.chosen import board_of
 
 QUEUE = "octavia_provisioning_v2"
 

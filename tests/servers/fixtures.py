@@ -16,12 +16,14 @@ from typing import Protocol, TypeVar
 
 import pytest
 
+from tests.servers.etcd import Etcd
 from tests.servers.keeper import keeper
 from tests.servers.mariadb import MariaDB
 from tests.servers.packages import Missing
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis import Redis
+from tests.servers.zookeeper import ZooKeeper
 
 
 class Startable(Protocol):
@@ -81,6 +83,18 @@ def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
 def redis(servers_folder: Path) -> Iterator[Redis]:
     """A Redis server for the whole session."""
     yield from serve(Redis, servers_folder / Redis.name)
+
+
+@pytest.fixture(scope="session")
+def zookeeper(servers_folder: Path) -> Iterator[ZooKeeper]:
+    """A ZooKeeper server for the whole session."""
+    yield from serve(ZooKeeper, servers_folder / ZooKeeper.name)
+
+
+@pytest.fixture(scope="session")
+def etcd(servers_folder: Path) -> Iterator[Etcd]:
+    """An etcd server for the whole session."""
+    yield from serve(Etcd, servers_folder / Etcd.name)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ _FOLDERS = {
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"),
     "galera-4": ("/usr/lib/galera", "/usr/lib64/galera-4"),
     "mariadb-server": ("/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/libexec"),
+    "zookeeper": ("/usr/share/zookeeper/bin",),
     "postgresql": tuple(
         str(folder)
         for folder in sorted(

@@ -1,4 +1,4 @@
-"""Octavia's jobboard in a real Redis: taskflow posts, claims and consumes the jobs, as Octavia's workers do."""
+"""Octavia's jobboard on real servers: taskflow posts, claims and consumes the jobs, as Octavia's workers do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import etcd3gw
 import pytest
 import redis as client
 from oslo_config import cfg
@@ -17,16 +18,18 @@ from taskflow.persistence import models
 
 from handlers.base import Bus, QueueDepth, Resources, Unavailable
 from handlers.octavia import options
+from handlers.octavia.database import OctaviaDatabase
+from handlers.octavia.settings import HousekeepingSettings
 from handlers.octavia.stuck.stuck_load_balancers import StuckLoadBalancers
 from handlers.octavia.work_queue import WorkQueue
 from tests.functional.octavia.mending import findings, grow_older, mend
 from tests.functional.octavia.world import House
+from tests.servers.etcd import Etcd
 from tests.servers.redis import Redis, Sentinel
-from tests.servers.server import HOST, PASSWORD
+from tests.servers.server import HOST, PASSWORD, Server
 from tests.servers.tls import Authority
+from tests.servers.zookeeper import ZooKeeper
 from tests.waiting import eventually
-
-pytest_plugins = ("tests.functional.octavia.conftest",)
 
 BALANCER, OTHER, AMPHORA = (str(uuid.uuid4()) for _number in range(3))
 
@@ -37,12 +40,15 @@ def namespace() -> str:
 
 
 class Octavia:
-    """Octavia's workers on a board, by the calls of ``octavia/common/base_taskflow.py``."""
+    """Octavia's workers on a board, by the calls of ``octavia/common/base_taskflow.py``.
 
-    def __init__(self, server: Redis, namespace: str, **more: Any) -> None:
-        given = {"board": "redis", "host": HOST, "port": server.port, "password": PASSWORD, "namespace": namespace}
+    :param settings: of the board, as ``octavia/controller/worker/v2/taskflow_jobboard_driver.py`` makes them
+    """
+
+    def __init__(self, server: Server, settings: dict[str, Any]) -> None:
+        self.server = server
         self._persistence = persistence_backends.fetch({"connection": "memory"})
-        self.board = backends.fetch(namespace, given | more, persistence=self._persistence)
+        self.board = backends.fetch("board", settings, persistence=self._persistence)
         self.board.connect()
 
     def post(self, flow: str, store: dict[str, Any]) -> Any:
@@ -61,10 +67,38 @@ class Octavia:
         self.board.close()
 
 
+def in_redis(server: Redis, namespace: str) -> dict[str, Any]:
+    return {"board": "redis", "host": HOST, "port": server.port, "password": PASSWORD, "namespace": namespace}
+
+
+def in_zookeeper(server: ZooKeeper, namespace: str) -> dict[str, Any]:
+    return {"board": "zookeeper", "path": f"/{namespace}", "hosts": f"{HOST}:{server.port}"}
+
+
+def in_etcd(server: Etcd, namespace: str) -> dict[str, Any]:
+    return {"board": "etcd", "host": HOST, "port": server.port, "path": namespace, "ttl": 30}
+
+
+SETTINGS: dict[str, Callable[[Any, str], dict[str, Any]]] = {
+    "redis": in_redis,
+    "zookeeper": in_zookeeper,
+    "etcd": in_etcd,
+}
+
+
 @pytest.fixture
 def octavia(redis: Redis, namespace: str) -> Iterator[Octavia]:
     redis.start()
-    with closing(Octavia(redis, namespace)) as opened:
+    with closing(Octavia(redis, in_redis(redis, namespace))) as opened:
+        yield opened
+
+
+@pytest.fixture(params=sorted(SETTINGS))
+def anywhere(request: pytest.FixtureRequest, namespace: str) -> Iterator[Octavia]:
+    """Yield Octavia's workers on a board in each kind of server."""
+    server = request.getfixturevalue(request.param)
+    server.start()
+    with closing(Octavia(server, SETTINGS[request.param](server, namespace))) as opened:
         yield opened
 
 
@@ -86,10 +120,17 @@ def queue(folder: Path, port: int, namespace: str, *more: str) -> WorkQueue:
     return found
 
 
+def chosen(server: Server, namespace: str, folder: Path) -> WorkQueue:
+    """Return Octavia's work queue with the board of a server."""
+    driver = f"jobboard_backend_driver = {server.name}_taskflow_driver"
+    more = (f"jobboard_backend_password = {PASSWORD}",) if server.name == "redis" else ()
+    return queue(folder, server.port, namespace, driver, *more)
+
+
 @pytest.fixture
-def read(redis: Redis, namespace: str, tmp_path: Path) -> Callable[[], str]:
+def read(anywhere: Octavia, namespace: str, tmp_path: Path) -> Callable[[], str]:
     """Return a function: why a flow may work on the load balancer."""
-    work = queue(tmp_path, redis.port, namespace)
+    work = chosen(anywhere.server, namespace, tmp_path)
     return lambda: work.job({BALANCER, AMPHORA})
 
 
@@ -97,22 +138,24 @@ def store(balancer: str) -> dict[str, Any]:
     return {"loadbalancer_id": balancer, "loadbalancer": {"loadbalancer_id": balancer, "listeners": []}}
 
 
-def test_a_job_counts_until_its_flow_has_ended(octavia: Octavia, read: Callable[[], str]) -> None:
-    job = octavia.post("get_update_load_balancer_flow", store(BALANCER))
+def test_a_job_counts_until_its_flow_has_ended(anywhere: Octavia, read: Callable[[], str]) -> None:
+    job = anywhere.post("get_update_load_balancer_flow", store(BALANCER))
     assert job.name in read()
-    octavia.board.claim(job, "worker-1")
+    anywhere.board.claim(job, "worker-1")
     assert job.name in read()
-    octavia.board.abandon(job, "worker-1")
+    anywhere.board.abandon(job, "worker-1")
     assert job.name in read()
-    octavia.finish(job)
+    anywhere.finish(job)
     assert read() == ""
 
 
-def test_a_claim_that_has_expired_leaves_the_job_to_another_worker(octavia: Octavia, read: Callable[[], str]) -> None:
+def test_a_claim_that_has_expired_leaves_the_job_to_another_worker(
+    octavia: Octavia, namespace: str, tmp_path: Path
+) -> None:
     job = octavia.post("get_failover_LB_flow", store(BALANCER))
     octavia.board.claim(job, "worker-1", expiry=1)
     eventually(lambda: job.state == "UNCLAIMED")
-    assert job.name in read()
+    assert job.name in chosen(octavia.server, namespace, tmp_path).job({BALANCER})
 
 
 @pytest.mark.parametrize(
@@ -130,27 +173,47 @@ def test_a_claim_that_has_expired_leaves_the_job_to_another_worker(octavia: Octa
     ],
 )
 def test_a_job_counts_for_the_objects_that_it_names(
-    octavia: Octavia, read: Callable[[], str], posted: dict[str, Any], counts: bool
+    anywhere: Octavia, read: Callable[[], str], posted: dict[str, Any], counts: bool
 ) -> None:
-    octavia.post("flow", posted)
+    anywhere.post("flow", posted)
     assert bool(read()) == counts
 
 
 def test_a_board_on_which_nothing_was_ever_posted_proves_nothing(
-    octavia: Octavia, redis: Redis, tmp_path: Path
+    anywhere: Octavia, namespace: str, read: Callable[[], str], tmp_path: Path
 ) -> None:
-    octavia.finish(octavia.post("flow", store(OTHER)))
-    assert "no job was ever posted" in queue(tmp_path, redis.port, "octavia_jobboard").job({BALANCER})
+    assert "no job was ever posted" in read(), "a worker has started, and posted nothing"
+    anywhere.finish(anywhere.post("flow", store(OTHER)))
+    assert read() == ""
+    another = chosen(anywhere.server, f"{namespace}-of-another-name", tmp_path)
+    assert "no job was ever posted" in another.job({BALANCER})
 
 
 def test_a_job_that_cannot_be_decoded_counts_and_stays(
-    octavia: Octavia, redis: Redis, namespace: str, read: Callable[[], str]
+    anywhere: Octavia, namespace: str, read: Callable[[], str]
 ) -> None:
-    octavia.finish(octavia.post("flow", store(OTHER)))
-    with client.Redis(HOST, redis.port, password=PASSWORD) as raw:
-        raw.hset(f"{namespace}:listings", "key", b"\xc1 of a later release")
-        assert "cannot decode" in read()
-        assert raw.hlen(f"{namespace}:listings") == 1
+    anywhere.finish(anywhere.post("flow", store(OTHER)))
+    kept = put(anywhere, namespace, b"\xc1 of a later release")
+    assert "cannot decode" in read()
+    assert kept()
+
+
+def put(octavia: Octavia, namespace: str, posting: bytes) -> Callable[[], bool]:
+    """Post a job of another form, without taskflow; return a function: whether the job is still posted."""
+    raw = octavia.board._client
+    match octavia.server.name:
+        case "redis":
+            raw.hset(f"{namespace}:listings", "key", posting)
+            return lambda: bool(raw.hexists(f"{namespace}:listings", "key"))
+        case "zookeeper":
+            raw.create(f"/{namespace}/job9999999999", posting)
+            return lambda: raw.exists(f"/{namespace}/job9999999999") is not None
+        case _:
+            key = f"/taskflow/jobs/{namespace}/job99.data"
+            # outside the view of the board, which would delete it
+            octavia.close()
+            etcd3gw.Etcd3Client(host=HOST, port=octavia.server.port).put(key, posting)
+            return lambda: bool(etcd3gw.Etcd3Client(host=HOST, port=octavia.server.port).get(key))
 
 
 def test_reading_writes_nothing(octavia: Octavia, redis: Redis, namespace: str, tmp_path: Path) -> None:
@@ -165,13 +228,14 @@ def test_reading_writes_nothing(octavia: Octavia, redis: Redis, namespace: str, 
         assert {key: raw.dump(key) for key in raw.keys(f"{namespace}*")} == before
 
 
-def test_a_server_that_does_not_answer_proves_nothing(octavia: Octavia, redis: Redis, read: Callable[[], str]) -> None:
-    octavia.finish(octavia.post("flow", store(OTHER)))
-    redis.kill()
+def test_a_server_that_does_not_answer_proves_nothing(anywhere: Octavia, read: Callable[[], str]) -> None:
+    anywhere.finish(anywhere.post("flow", store(OTHER)))
+    assert read() == ""
+    anywhere.server.kill()
     with pytest.raises(Unavailable, match="octavia-jobboard: it does not answer") as raised:
         read()
     assert PASSWORD not in str(raised.value)
-    redis.start()
+    anywhere.server.start()
     assert read() == ""
 
 
@@ -183,14 +247,16 @@ def test_a_wrong_password_proves_nothing(redis: Redis, namespace: str, tmp_path:
     assert "another-secret" not in str(raised.value)
 
 
-def test_a_replica_proves_nothing(octavia: Octavia, redis: Redis, servers_folder: Path, tmp_path: Path) -> None:
+def test_a_replica_proves_nothing(
+    octavia: Octavia, redis: Redis, namespace: str, servers_folder: Path, tmp_path: Path
+) -> None:
     octavia.finish(octavia.post("flow", store(OTHER)))
     replica = Redis(servers_folder / "redis-replica")
     replica.start()
     try:
         with client.Redis(HOST, replica.port, password=PASSWORD) as raw:
             raw.replicaof(HOST, str(redis.port))
-        assert "is a slave" in queue(tmp_path, replica.port, octavia.board.namespace).job({BALANCER})
+        assert "is a slave" in queue(tmp_path, replica.port, namespace).job({BALANCER})
     finally:
         replica.stop()
 
@@ -211,12 +277,16 @@ def test_a_sentinel_names_the_server(
         sentinel.stop()
 
 
+def with_ca(authority: Authority) -> dict[str, Any]:
+    return {"ssl": True, "ssl_ca_certs": str(authority.file)}
+
+
 def test_a_board_with_tls(servers_folder: Path, namespace: str, tmp_path: Path) -> None:
     authority = Authority(servers_folder / "redis-authority", "redis")
     server = Redis(servers_folder / "redis-tls", authority.certify())
     server.start()
     try:
-        with closing(Octavia(server, namespace, ssl=True, ssl_ca_certs=str(authority.file))) as octavia:
+        with closing(Octavia(server, in_redis(server, namespace) | with_ca(authority))) as octavia:
             job = octavia.post("flow", store(BALANCER))
             secret = f"jobboard_backend_password = {PASSWORD}"
             with_tls = f"jobboard_redis_backend_ssl_options = ssl:True,ssl_ca_certs:{authority.file},ssl_keyfile:None"
@@ -230,8 +300,9 @@ def test_a_board_with_tls(servers_folder: Path, namespace: str, tmp_path: Path) 
 
 
 def test_a_stuck_load_balancer_is_freed_once_its_job_is_gone(
-    house: House, octavia: Octavia, redis: Redis, namespace: str, tmp_path: Path
+    octavia: Octavia, redis: Redis, namespace: str, tmp_path: Path
 ) -> None:
+    house = House(OctaviaDatabase(f"sqlite:///{tmp_path}/octavia.sqlite"), HousekeepingSettings())
     balancer, other = house.octavia.add_load_balancer(), house.octavia.add_load_balancer()
     house.octavia.set_balancer(balancer, "PENDING_UPDATE")
     grow_older(house)

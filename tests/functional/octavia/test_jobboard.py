@@ -9,8 +9,10 @@ from typing import Any, Self
 import pytest
 
 from handlers.access.service_files import ConfigError, ServiceFiles
-from handlers.octavia import jobboard
-from handlers.octavia.jobboard import RedisBoard, UnreadableBoard, board_of
+from handlers.octavia.jobboard import chosen
+from handlers.octavia.jobboard.board import UnreadableBoard
+from handlers.octavia.jobboard.chosen import board_of
+from handlers.octavia.jobboard.in_redis import RedisBoard
 
 HOSTS = "jobboard_backend_hosts = redis-1, redis-2\n"
 
@@ -25,8 +27,9 @@ def files(folder: Path, *lines: str) -> ServiceFiles:
     [
         ((), "host of Octavia's jobboard is unknown"),
         (("jobboard_backend_hosts = ,",), "host of Octavia's jobboard is unknown"),
-        ((HOSTS, "jobboard_backend_driver = zookeeper_taskflow_driver"), "in Redis only"),
-        ((HOSTS, "jobboard_backend_driver = etcd_taskflow_driver"), "in Redis only"),
+        (("jobboard_backend_driver = zookeeper_taskflow_driver",), "host of Octavia's jobboard is unknown"),
+        (("jobboard_backend_driver = etcd_taskflow_driver",), "host of Octavia's jobboard is unknown"),
+        ((HOSTS, "jobboard_backend_driver = a_later_driver"), "of the driver a_later_driver"),
     ],
 )
 def test_a_board_that_stackmend_cannot_read_is_refused(tmp_path: Path, lines: tuple[str, ...], reason: str) -> None:
@@ -34,17 +37,25 @@ def test_a_board_that_stackmend_cannot_read_is_refused(tmp_path: Path, lines: tu
         board_of(files(tmp_path, *lines))
 
 
-@pytest.mark.parametrize("package", ["redis", "msgpack"])
-def test_without_the_extra_the_board_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setattr(jobboard, "find_spec", lambda name: None if name == package else object())
+@pytest.mark.parametrize(
+    ("package", "driver"), [("redis", "redis"), ("msgpack", "redis"), ("kazoo", "zookeeper"), ("etcd3gw", "etcd")]
+)
+def test_without_the_extra_the_board_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, driver: str
+) -> None:
+    monkeypatch.setattr(chosen, "find_spec", lambda name: None if name == package else object())
     with pytest.raises(UnreadableBoard, match=r"install stackmend\[jobboard\]"):
-        board_of(files(tmp_path, HOSTS))
+        board_of(files(tmp_path, HOSTS, f"jobboard_backend_driver = {driver}_taskflow_driver"))
 
 
-def test_the_packages_are_imported_only_where_a_board_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.setattr(jobboard, "find_spec", lambda _name: object())
-    board_of(files(tmp_path, HOSTS))
+@pytest.mark.parametrize("driver", ["redis", "zookeeper", "etcd"])
+def test_the_packages_are_imported_only_where_a_board_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    for package in ("redis", "msgpack", "kazoo", "etcd3gw"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(chosen, "find_spec", lambda _name: object())
+    board_of(files(tmp_path, HOSTS, f"jobboard_backend_driver = {driver}_taskflow_driver"))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,8 @@ def test_the_packages_are_imported_only_where_a_board_is_read(tmp_path: Path, mo
         "jobboard_redis_backend_db = one",
         "jobboard_redis_backend_ssl_options = ssl",
         "jobboard_redis_backend_ssl_options = ssl:ture",
+        "jobboard_zookeeper_ssl_options = use_ssl:true,verify_certs:ture\njobboard_backend_driver = zookeeper_taskflow_driver",
+        "jobboard_etcd_timeout = long\njobboard_backend_driver = etcd_taskflow_driver",
     ],
 )
 def test_a_malformed_value_is_an_error_without_the_password(tmp_path: Path, line: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handlers.base import QueueDepth
-from handlers.octavia.jobboard import Board, Job, UnreadableBoard
+from handlers.octavia.jobboard.board import Board, Job, UnreadableBoard
 from handlers.octavia.work_queue import WorkQueue
 
 

@@ -343,7 +343,7 @@ JOBBOARD: Mapping[str, Mapping[str, Act]] = {
     },
     "a jobboard that stackmend cannot read, or none known": {
         "it proves nothing": unreadable_board,
-        "it cannot be read": jobboard("stackmend reads jobboards in Redis only"),
+        "it cannot be read": jobboard("install stackmend[jobboard]"),
         "none known": jobboard("it is unknown whether Octavia has a jobboard"),
     },
 }
