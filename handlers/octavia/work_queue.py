@@ -11,7 +11,8 @@ before a worker takes the request, two flows would run. So three facts must hold
   without a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
 The queue does not show a flow that has begun. The age of the rows excludes this flow (:mod:`handlers.octavia.flow_times`), if
-``octavia.conf`` has ``[haproxy_amphora]``.
+``octavia.conf`` has ``[haproxy_amphora]``. One flow would be younger than its rows: that of a request which waited while no
+worker ran. So after stackmend has seen the queue without a worker, the queue proves nothing for the longest time of a flow.
 
 Before stackmend asks Octavia's API for a flow, a worker must consume the queue; otherwise the request would wait there. The
 broker must answer; otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
@@ -22,7 +23,8 @@ Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import Self
 
 from oslo_config import types
@@ -31,6 +33,7 @@ from handlers.access.rabbit_options import tls_options
 from handlers.access.service_files import ConfigError, ServiceFiles
 from handlers.base import Broker, InFlight, QueueDepth, QueueReader, Refused, Resources, Unavailable
 from handlers.octavia import options
+from handlers.octavia.flow_times import FlowTimes, flow_times
 from handlers.octavia.jobboard.board import Board, UnreadableBoard
 from handlers.octavia.jobboard.chosen import board_of
 
@@ -56,6 +59,8 @@ class WorkQueue:
     :param threads: requests that one worker runs at the same time
     :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
     :param board: Octavia's jobboard; None if it has none
+    :param longest: seconds for which a flow can work without a change to its rows
+    :param clock: returns seconds that never run backwards
     """
 
     def __init__(
@@ -65,12 +70,18 @@ class WorkQueue:
         threads: int = THREADS,
         old_topic: str = "",
         board: Board | None = None,
+        longest: float = FlowTimes().longest_silence,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._depth = depth
         self.refusal = refusal
         self._threads = threads
         self._old_topic = old_topic
         self.board = board
+        self._longest = longest
+        self._clock = clock
+        #: the time at which stackmend last saw a queue without a worker
+        self._abandoned: dict[str, float] = {}
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
@@ -93,6 +104,7 @@ class WorkQueue:
             threads=_threads(files),
             old_topic=files.get("oslo_messaging", "topic") or "",
             board=board,
+            longest=flow_times(files).longest_silence,
         )
 
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
@@ -134,19 +146,27 @@ class WorkQueue:
 
         :raises Unavailable: the broker is unknown or does not answer, or no worker consumes the queue
         """
-        _require_consumer(QUEUE, self._depth(QUEUE))
+        self._require_consumer(QUEUE, self._depth(QUEUE))
 
     def _prove_empty(self, queue: str) -> None:
         depth = self._depth(queue)
+        self._note(queue, depth)
         if depth.messages:
             raise InFlight(f"{depth.messages} requests wait for Octavia's workers", 30.0)
-        _require_consumer(queue, depth)
+        self._require_consumer(queue, depth)
+        if queue in self._abandoned and self._clock() - self._abandoned[queue] < self._longest:
+            text = f"the queue {queue} had no worker lately, and workers may now work on requests that waited there"
+            raise InFlight(text, 60.0)
 
+    def _note(self, queue: str, depth: QueueDepth) -> None:
+        if not depth.consumers:
+            self._abandoned[queue] = self._clock()
 
-def _require_consumer(queue: str, depth: QueueDepth) -> None:
-    if not depth.consumers:
-        text = f"no worker consumes the queue {queue}; requests wait until one does: start octavia-worker"
-        raise Unavailable("octavia-worker", text)
+    def _require_consumer(self, queue: str, depth: QueueDepth) -> None:
+        self._note(queue, depth)
+        if not depth.consumers:
+            text = f"no worker consumes the queue {queue}; requests wait until one does: start octavia-worker"
+            raise Unavailable("octavia-worker", text)
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> Board | None:

@@ -66,8 +66,10 @@ def test_it_is_idle_only_when_empty_and_consumed(broker: Connection, rabbitmq: R
         Consumer(worker, [Queue(QUEUE, no_declare=True)], callbacks=[lambda body, message: message.ack()]),
     ):
         broker.drain_events(timeout=30)
-        queue.prove_idle(0)
+        with pytest.raises(InFlight, match="had no worker lately"):
+            queue.prove_idle(0)
         queue.require_worker()
+        work_queue(rabbitmq.transport_url(VHOST), tmp_path).prove_idle(0)
 
 
 def test_of_several_hosts_one_that_answers_is_enough(broker: Connection, rabbitmq: RabbitMQ, tmp_path: Path) -> None:

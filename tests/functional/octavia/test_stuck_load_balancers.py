@@ -539,6 +539,39 @@ def test_a_load_balancer_is_freed_although_the_handler_is_killed_at_any_moment(
     assert moments > 20
 
 
+def test_requests_that_waited_for_a_worker_have_the_time_of_a_flow(house: House) -> None:
+    """The worker takes them off the queue at once, and their load balancers are old."""
+    times, consumers = [0.0], 1
+    queue = WorkQueue(lambda _queue: QueueDepth(0, consumers), longest=600.0, clock=lambda: times[-1])
+    handler = StuckLoadBalancers(house.driver, queue, AFTER)
+    balancer = stuck(house)
+    (finding,) = findings(handler)
+
+    consumers = 0
+    with pytest.raises(Unavailable):
+        handler.heal(finding)
+    consumers = 1
+    for now in (0.0, 1.0, 599.0):
+        times.append(now)
+        with pytest.raises(InFlight, match="had no worker lately"):
+            handler.heal(finding)
+    assert house.balancer(balancer).status == "PENDING_UPDATE"
+    times.append(600.0)
+    mend(handler)
+    assert_whole(house, balancer)
+
+
+def test_a_queue_without_a_worker_is_remembered_after_every_question() -> None:
+    consumers = 0
+    queue = WorkQueue(lambda _queue: QueueDepth(0, consumers), longest=600.0, clock=lambda: 0.0)
+    with pytest.raises(Unavailable):
+        queue.require_worker()
+    consumers = 1
+    queue.require_worker()
+    with pytest.raises(InFlight):
+        queue.prove_idle(0)
+
+
 URL = "[DEFAULT]\ntransport_url = rabbit://u:secret@h//\n"
 RETRIES = "[haproxy_amphora]\nconnection_max_retries = 120\n"
 NO_JOBBOARD = f"{RETRIES}[task_flow]\njobboard_enabled = False\n"
