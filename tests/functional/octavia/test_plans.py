@@ -117,7 +117,7 @@ def test_each_kind_withholds_a_heal_of_each_handler(make_house: MakeHouse) -> No
         if not finding.begun:
             found.setdefault(drift.handler, set()).update(one.partition(":")[0] for one in finding.concerns)
     assert {name: {"host", "project"} <= kinds for name, kinds in found.items()} == dict.fromkeys(found, True)
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_a_rehearsal_locks_no_row_and_writes_none(house: House) -> None:
