@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from handlers.nova.simulation.neutron import Neutron
 from tests.cloud import schemas
 from tests.cloud.packages import Packages
 from tests.cloud.processes import Processes
+from tests.cloud.release import NEWEST
 from tests.servers.mariadb import MariaDB
 from tests.servers.server import HOST, clean_environment, free_port
 
@@ -121,12 +122,10 @@ class Site:
         # It writes its classes and traits when it starts, and knows them by their numbers.
         self._processes.add_wsgi(
             "placement",
-            "placement.wsgi.api:application",
-            self._port,
             # As operators run it (openstack-k8s-operators, SAP's helm charts): several processes, in each one request at a
             # time. With threads one process may have all requests while another has none.
-            processes=4,
-            threads=1,
+            replace(NEWEST.apis["placement"], processes=4, threads=1),
+            self._port,
             OS_PLACEMENT_CONFIG_DIR=str(self._folder / "placement"),
         )
         self._processes.wait("placement")

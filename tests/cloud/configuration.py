@@ -187,7 +187,6 @@ class Configuration:
             "api_database": {"connection": self.mariadb.url("nova_api")},
             "database": {"connection": self.mariadb.url(database)},
             "notifications": {
-                "notification_format": "both",
                 "versioned_notifications_topics": "versioned_notifications,stackmend",
                 "notify_on_state_change": "vm_and_task_state",
             },

@@ -34,6 +34,7 @@ from tests.cloud.account import Account
 from tests.cloud.configuration import VHOST, Configuration, Options, merge
 from tests.cloud.packages import Packages
 from tests.cloud.processes import Processes
+from tests.cloud.release import Release, chosen
 from tests.servers.keeper import keeper
 from tests.servers.mariadb import MariaDB
 from tests.servers.rabbitmq import RabbitMQ
@@ -72,7 +73,9 @@ class ControlPlane:
         octavia: bool = False,
         computes: dict[str, str] | None = None,
         nova_options: Options | None = None,
+        release: Release | None = None,
     ) -> None:
+        self.release = release or chosen()
         self.folder = Path(tempfile.mkdtemp(prefix="stackmend-cloud-"))
         keeper.watch_folder(self.folder)
         self.rabbitmq = rabbitmq
@@ -80,11 +83,12 @@ class ControlPlane:
         self.octavia = octavia
         self.timings: dict[str, float] = {}
         self._computes = dict(COMPUTES if computes is None else computes)
-        self._packages = Packages()
+        self._packages = Packages(self.release)
+        notifications: Options = {"notifications": {"notification_format": self.release.notification_format}}
         self._configuration = Configuration(
-            self.folder, self._packages.venv, rabbitmq, mariadb, merge(QUIET, nova_options or {})
+            self.folder, self._packages.venv, rabbitmq, mariadb, merge(QUIET, notifications, nova_options or {})
         )
-        self._processes = Processes(self._packages.bin, self.folder)
+        self._processes = Processes(self._packages.bin, self.folder, self.release)
         self.account = Account(self._configuration)
         self._accounts = [self.account]
         self._vhosts: list[str] = []
@@ -163,7 +167,7 @@ class ControlPlane:
             "project_domain_id": "default",
             "region_name": "RegionOne",
             "identity_api_version": "3",
-            "compute_default_microversion": "2.96",
+            "compute_default_microversion": self.release.microversion,
         }
         return openstack.connect(**(arguments | overrides))
 
@@ -250,7 +254,7 @@ class ControlPlane:
             )
             self._processes.add_wsgi(
                 "keystone",
-                "keystone.wsgi.api:application",
+                self.release.apis["keystone"],
                 configuration.ports["keystone"],
                 OS_KEYSTONE_CONFIG_DIR=str(etc / "keystone"),
                 OS_KEYSTONE_CONFIG_FILES=str(etc / "keystone" / "keystone.conf"),
@@ -279,6 +283,7 @@ class ControlPlane:
     def _start_services(self) -> None:
         """All at once: they take their time to import, and wait for each other."""
         ports, etc, add = self._configuration.ports, self.folder / "etc", self._processes
+        apis = self.release.apis
         nova_conductor = ("nova-conductor", "--config-file")
         for cell in CELLS:
             add.add(f"nova-conductor-{cell}", *nova_conductor, self.cell_conf(cell))
@@ -287,34 +292,34 @@ class ControlPlane:
             self.add_compute(host, cell)
         add.add_wsgi(
             "placement",
-            "placement.wsgi.api:application",
+            apis["placement"],
             ports["placement"],
             OS_PLACEMENT_CONFIG_DIR=str(etc / "placement"),
         )
         add.add("nova-scheduler", "nova-scheduler", "--config-file", self.nova_conf)
         add.add_wsgi(
             "nova-api",
-            "nova.wsgi.osapi_compute:application",
+            apis["nova"],
             ports["nova"],
             OS_NOVA_CONFIG_DIR=str(etc / "nova"),
             OS_NOVA_CONFIG_FILES="api-paste.ini;nova.conf",
         )
         add.add_wsgi(
             "neutron",
-            "neutron.wsgi.api:application",
+            apis["neutron"],
             ports["neutron"],
             OS_NEUTRON_CONFIG_DIR=str(etc / "neutron"),
             OS_NEUTRON_CONFIG_FILES="neutron.conf",
         )
         add.add_wsgi(
             "glance",
-            "glance.wsgi.api:application",
+            apis["glance"],
             ports["glance"],
             OS_GLANCE_CONFIG_DIR=str(etc / "glance"),
         )
         add.add_wsgi(
             "cinder",
-            "cinder.wsgi.api:application",
+            apis["cinder"],
             ports["cinder"],
             f"--pyargv=--config-file={self.cinder_conf}",
         )
@@ -338,7 +343,7 @@ class ControlPlane:
             octavia_conf = self._configuration.write_octavia(amphora)
             self._processes.add_wsgi(
                 "octavia-api",
-                "octavia.wsgi.api:application",
+                self.release.apis["octavia"],
                 self._configuration.ports["octavia"],
                 f"--pyargv=--config-file={octavia_conf}",
             )
@@ -402,11 +407,10 @@ class ControlPlane:
         """Start another API of placement or nova, with ``options`` of its own; its address. It is not waited for."""
         folder, port = self.derive(service, name, options).parent, free_port()
         if service == "placement":
-            module, environment = "placement.wsgi.api:application", {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
+            environment = {"OS_PLACEMENT_CONFIG_DIR": str(folder)}
         else:
-            module = "nova.wsgi.osapi_compute:application"
             environment = {"OS_NOVA_CONFIG_DIR": str(folder), "OS_NOVA_CONFIG_FILES": "api-paste.ini;nova.conf"}
-        self._processes.add_wsgi(name, module, port, **environment)  # type: ignore[arg-type]
+        self._processes.add_wsgi(name, self.release.apis[service], port, **environment)
         return f"http://{HOST}:{port}"
 
     def remove_api(self, name: str) -> None:

@@ -16,18 +16,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-WANTED_PYTHON = (3, 12)
+from tests.cloud.release import NEWEST, Release
 
 
 class Packages:
-    """The environment's folder: ``venv``, and ``schemas`` for dumps of migrated databases."""
+    """The environment's folder: ``venv``, and ``schemas`` for dumps of migrated databases.
 
-    def __init__(self) -> None:
+    :param release: whose services
+    """
+
+    def __init__(self, release: Release = NEWEST) -> None:
         cache = os.environ.get("STACKMEND_CLOUD_VENV")
         default = Path(__file__).parents[2] / ".tox" / "cloud-services"
-        self._python = _python()
-        content = REQUIREMENTS.read_bytes() + str(self._python).encode()
+        self._requirements = release.requirements
+        self._python = _python(release.python)
+        content = self._requirements.read_bytes() + str(self._python).encode()
         key = hashlib.sha256(content).hexdigest()[:12]
         self.folder = (Path(cache) if cache else default).absolute() / key
         self.venv = self.folder / "venv"
@@ -53,7 +56,7 @@ class Packages:
             _run(uv, "venv", "--quiet", "--python", self._python, self.venv)
             _run(
                 *(uv, "pip", "install", "--quiet", "--compile-bytecode"),
-                *("--python", self.bin / "python", "--requirements", REQUIREMENTS),
+                *("--python", self.bin / "python", "--requirements", self._requirements),
             )
             complete.touch()
 
@@ -70,18 +73,18 @@ class Packages:
         return own / "bin" / "uv"
 
 
-def _python() -> Path:
-    """Python 3.12, for which the requirements are pinned; else the running one."""
-    name = "python{}.{}".format(*WANTED_PYTHON)
+def _python(wanted: tuple[int, int]) -> Path:
+    """The Python for which the requirements are pinned; else the running one."""
+    name = "python{}.{}".format(*wanted)
     candidates = [Path(sys.executable)]
     if found := shutil.which(name):
         candidates.append(Path(found))
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    candidates += sorted(root.glob("versions/{}.{}*/bin/python".format(*WANTED_PYTHON)))
+    candidates += sorted(root.glob("versions/{}.{}*/bin/python".format(*wanted)))
     for candidate in candidates:
         program = "import sys; print(*sys.version_info[:2])"
         done = subprocess.run([candidate, "-c", program], capture_output=True, text=True, check=False)
-        if done.stdout.split() == [str(part) for part in WANTED_PYTHON]:
+        if done.stdout.split() == [str(part) for part in wanted]:
             return candidate
     return Path(sys.executable)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cloud.release import NEWEST, Api, Release
 from tests.servers.server import HOST, Process, clean_environment, wait_for
 
 
@@ -24,7 +25,8 @@ class Service:
 class Processes:
     """All services of one control plane."""
 
-    def __init__(self, bin_folder: Path, folder: Path) -> None:
+    def __init__(self, bin_folder: Path, folder: Path, release: Release = NEWEST) -> None:
+        self._release = release
         self._bin = bin_folder
         self._folder = folder
         self._services: dict[str, Service] = {}
@@ -34,13 +36,12 @@ class Processes:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Nova runs on native threads: eventlet is on its way out of OpenStack."""
         base = clean_environment()
         return base | {
             "PATH": f"{self._bin}:{base.get('PATH', '')}",
             "HOME": str(self._folder),
-            "OS_NOVA_DISABLE_EVENTLET_PATCHING": "true",
             "PYTHONWARNINGS": "ignore",
+            **self._release.environment,
         }
 
     @property
@@ -55,18 +56,16 @@ class Processes:
     def add_wsgi(
         self,
         name: str,
-        module: str,
+        api: Api,
         port: int,
         *options: str,
-        processes: int = 1,
-        threads: int = 8,
         **environment: str,
     ) -> None:
         """Make an API known and start it in uwsgi, without waiting for it."""
         self.add(
             name,
-            *("uwsgi", *options, "--http-socket", f"{HOST}:{port}", "--module", module),
-            *("--master", "--processes", str(processes), "--enable-threads", "--threads", str(threads)),
+            *("uwsgi", *options, "--http-socket", f"{HOST}:{port}", "--module", api.module),
+            *("--master", "--processes", str(api.processes), "--enable-threads", "--threads", str(api.threads)),
             *("--lazy-apps", "--need-app", "--die-on-term", "--buffer-size", "65535"),
             *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
             # uwsgi's plain HTTP socket does not keep connections; clients must not try.

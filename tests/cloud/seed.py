@@ -47,7 +47,8 @@ def create_identity(connection: Any, configuration: Configuration, services: lis
     """A user, a catalog entry and an endpoint for each service."""
     identity = connection.identity
     project = identity.create_project(name="service", domain_id="default")
-    roles = [identity.find_role(name) for name in ("admin", "service")]
+    # The bootstrap of Keystone makes the role "service" since 2023.2.
+    roles = [identity.find_role(name) or identity.create_role(name=name) for name in ("admin", "service")]
 
     def create(service: str) -> None:
         user = identity.create_user(name=service, password=PASSWORD, default_project_id=project.id, domain_id="default")
