@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,18 @@ class Account:
 
     :param mode: of the handlers; the account gets the documented rights for it
     :param name: its name
+    :param absent: tables that this release does not have; their lines are left out, as the documentation asks
     """
 
-    def __init__(self, configuration: Configuration, mode: Mode = Mode.HEAL, name: str = NAME) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        mode: Mode = Mode.HEAL,
+        name: str = NAME,
+        absent: AbstractSet[str] = frozenset(),
+    ) -> None:
         self.name = name
+        self._absent = absent
         self._configuration = configuration
         self._create, *self._grants = handler_rights.statements(plugins.handlers(), mode)
         self._project = ""
@@ -96,7 +105,7 @@ class Account:
             self._own(line).replace(f" {schema}.", f" {name}.")
             for schema, names in databases.items()
             for line in self._grants
-            if f" ON {schema}." in line
+            if f" ON {schema}." in line and not any(f" ON {schema}.{table} " in line for table in self._absent)
             for name in names
         ]
         self._configuration.mariadb.execute("\n".join(lines))

@@ -89,7 +89,7 @@ class ControlPlane:
             self.folder, self._packages.venv, rabbitmq, mariadb, merge(QUIET, notifications, nova_options or {})
         )
         self._processes = Processes(self._packages.bin, self.folder, self.release)
-        self.account = Account(self._configuration)
+        self.account = Account(self._configuration, absent=self.release.absent_tables)
         self._accounts = [self.account]
         self._vhosts: list[str] = []
         self.image_id = ""
@@ -139,7 +139,7 @@ class ControlPlane:
 
     def add_account(self, mode: Mode, name: str) -> Account:
         """Make another account of stackmend, with the documented rights for a mode."""
-        account = Account(self._configuration, mode, name)
+        account = Account(self._configuration, mode, name, self.release.absent_tables)
         self._accounts.append(account)
         account.create(self.admin, self.account_databases, self._vhosts)
         return account
@@ -447,7 +447,7 @@ class ControlPlane:
                 " JOIN placement.resource_providers p ON p.uuid = c.uuid"
                 " JOIN placement.inventories i ON i.resource_provider_id = p.id"
                 " JOIN placement.resource_provider_traits r ON r.resource_provider_id = p.id"
-                " JOIN placement.traits t ON t.id = r.trait_id AND t.name = 'OWNER_NOVA'"
+                " JOIN placement.traits t ON t.id = r.trait_id AND t.name = 'COMPUTE_NODE'"
                 f" WHERE c.deleted = 0 AND c.host = '{host}'"
                 f" AND c.hypervisor_hostname = '{node}' LIMIT 1"
             )

@@ -35,6 +35,7 @@ class Release:
     :param microversion: of Nova's API, for the administrator's connection
     :param notification_format: of Nova's option of this name
     :param packages: the name of the file with the services' packages
+    :param absent_tables: those that a later release of a service has
     """
 
     name: str
@@ -44,6 +45,7 @@ class Release:
     microversion: str
     notification_format: str
     packages: str
+    absent_tables: frozenset[str] = frozenset()
 
     @property
     def requirements(self) -> Path:
@@ -64,6 +66,9 @@ _SCRIPTS = {
     "octavia": Api("octavia.api.app:setup_app()"),
 }
 
+#: since Octavia 16 (2025.1)
+_ABSENT = frozenset({"amphora_member_port"})
+
 NEWEST = Release(
     name="2026.2",
     python=(3, 12),
@@ -82,7 +87,7 @@ NEWEST = Release(
 
 def _before_modules(name: str, microversion: str) -> Release:
     """Return a release whose APIs are scripts, on eventlet, with Nova's default format of notifications: the legacy one."""
-    return Release(name, (3, 11), _SCRIPTS, {}, microversion, "unversioned", f"requirements-{name}.txt")
+    return Release(name, (3, 11), _SCRIPTS, {}, microversion, "unversioned", f"requirements-{name}.txt", _ABSENT)
 
 
 RELEASES = {
