@@ -106,12 +106,14 @@ def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Nee
     if account is None:
         return
     needs = list(needs)
-    subject, wanted = f"{name}: rights", merged(needs)
-    lacking = {
-        table: left
-        for table, privileges in wanted.items()
-        if (table == EVERY_TABLE or table in account.there) and (left := account.lacks(table, privileges))
+    subject = f"{name}: rights"
+    # GRANT fails on a table that this release does not have.
+    wanted = {
+        table: privileges
+        for table, privileges in merged(needs).items()
+        if table == EVERY_TABLE or table in account.there
     }
+    lacking = {table: left for table, privileges in wanted.items() if (left := account.lacks(table, privileges))}
     if lacking:
         what = "; ".join(f"{', '.join(sorted(left))} on {table}" for table, left in lacking.items())
         cure = " ".join(statements(account.schema, account.name, lacking, account.every))

@@ -6,8 +6,10 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jinja2
 import pytest
 import sqlalchemy as sa
+import yaml
 from oslo_config import cfg
 from sqlalchemy import Engine
 
@@ -32,6 +34,7 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.server import HOST
 
+ROLE = Path(__file__).parents[2] / "deploy" / "ansible" / "roles" / "stackmend"
 ACCOUNT = "'least'@'%'"
 MAPPINGS = tables.instance_mappings
 
@@ -252,6 +255,47 @@ def test_each_missing_right_has_the_statement_that_grants_it(
             assert (told, more in text) == ("warning", True), text
         mariadb.execute(f"REVOKE {more} ON {where} FROM {account}")
     database.close()
+
+
+def test_a_table_that_this_release_lacks_is_in_no_statement(mariadb: MariaDB, mariadb_url: str, account: str) -> None:
+    """Octavia has ``amphora_member_port`` since release 16; GRANT fails where the table is missing."""
+    schema = mariadb_url.rpartition("/")[2]
+    make(mariadb_url, [octavia_tables.octavia])
+    mariadb.execute(f"DROP TABLE {schema}.amphora_member_port; GRANT ALL ON {schema}.* TO {account}")
+    database = Database("octavia", least(mariadb, schema))
+    [check] = grants.check("octavia", database, rights("octavia"))
+    database.close()
+    assert check.verdict == "warning"
+    statements = check.text.partition("Enough is: ")[2]
+    assert "amphora_health" in statements
+    mariadb.execute(f"CREATE USER {grants.ACCOUNT}; {statements}")
+    mariadb.execute(f"DROP USER {grants.ACCOUNT}")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_role_grants_rights_on_the_tables_of_this_release(
+    there: bool, mariadb: MariaDB, mariadb_url: str, account: str
+) -> None:
+    schema = mariadb_url.rpartition("/")[2]
+    make(mariadb_url, [octavia_tables.octavia])
+    if not there:
+        mariadb.execute(f"DROP TABLE {schema}.amphora_member_port")
+    # as the module template of Ansible reads them
+    role = jinja2.Environment(loader=jinja2.FileSystemLoader(ROLE / "templates"), trim_blocks=True)
+    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+    script = role.get_template("grants.sql.j2").render(
+        variables,
+        stackmend_database_account=account,
+        stackmend_database_password="l",
+        stackmend_database_mode="heal",
+        stackmend_database_names={"octavia": [schema]},
+    )
+    mariadb.execute(script)
+    database = Database("octavia", least(mariadb, schema))
+    [check] = grants.check("octavia", database, rights("octavia"))
+    database.close()
+    assert check.verdict == "ok", check.text
+    assert ("amphora_member_port" in mariadb.execute(f"SHOW GRANTS FOR {account}")) is there
 
 
 def test_reading_is_enough_where_nothing_is_healed(mariadb: MariaDB, mariadb_url: str, account: str) -> None:
