@@ -48,6 +48,11 @@ class Release:
     absent_tables: frozenset[str] = frozenset()
 
     @property
+    def announces_hosts(self) -> bool:
+        """Whether Nova sends events of hosts: only the versioned format has them."""
+        return self.notification_format != "unversioned"
+
+    @property
     def requirements(self) -> Path:
         """The packages of the services, pinned."""
         return Path(__file__).with_name(self.packages)

@@ -83,6 +83,13 @@ def healed(program: Program, key: str) -> list[dict[str, Any]]:
     return lines
 
 
+def find_host(cloud: ControlPlane, program: Program, host: str) -> None:
+    """Wait until a new host is mapped: by its event, or where Nova sends none of hosts, by a sweep."""
+    if not cloud.release.announces_hosts:
+        program.run("sweep", "discover_hosts")
+    wait_until(lambda: host in drift.mapped_hosts(cloud), 120, "the mapping")
+
+
 def test_a_healthy_cloud_has_no_drift(cloud: ControlPlane, server: Any, tmp_path: Path) -> None:
     with Program(tmp_path / "fresh", cloud.account.options()) as fresh:
         audit = fresh.run("sweep", "--audit", "-f", "json")
@@ -91,6 +98,8 @@ def test_a_healthy_cloud_has_no_drift(cloud: ControlPlane, server: Any, tmp_path
 
 
 def test_a_new_host_is_mapped_at_once(cloud: ControlPlane, running: Program, aggregate: Any) -> None:
+    if not cloud.release.announces_hosts:
+        pytest.skip("the legacy format has no events of hosts")
     host = f"compute-{uuid.uuid4().hex[:6]}"
     cloud.add_compute(host, "cell2")
     try:
@@ -123,7 +132,7 @@ def test_an_ironic_like_host_is_mapped_once(cloud: ControlPlane, running: Progra
     cloud.add_compute(host, "cell1", nodes=nodes)
     try:
         cloud.wait_for_compute(host, nodes)
-        wait_until(lambda: host in drift.mapped_hosts(cloud), 90, "the mapping")
+        find_host(cloud, running, host)
         assert drift.compute_nodes(cloud, host) == 2
         wait_until(lambda: settled(running), 60, "an end")
         assert len(healed(running, f"host:{host}")) >= 1
@@ -252,7 +261,8 @@ def test_database_and_broker_go_and_come_back(cloud: ControlPlane, running: Prog
     host = f"compute-{uuid.uuid4().hex[:6]}"
     cloud.add_compute(host, "cell1")
     try:
-        wait_until(lambda: host in drift.mapped_hosts(cloud), 120, "the mapping of a host that came after it all")
+        cloud.wait_for_compute(host)
+        find_host(cloud, running, host)
         wait_until(lambda: settled(running), 120, "an end")
         assert running.json("work", "list", "--state", "parked") == []
     finally:
