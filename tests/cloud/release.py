@@ -53,6 +53,11 @@ class Release:
         return self.notification_format != "unversioned"
 
     @property
+    def trips_over_deleted_amphorae(self) -> bool:
+        """Whether Octavia's updates fail with the row of a deleted amphora, so that stackmend detaches it: since release 16."""
+        return "amphora_member_port" not in self.absent_tables
+
+    @property
     def requirements(self) -> Path:
         """The packages of the services, pinned."""
         return Path(__file__).with_name(self.packages)
