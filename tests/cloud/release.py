@@ -76,8 +76,8 @@ _SCRIPTS = {
     "octavia": Api("octavia.api.app:setup_app()"),
 }
 
-#: since Octavia 16 (2025.1)
-_ABSENT = frozenset({"amphora_member_port"})
+#: since Octavia 16 and Nova 31 (2025.1)
+_ABSENT = frozenset({"amphora_member_port", "share_mapping"})
 
 NEWEST = Release(
     name="2026.2",

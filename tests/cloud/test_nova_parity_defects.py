@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from handlers.base import Conflict, Key, Resources
 from handlers.nova.allocations.heal_allocations import HealAllocations
 from tests.cloud import drift
-from tests.cloud.control_plane import wait_until
+from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.parity import Copy, Pair
 from tests.cloud.seed import together
 from tests.cloud.wreckage import Wreckage
@@ -142,8 +142,10 @@ def test_one_bad_instance_does_not_keep_others_from_being_healed(pair: Pair, wre
         assert held(pair.ours, wreckage, name) == {}
 
 
-def test_one_row_that_cannot_be_archived_keeps_no_other(pair: Pair, wreckage: Wreckage) -> None:
+def test_one_row_that_cannot_be_archived_keeps_no_other(cloud: ControlPlane, pair: Pair, wreckage: Wreckage) -> None:
     """(6) ``archive_deleted_rows`` ends with a traceback at an instance with a share, and never gets to the next cell."""
+    if "share_mapping" in cloud.release.absent_tables:
+        pytest.skip("this Nova has no shares")
     pair.load(wreckage.at_rest)
     for copy in (pair.theirs, pair.ours):
         drift.allocate(copy.placement, wreckage.servers["leaked"], {})
