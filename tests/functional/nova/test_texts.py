@@ -45,6 +45,7 @@ _PREPARE = {
     "nova-manage cell_v2 update_cell",
     "openstack project show",
     "openstack role add",
+    "openstack role create",
     "openstack user create",
 }
 #: commands by which owners exempt their objects; ``test_exempt_tags.py`` writes the tags

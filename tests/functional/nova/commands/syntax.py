@@ -53,6 +53,7 @@ openstack resource provider list [--name NAME] [--uuid UUID] [--in-tree PROVIDER
 openstack resource provider set --name NAME [--parent-provider PROVIDER] PROVIDER
 openstack resource provider show [--allocations] PROVIDER
 openstack role add [--user USER] [--user-domain DOMAIN] [--project PROJECT] ROLE
+openstack role create [--or-show] NAME
 openstack server add port SERVER PORT
 openstack server delete [--force] [--all-projects] [--wait] SERVER
 openstack server list [--all-projects] [--project PROJECT] [--long]
