@@ -77,11 +77,12 @@ def led_to(cloud: ControlPlane, cell: str, database: str) -> Iterator[None]:
 
 
 def grow_older(cloud: ControlPlane, hours: int = 3) -> None:
-    """Let all instances, migrations and mappings be older, so that no handler leaves them alone as too young."""
+    """Let all instances, migrations, mappings and volumes be older, so that no handler leaves them alone as too young."""
     tables = dict.fromkeys(
         (f"nova_{cell}.{table}" for cell in CELLS for table in ("instances", "migrations")), "deleted_at"
     )
     tables |= dict.fromkeys(("nova_api.instance_mappings", "nova_api.request_specs", "nova_api.build_requests"), "")
+    tables |= {"cinder.volumes": "", "cinder.volume_attachment": "attach_time"}
     for table, more in tables.items():
         columns = [column for column in ("created_at", "updated_at", more) if column]
         older = ", ".join(f"{column} = {column} - INTERVAL {hours} HOUR" for column in columns)

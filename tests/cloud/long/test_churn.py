@@ -1,8 +1,9 @@
 """A cloud that lives while one of its cell databases is restored and put right again, with every handler in mode heal.
 
-Three writers boot, resize, revert, migrate, evacuate, shelve, unshelve, rebuild, delete and archive. Now and then they
-pause, and cell1 is restored from a dump that was taken while they worked, minutes before. Handlers see that copy for a
-while, once with a journal that remembers the cell and once without. Then the right content comes back, and the writers go on.
+Three writers boot, resize, revert, migrate, evacuate, shelve, unshelve, rebuild, delete and archive, and attach and detach
+volumes. Now and then they pause, and cell1 is restored from a dump that was taken while they worked, minutes before.
+Handlers see that copy for a while, once with a journal that remembers the cell and once without. Then the right content
+comes back, and the writers go on.
 
 The writers pause while the copy is in place: Nova would write into it, and those rows would be lost with the copy.
 
@@ -60,6 +61,16 @@ def hosts(cloud: ControlPlane) -> Iterator[None]:
     compute.delete_flavor(LARGE)
     for host in cells:
         drift.retire(cloud, host)
+
+
+@pytest.fixture
+def volumes(cloud: ControlPlane) -> None:
+    """Cinder makes volumes."""
+    cloud.start_volumes()
+    services = cloud.admin.block_storage.services
+    wait_until(
+        lambda: any(one.binary == "cinder-volume" and one.state == "up" for one in services()), 90, "cinder-volume"
+    )
 
 
 def options(cloud: ControlPlane) -> dict[str, dict[str, object]]:
@@ -126,6 +137,8 @@ def records(cloud: ControlPlane) -> dict[str, set[str]]:
         " ON m.instance_uuid = s.instance_uuid WHERE m.queued_for_delete = 0",
         "host mappings": "SELECT host, cell_id FROM nova_api.host_mappings",
         "providers": "SELECT uuid, name FROM placement.resource_providers",
+        "attachments": "SELECT id, volume_id, instance_uuid, attach_status FROM cinder.volume_attachment WHERE deleted = 0",
+        "volumes": "SELECT id, status FROM cinder.volumes WHERE deleted = 0",
         "memberships": "SELECT resource_provider_id, aggregate_id FROM placement.resource_provider_aggregates",
     }
     return {name: set(cloud.mariadb.execute(query).splitlines()) for name, query in queries.items()}
@@ -148,7 +161,9 @@ def restored(cloud: ControlPlane, old: Backup) -> Iterator[None]:
 
 @pytest.mark.skipif(not MINUTES, reason="set STACKMEND_CHURN_MINUTES, for example to 60")
 @pytest.mark.timeout(60 * MINUTES + 1800)
-def test_nothing_is_lost_while_a_cell_is_restored(cloud: ControlPlane, hosts: None, tmp_path: Path) -> None:
+def test_nothing_is_lost_while_a_cell_is_restored(
+    cloud: ControlPlane, hosts: None, volumes: None, tmp_path: Path
+) -> None:
     gate, first, second = Gate(), Gate(), Gate()
     writers = [
         Writer(cloud, gate, first, "cell1", ("compute-1", "compute-2"), seed=1),
@@ -255,5 +270,11 @@ def assert_as_expected(cloud: ControlPlane, ledgers: list[Ledger]) -> None:
     }
     expected = {server: (one.status, one.flavor) for ledger in ledgers for server, one in ledger.servers.items()}
     assert found == expected
+    attached = {server: one.volume for ledger in ledgers for server, one in ledger.servers.items() if one.volume}
+    query = "SELECT instance_uuid, volume_id FROM volume_attachment WHERE deleted = 0"
+    rows = sorted(tuple(line.split()) for line in cloud.mariadb.execute(query, "cinder").splitlines())
+    assert rows == sorted(attached.items())
+    volumes = {volume.id: volume.status for volume in cloud.admin.block_storage.volumes(all_projects=True)}
+    assert volumes == dict.fromkeys(attached.values(), "in-use")
     specified = set(cloud.mariadb.execute("SELECT instance_uuid FROM request_specs", "nova_api").split())
     assert expected.keys() <= specified

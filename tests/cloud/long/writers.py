@@ -61,10 +61,14 @@ class Gate:
 
 @dataclass
 class Expected:
-    """What the API must answer about a server."""
+    """What the API must answer about a server.
+
+    :param volume: the id of the one volume that is attached; empty without one
+    """
 
     status: str = "ACTIVE"
     flavor: str = "tiny"
+    volume: str = ""
 
 
 @dataclass
@@ -105,6 +109,7 @@ class Writer:
         self.error: BaseException | None = None
         self._cloud = cloud
         self._compute: Any = cloud.admin.compute
+        self._storage: Any = cloud.admin.block_storage
         self._ages = Lifecycle(cloud)
         self._gate = gate
         self._cell_gate = cell_gate
@@ -160,6 +165,7 @@ class Writer:
                 "rebuild": self._rebuild,
                 "delete": self._delete,
             }
+            steps |= {"detach": self._detach} if servers[server].volume else {"attach": self._attach}
         name = self._random.choice(list(steps))
         return name, partial(steps[name], server)
 
@@ -213,9 +219,32 @@ class Writer:
         self._compute.rebuild_server(server, self._cloud.image_id)
         self._reach(server, "ACTIVE")
 
+    def _attach(self, server: str) -> None:
+        volume = str(self._storage.create_volume(size=1).id)
+        self._reach_volume(volume, "available")
+        self._compute.create_volume_attachment(server, volume_id=volume)
+        self.ledger.servers[server].volume = volume
+        self._reach_volume(volume, "in-use")
+
+    def _detach(self, server: str) -> None:
+        expected = self.ledger.servers[server]
+        self._compute.delete_volume_attachment(server, expected.volume)
+        self._drop(expected.volume)
+        expected.volume = ""
+
+    def _drop(self, volume: str) -> None:
+        """Delete a volume that Nova detaches."""
+        self._reach_volume(volume, "available")
+        self._storage.delete_volume(volume)
+        wait_until(lambda: self._storage.find_volume(volume) is None, PATIENCE, f"the deletion of volume {volume}")
+
+    def _reach_volume(self, volume: str, status: str) -> None:
+        wait_until(lambda: self._storage.get_volume(volume).status == status, PATIENCE, f"volume {volume} {status}")
+
     def _delete(self, server: str) -> None:
         self._cloud.delete(server, PATIENCE)
-        del self.ledger.servers[server]
+        if volume := self.ledger.servers.pop(server).volume:
+            self._drop(volume)
         self.ledger.deleted.add(server)
         if self._random.random() < 0.5:
             self._ages.age(self._cell, server)
