@@ -7,7 +7,8 @@ from sqlalchemy import Connection, delete, func, select
 from bench.ingest.stackmend import Instances
 from bench.report import Failed
 from consumer.journal import migrations
-from consumer.journal.database import Database, JournalError, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import JournalError
 from consumer.journal.schema import dead_event, work
 
 

@@ -27,8 +27,9 @@ from consumer.conf.webhooks import WrongTemplate
 from consumer.engine import service
 from consumer.engine.webhooks.message import Renderer
 from consumer.journal import dead, deliveries, notification_formats, replicas, watermarks
-from consumer.journal.database import Database, JournalError, now
+from consumer.journal.database import Database, now
 from consumer.journal.dead import StoredLetter
+from consumer.journal.errors import JournalError
 from consumer.journal.node_clocks import NodeClock, node_clocks
 from consumer.journal.notification_formats import ArrivedFormat
 from consumer.text import one_line, plural, span

@@ -28,7 +28,8 @@ from consumer.engine import task as tasks
 from consumer.engine.holds import Board
 from consumer.engine.task import ModeOf, Task, as_configured
 from consumer.journal import replicas
-from consumer.journal.database import Database, WrongJournal, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import WrongJournal
 from consumer.journal.opening import open_journal
 from handlers.base import Handler, Inventory, Key, Resources, irregular
 

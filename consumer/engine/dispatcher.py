@@ -19,7 +19,7 @@ from consumer.engine.engine import Engine
 from consumer.engine.shares import Shares
 from consumer.engine.worker import Worker
 from consumer.journal import claiming, controls
-from consumer.journal.database import JournalUnavailable
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.work import Claim
 from handlers.base import Key
 

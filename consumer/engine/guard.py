@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 
 from consumer.engine.engine import Engine
 from consumer.journal import controls, history, watermarks
-from consumer.journal.database import Database, JournalError
+from consumer.journal.database import Database
 from consumer.journal.database import now as journal_clock
+from consumer.journal.errors import JournalError
 from consumer.journal.history import Line, Origin, Outcome
 from consumer.journal.watermarks import Observation
 from consumer.text import span

@@ -10,8 +10,9 @@ from consumer.bus.source import Batch, NotStored, Received, UndecodableMessage
 from consumer.engine.capacity import Capacity
 from consumer.engine.router import Router, Unroutable
 from consumer.journal import hinting, notification_formats
-from consumer.journal.database import Database, JournalUnavailable, ValuesRefused
+from consumer.journal.database import Database
 from consumer.journal.dead import DeadLetter
+from consumer.journal.errors import JournalUnavailable, ValuesRefused
 from consumer.journal.work import Hint
 from consumer.tracing import Tracer
 

@@ -14,7 +14,7 @@ from consumer.engine.dispatcher import Dispatcher
 from consumer.engine.ended_leases import Sightings
 from consumer.engine.engine import Engine
 from consumer.journal import claiming, replicas
-from consumer.journal.database import JournalUnavailable
+from consumer.journal.errors import JournalUnavailable
 
 LOG = logging.getLogger(__name__)
 #: Seconds of silence after which a replica is forgotten.

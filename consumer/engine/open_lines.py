@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from consumer.journal import history
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalUnavailable
 
 LOG = logging.getLogger(__name__)
 

@@ -40,7 +40,8 @@ from consumer.engine.upkeep import Upkeep
 from consumer.engine.webhooks.sender import Sender
 from consumer.engine.worker import Worker
 from consumer.journal import claiming, controls, hinting, migrations, replicas
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Broker, Handler, HandlerError, Resources, Watermarks
 

@@ -13,7 +13,8 @@ from consumer.engine.holds import Board
 from consumer.engine.open_lines import OpenLines
 from consumer.engine.task import Task
 from consumer.journal import asks, claiming, controls, history, settling
-from consumer.journal.database import Database, JournalUnavailable, now
+from consumer.journal.database import Database, now
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
 from consumer.journal.work import Claim, Disposition, Done
 from handlers.base import Finding

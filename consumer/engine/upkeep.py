@@ -13,7 +13,7 @@ from consumer.conf.journal import JournalSettings
 from consumer.engine.engine import Engine
 from consumer.engine.open_lines import ABANDONED_AFTER
 from consumer.journal import asks, dead, hinting, history
-from consumer.journal.database import JournalUnavailable
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.node_clocks import node_clocks
 from consumer.journal.work import Hint, Priority
 

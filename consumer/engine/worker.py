@@ -10,7 +10,7 @@ from consumer.engine.reconciler import Reconciler
 from consumer.engine.stores import JournalStore
 from consumer.engine.sweeps import Sweeper
 from consumer.engine.task import Task
-from consumer.journal.database import JournalError, JournalUnavailable
+from consumer.journal.errors import JournalError, JournalUnavailable
 from consumer.journal.history import Outcome, Presumed
 from consumer.journal.settling import settle
 from consumer.journal.work import SWEEP, Claim, Later, LeaseLost

@@ -32,6 +32,7 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 
+from consumer.journal.errors import JournalUnavailable, ValuesRefused, WrongJournal
 from handlers.base import irregular_in
 
 if TYPE_CHECKING:
@@ -39,22 +40,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class JournalError(Exception):
-    """Base of the journal's errors."""
-
-
-class JournalUnavailable(JournalError):
-    """The journal's database does not answer in time. It may have committed the transaction."""
-
-
-class ValuesRefused(JournalError):
-    """The database always refuses these values, for example a character outside its character set. Nothing is stored."""
-
-
-class WrongJournal(JournalError):
-    """The journal's URL, schema revision or character set is wrong, or a database driver is missing."""
 
 
 class db_now(ColumnElement[float]):  # noqa: N801 - an SQL function

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from consumer.journal.database import Database, JournalError, now, open_engine
+from consumer.journal.database import Database, now, open_engine
+from consumer.journal.errors import JournalError
 
 _HIDDEN = "Galera does not list its address; set wsrep_node_incoming_address on each node"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from consumer.journal.database import Database, JournalError, clean, now
+from consumer.journal.database import Database, clean, now
+from consumer.journal.errors import JournalError
 from consumer.journal.schema import replica
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from consumer.journal.database import JournalError
+from consumer.journal.errors import JournalError
 from handlers.base import Key
 
 #: The kind of the keys of timers.

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from consumer.bus.source import Source
 from consumer.engine.meter import Meter
-from consumer.journal.database import Database, JournalError, now
+from consumer.journal.database import Database, now
+from consumer.journal.errors import JournalError
 
 #: Seconds that a loop may be silent: more than its longest wait, for a database that does not answer.
 SILENT = 120.0

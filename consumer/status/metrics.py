@@ -19,7 +19,8 @@ from consumer.engine.holds import Board
 from consumer.engine.meter import Meter
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, dead, deliveries, history, replicas
-from consumer.journal.database import Database, JournalError, now
+from consumer.journal.database import Database, now
+from consumer.journal.errors import JournalError
 from consumer.status.cached import Cached
 
 _DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -18,7 +18,8 @@ from consumer import __version__
 from consumer.bus.source import Source
 from consumer.engine.holds import Board
 from consumer.engine.task import Task
-from consumer.journal.database import Database, JournalError
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalError
 from consumer.status import plots, rows
 from consumer.status.inventories import Inventories
 from consumer.status.past import Past

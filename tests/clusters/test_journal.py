@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from consumer.engine.ended_leases import Sightings
 from consumer.journal import backlog, claiming, controls, hinting, history, migrations, settling
-from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Deferred, Outcome, Withheld
 from consumer.journal.node_clocks import node_clocks
 from consumer.journal.work import Done, LeaseLost

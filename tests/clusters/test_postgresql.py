@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from consumer.journal import hinting, migrations
-from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import JournalUnavailable
 from handlers.nova.simulation import NovaSimulation
 from tests.faults import FaultyProxy
 from tests.functional.journal.contract import hint

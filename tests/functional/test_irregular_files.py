@@ -18,7 +18,8 @@ from consumer.conf.webhooks import WrongTemplate
 from consumer.engine.holds import Board, Source
 from consumer.engine.holds.files import hold_file, hosts_file
 from consumer.engine.webhooks.message import Renderer
-from consumer.journal.database import WrongJournal, open_engine
+from consumer.journal.database import open_engine
+from consumer.journal.errors import WrongJournal
 from handlers.access import cloud_options
 from handlers.access.cloud import Cloud
 from handlers.access.database import Database

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from consumer.journal import claiming, controls, deliveries, hinting, migrations, schema, watermarks
-from consumer.journal.database import Database, WrongJournal, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import WrongJournal
 from consumer.journal.work import Hint, Priority
 from handlers.base import Key, Watermark
 from tests.functional.journal.contract import JournalContract

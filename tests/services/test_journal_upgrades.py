@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from consumer.journal import history, migrations
-from consumer.journal.database import Database, JournalUnavailable, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Outcome
 from tests.functional.journal.contract import line
 from tests.functional.journal.upgrades import UpgradeContract, reopened, url

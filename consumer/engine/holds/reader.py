@@ -9,7 +9,8 @@ from collections.abc import Callable
 from consumer.engine.gates.hold import ON_HOLD
 from consumer.engine.holds.board import Board
 from consumer.journal import hinting
-from consumer.journal.database import Database, JournalError
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalError
 
 LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from consumer.engine.webhooks import sending
 from consumer.engine.webhooks.message import Renderer
 from consumer.engine.webhooks.sending import Attempt
 from consumer.journal import deliveries
-from consumer.journal.database import Database, JournalError
+from consumer.journal.database import Database
 from consumer.journal.deliveries import Delivery
+from consumer.journal.errors import JournalError
 
 LOG = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ import tenacity
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from consumer.journal.database import Database, JournalError, WrongJournal, encoding, now
+from consumer.journal.database import Database, encoding, now
+from consumer.journal.errors import JournalError, WrongJournal
 from consumer.journal.schema import compatibility, replica
 
 #: the newest revision in ``versions``

@@ -15,7 +15,8 @@ from consumer.engine.meter import Meter
 from consumer.engine.service import Service
 from consumer.engine.task import Task
 from consumer.journal import backlog, controls, hinting
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.work import Hint, Priority
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World

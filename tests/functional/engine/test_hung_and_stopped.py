@@ -18,8 +18,8 @@ from consumer.engine.stores import JournalStore, MemoryStore
 from consumer.engine.upkeep import Upkeep
 from consumer.engine.worker import Worker
 from consumer.journal import backlog, claiming, controls, dead, hinting, history, work
-from consumer.journal.database import JournalUnavailable
 from consumer.journal.dead import DeadLetter
+from consumer.journal.errors import JournalUnavailable
 from consumer.status import health
 from consumer.status.health import Beats, alive
 from handlers.base import Conflict, Finding, Handler, Healed, Key, Mode

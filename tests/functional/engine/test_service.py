@@ -20,7 +20,8 @@ from consumer.engine.service import Service
 from consumer.engine.task import Task
 from consumer.engine.webhooks import sender
 from consumer.journal import hinting, history
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalUnavailable
 from handlers.base import Mode, Resources
 from tests.doubles import Mender, World
 from tests.functional.engine.machine import hint

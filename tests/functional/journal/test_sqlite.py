@@ -12,7 +12,8 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from consumer.journal import migrations, replicas
-from consumer.journal.database import Database, JournalUnavailable, WrongJournal, open_engine
+from consumer.journal.database import Database, open_engine
+from consumer.journal.errors import JournalUnavailable, WrongJournal
 from tests import journals
 from tests.functional.journal.contract import JournalContract
 

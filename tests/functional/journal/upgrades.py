@@ -30,8 +30,9 @@ from consumer.journal import (
     schema,
     settling,
 )
-from consumer.journal.database import Database, WrongJournal, now, open_engine
+from consumer.journal.database import Database, now, open_engine
 from consumer.journal.dead import DeadLetter
+from consumer.journal.errors import WrongJournal
 from consumer.journal.history import Outcome
 from consumer.journal.migrations import Fit, ReplicasTooOld
 from consumer.journal.work import Parked, Reported

@@ -19,7 +19,8 @@ from consumer.bus.intake import Backlog
 from consumer.conf.window import Window
 from consumer.engine.holds import Board, Source
 from consumer.journal import asks, backlog, controls, exemptions, hours, schema
-from consumer.journal.database import Database, JournalUnavailable
+from consumer.journal.database import Database
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status import past, rows
 from consumer.status.inventories import Inventories

@@ -20,7 +20,7 @@ from consumer.bus.intake import Backlog
 from consumer.conf.status import CannotListen, StatusSettings
 from consumer.engine.holds import Board, Source
 from consumer.journal import deliveries, hinting, history, work
-from consumer.journal.database import JournalUnavailable
+from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Outcome
 from consumer.status import cached, server
 from consumer.status.health import SILENT, Beats, alive, ready

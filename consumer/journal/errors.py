@@ -1,0 +1,17 @@
+"""The errors of the journal, without the libraries of its database."""
+
+
+class JournalError(Exception):
+    """Base of the journal's errors."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal's database does not answer in time. It may have committed the transaction."""
+
+
+class ValuesRefused(JournalError):
+    """The database always refuses these values, for example a character outside its character set. Nothing is stored."""
+
+
+class WrongJournal(JournalError):
+    """The journal's URL, schema revision or character set is wrong, or a database driver is missing."""
