@@ -11,7 +11,9 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from functools import cached_property
 from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 from cliff.app import App
 from cliff.commandmanager import CommandManager
@@ -21,15 +23,18 @@ from oslo_config import cfg
 from consumer import __version__, plugins
 from consumer.cli.base import Once
 from consumer.cli.errors import ERROR, INTERRUPTED, OK, PIPE_CLOSED, CommandError
-from consumer.cli.session import Session
+from consumer.cli.outlines import outline
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
 from consumer.conf.status import CannotListen
 from consumer.conf.webhooks import WrongTemplate
-from consumer.journal.database import JournalError
+from consumer.journal.errors import JournalError
 from consumer.plugins import BrokenPlugin
 from consumer.text import one_line, redacted
 from handlers.base import HandlerError
+
+if TYPE_CHECKING:
+    from consumer.cli.session import Session
 
 DESCRIPTION = "Finds drift in an OpenStack cloud, proves it, and heals it."
 
@@ -107,7 +112,13 @@ class Program(App):
         for words, place in _commands(group).items():
             commands.commands[words] = EntryPoint(words, f"consumer.cli.{place}", "stackmend.commands")
         super().__init__(DESCRIPTION, __version__, commands, deferred_help=True)
-        self.session: Session
+
+    @cached_property
+    def session(self) -> Session:
+        # The list of commands needs no session, and so no library of databases.
+        from consumer.cli.session import Session
+
+        return Session(self.options, self._group, self._complain)
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None
@@ -142,7 +153,6 @@ class Program(App):
         logging.getLogger().addHandler(logging.NullHandler())  # until the configuration is loaded
 
     def initialize_app(self, argv: list[str]) -> None:
-        self.session = Session(self.options, self._group, self._complain)
         if not argv:
             raise SystemExit(self.run_subcommand(["help"]))
 
@@ -166,12 +176,15 @@ class Program(App):
             self._complain(str(error) if isinstance(error, EXPECTED) else _unexpected(error))
             return ERROR
         finally:
-            self.session.close()
+            if "session" in self.__dict__:
+                self.session.close()
 
     def _run(self, argv: list[str]) -> int:
         if argv[0] == "help":
             # cliff turns "sweep --audit --help" into "help sweep --audit".
             argv = [word for word in argv if not word.startswith("-")]
+            if argv == ["help"]:
+                self._outline_commands()
         try:
             factory, name, rest = self.command_manager.find_command(argv)
         except ValueError:
@@ -181,6 +194,10 @@ class Program(App):
         code = command.run(parsed)
         self.stdout.flush()
         return code
+
+    def _outline_commands(self) -> None:
+        commands = self.command_manager.commands
+        commands |= {words: outline(place) for words, place in commands.items() if isinstance(place, EntryPoint)}
 
     def _unknown(self, argv: list[str]) -> str:
         words = [word for word in argv if not word.startswith("-")]

@@ -67,6 +67,11 @@ def test_a_command_for_handlers_imports_no_library_of_rabbitmq(configuration: st
     assert not imported(COMMAND, configuration, *command.split()) & (RABBITMQ | OUTPUT)
 
 
+def test_the_list_of_commands_imports_no_command(configuration: str) -> None:
+    modules = imported(COMMAND, "--help")
+    assert not modules & (RABBITMQ | APIS | OUTPUT | HANDLERS | {"sqlalchemy", "consumer.cli.sweep"})
+
+
 def test_a_thread_that_asked_a_broker_ends(configuration: str) -> None:
     """The import of eventlet replaces the lock that tells of a thread's end."""
     assert "eventlet" in imported(ASKS_A_BROKER_IN_A_THREAD, configuration.removeprefix("--config-file="))
