@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -43,9 +43,9 @@ def _load(entry: EntryPoint) -> Any:
         ) from error
 
 
-def _all(group: str) -> list[tuple[str, Any]]:
+def _all(group: str, names: Collection[str] | None = None) -> list[tuple[str, Any]]:
     # A development install next to a regular one lists each entry twice.
-    found = {entry.name: entry for entry in _entries(group)}
+    found = {entry.name: entry for entry in _entries(group) if names is None or entry.name in names}
     return [(name, _load(entry)) for name, entry in sorted(found.items())]
 
 
@@ -54,8 +54,21 @@ def handlers() -> list[type[Handler]]:
 
     :raises BrokenPlugin: a class cannot be loaded, is no handler, or has the wrong name
     """
+    return handlers_named(handler_names())
+
+
+def handler_names() -> list[str]:
+    """Return the name of every handler, without an import of any."""
+    return sorted({entry.name for entry in _entries(HANDLERS)})
+
+
+def handlers_named(names: Collection[str]) -> list[type[Handler]]:
+    """Return the handler classes with these names, without an import of others. It omits names of no handler.
+
+    :raises BrokenPlugin: as :func:`handlers`
+    """
     classes: list[type[Handler]] = []
-    for name, loaded in _all(HANDLERS):
+    for name, loaded in _all(HANDLERS, names):
         if not (isinstance(loaded, type) and issubclass(loaded, Handler) and loaded.name == name):
             raise BrokenPlugin(f"the entry point {HANDLERS} {name} is not a Handler named {name!r}")
         classes.append(loaded)

@@ -92,6 +92,7 @@ class HandlerPause(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.session.only(parsed_args.names)
         names = [handler.name for handler in self.session.classes(parsed_args.names)]
         database = self.session.database
         controls.ensure(database, names)
@@ -126,6 +127,7 @@ class HandlerResume(Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
+        self.session.only(parsed_args.names)
         classes = self.session.classes(parsed_args.names)
         names = [handler.name for handler in classes]
         on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode is not Mode.OFF]

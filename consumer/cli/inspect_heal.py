@@ -28,6 +28,7 @@ class OneKey(Lister):
         return parser
 
     def results(self, parsed_args: argparse.Namespace, *, who: str, heals: bool) -> list[Result]:
+        self.session.only([parsed_args.handler])
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
         [task] = self.session.tasks([handler], always(Mode.HEAL if heals else Mode.AUDIT))
@@ -38,7 +39,8 @@ class OneKey(Lister):
         if database is not None:
             controls.ensure(database, [task.name])
             self.session.compare_watermarks()
-        one_shot = OneShot(database, self.session.engine, replicas.new_id(), operator=who, board=self.session.board)
+        board = None if database is None else self.session.board
+        one_shot = OneShot(database, self.session.engine, replicas.new_id(), operator=who, board=board)
         with self.session.sending() if heals else nullcontext():
             found = one_shot.examine(task, [key], "operator")
         for sentence in summaries(found):

@@ -69,22 +69,37 @@ class Session:
         self._remark = remark
         self._group = group
         self._audience = Audience.COMMAND
+        self._only: Collection[str] = ()
         self._loaded = False
 
     def log_for(self, audience: Audience) -> None:
         """Choose places and level of the log for its readers. Call this before the configuration is read."""
         self._audience = audience
 
+    def only(self, names: Collection[str]) -> None:
+        """Import no other handlers than these, and read no options of others. Call this before the configuration is read.
+
+        The import of all handlers takes a third of a second. Without names, all are imported.
+        """
+        self._only = names
+
     @cached_property
     def all_classes(self) -> list[type[Handler]]:
         return plugins.handlers()
+
+    @cached_property
+    def _few(self) -> list[type[Handler]]:
+        """The handlers of :meth:`only`; empty where the command needs all, because names are missing or wrong."""
+        found = plugins.handlers_named(self._only)
+        right = len(found) == len(set(self._only)) and all(self._group in (None, one.group) for one in found)
+        return found if right else []
 
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:
         """Return the handlers with these names.
 
         :param names: empty for the handlers of configured services, or for all handlers if no service is configured
         """
-        chosen = tasks.choose(self.all_classes, names, self._group)
+        chosen = tasks.choose(self._few or self.all_classes, names, self._group)
         if names:
             return chosen
         # Without any configured service, return all: their errors name the missing options.
@@ -99,19 +114,26 @@ class Session:
         """The configuration; :attr:`conf` adds the options of handlers to it. The first use sets up logging."""
         loaded = conf.load_machine(self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
-        self._warn_of_misspelt(loaded, lambda group: group not in conf.HANDLER_GROUPS)
+        self._warn_of_misspelt(loaded, lambda group: not _of_handlers(group))
         return loaded
 
     @cached_property
     def conf(self) -> cfg.ConfigOpts:
         loaded = self.machine_conf
-        conf.add_handlers(loaded, self.all_classes)
-        self._warn_of_misspelt(loaded, lambda group: group in conf.HANDLER_GROUPS)
+        conf.add_handlers(loaded, self._few or self.all_classes)
+        others = {*plugins.handler_names()} - {one.name for one in self._few} if self._few else ()
+        if others and conf.misspelt(loaded, _of_handlers, others):
+            # Perhaps a handler that is not imported has this option.
+            conf.add_handlers(loaded, self.all_classes)
+            others = ()
+        self._warn_of_misspelt(loaded, _of_handlers, others)
         return loaded
 
-    def _warn_of_misspelt(self, loaded: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
+    def _warn_of_misspelt(
+        self, loaded: cfg.ConfigOpts, chosen: Callable[[str], bool], others: Collection[str] = ()
+    ) -> None:
         warn = {Audience.COMMAND: self._remark, Audience.CHECK: LOG.info, Audience.DAEMON: LOG.warning}[self._audience]
-        for sentence in conf.misspelt(loaded, chosen):
+        for sentence in conf.misspelt(loaded, chosen, others):
             warn(sentence)
 
     def reread(self) -> cfg.ConfigOpts:
@@ -165,7 +187,9 @@ class Session:
 
     def compare_watermarks(self) -> list[str]:
         """Stop the handlers that rely on a database whose watermark fell. Return a reason for each of these databases."""
-        return guard.check(self.database, self.resources, plugins.watermarks(), self.all_classes, replicas.new_id())
+        return guard.check(
+            self.database, self.resources, plugins.watermarks(), lambda: self.all_classes, replicas.new_id()
+        )
 
     def tasks(self, classes: Sequence[type[Handler]], mode_of: ModeOf = as_configured) -> list[Task]:
         return tasks.make(self.conf, self.resources, classes, mode_of)
@@ -234,6 +258,10 @@ class Session:
                 # oslo.log gives some libraries levels of their own
                 for handler in root.handlers:
                     handler.setLevel(root.level)
+
+
+def _of_handlers(group: str) -> bool:
+    return group in conf.HANDLER_GROUPS
 
 
 def read_key(handler: type[Handler], text: str) -> Key:

@@ -74,6 +74,7 @@ class Sweep(Lister):
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
+        self.session.only(parsed_args.names)
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         if parsed_args.key:
             tasks = _taking(tasks, parsed_args.key)
@@ -92,7 +93,8 @@ class Sweep(Lister):
         with sending, progress() as shown:
             one_shot = OneShot(
                 database, self.session.engine, replicas.new_id(), shown,
-                operator=operator(parsed_args), selected=selected, most=parsed_args.max_count, board=self.session.board,
+                operator=operator(parsed_args), selected=selected, most=parsed_args.max_count,
+                board=None if database is None else self.session.board,
             )  # fmt: skip
             keys = parsed_args.key
             results = one_shot.examine_all(tasks, keys) if keys else one_shot.sweep(tasks)

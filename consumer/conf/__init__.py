@@ -135,15 +135,21 @@ def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
                 raise ValueError(f"[{group}] {error}") from error
 
 
-def misspelt(conf: cfg.ConfigOpts, chosen: Callable[[str], bool] = lambda _group: True) -> list[str]:
-    """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group."""
+def misspelt(
+    conf: cfg.ConfigOpts, chosen: Callable[[str], bool] = lambda _group: True, others: Iterable[str] = ()
+) -> list[str]:
+    """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group.
+
+    :param others: names of handlers that ``conf`` does not know; options that begin with one of them count as known
+    """
+    prefixes = tuple(f"{name}_" for name in others)
     sentences = []
     for path in conf.config_file or []:
         sections: dict[str, dict[str, list[str]]] = {}
         cfg.ConfigParser(path, sections).parse()
         for group, given in sorted(sections.items()):
             if _is_ours(group) and group in conf and chosen(group):
-                unknown = sorted(set(given) - set(conf[group]))
+                unknown = sorted(name for name in set(given) - set(conf[group]) if not name.startswith(prefixes))
                 sentences += [_no_effect(f"[{group}] {name}", path, _near(name, conf[group])) for name in unknown]
             elif group not in conf and not _is_ours(group) and (near := _near(group, GROUPS)) and chosen(near):
                 sentences.append(_no_effect(f"[{group}]", path, f"[{near}]"))

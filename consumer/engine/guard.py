@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -83,12 +83,12 @@ def check(
     database: Database,
     resources: Resources,
     sources: Iterable[Watermarks],
-    handlers: Sequence[type[Handler]],
+    handlers: Callable[[], Sequence[type[Handler]]],
     replica: str,
 ) -> list[str]:
     """Compare each answering database with its stored watermark. If it fell below, stop the handlers that rely on it.
 
-    :param handlers: all installed handlers, even those that other processes run
+    :param handlers: returns all installed handlers, even those that other processes run; called once a watermark fell
     :return: one sentence for each database whose watermark fell
     :raises JournalError: the journal does not answer
     """
@@ -111,7 +111,11 @@ def check(
 
 
 def _compare(
-    now: Watermark, handlers: Sequence[type[Handler]], replica: str, connection: Connection, before: Observation
+    now: Watermark,
+    handlers: Callable[[], Sequence[type[Handler]]],
+    replica: str,
+    connection: Connection,
+    before: Observation,
 ) -> str:
     if not (reasons := list(falls(before.watermark, now))):
         return ""
@@ -121,7 +125,7 @@ def _compare(
         f"{'; '.join(reasons)} (server {now.server}, before {before.watermark.server}). Check its URL and whether it was "
         "restored; then: stackmend handler resume NAME"
     )
-    names = [handler.name for handler in handlers if now.database.partition(":")[0] in handler.relies_on]
+    names = [handler.name for handler in handlers() if now.database.partition(":")[0] in handler.relies_on]
     controls.break_off(connection, names, reason)
     key, origin = Key("database", now.database), Origin("watermark", replica)
     lines = [Line(name, key, Outcome.STOPPED, "database-went-back", reason, origin) for name in names]
@@ -161,7 +165,7 @@ class Guard:
         engine = self._engine
         began = time.monotonic()
         try:
-            check(engine.database, self._resources, self._sources, self._handlers, engine.replica)
+            check(engine.database, self._resources, self._sources, lambda: self._handlers, engine.replica)
         except JournalError as outage:
             LOG.debug("the watermarks are not compared: %s", outage)
         except Exception:

@@ -165,7 +165,7 @@ def test_writers_at_every_node_are_no_fall(
         while not ended.is_set():
             turn += 1
             view, memory = views[turn % 3], journal[(turn + number) % 3]
-            found += guard.check(memory, view, [nova_watermarks], HANDLERS, f"replica-{number}")
+            found += guard.check(memory, view, [nova_watermarks], lambda: HANDLERS, f"replica-{number}")
             counted[1] += 1
         return found
 

@@ -37,13 +37,18 @@ OUTPUT = {"jinja2", "prometheus_client", "rich"}
 HANDLERS = {"handlers.access", "handlers.nova", "handlers.octavia"}
 
 
-def imported(script: str, *arguments: str) -> set[str]:
-    """Run a script in a new process; return the names of its modules."""
+def run(script: str, *arguments: str, check: bool = True) -> list[str]:
+    """Run a script in a new process; return the lines on stderr."""
     root = Path(__file__).parents[3]
     ran = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script, *arguments], cwd=root, capture_output=True, text=True, check=check, timeout=60
     )
-    return set(ran.stderr.splitlines()[-1].split())
+    return ran.stderr.splitlines()
+
+
+def imported(script: str, *arguments: str, check: bool = True) -> set[str]:
+    """Run a script in a new process; return the names of its modules."""
+    return set(run(script, *arguments, check=check)[-1].split())
 
 
 @pytest.fixture
@@ -70,6 +75,57 @@ def test_a_command_for_handlers_imports_no_library_of_rabbitmq(configuration: st
 def test_the_list_of_commands_imports_no_command(configuration: str) -> None:
     modules = imported(COMMAND, "--help")
     assert not modules & (RABBITMQ | APIS | OUTPUT | HANDLERS | {"sqlalchemy", "consumer.cli.sweep"})
+
+
+#: The databases do not answer, so a sweep ends as it begins its work.
+SERVICES = """
+[nova]
+api_database_connection = sqlite:////nowhere/nova_api.sqlite
+[octavia]
+database_connection = sqlite:////nowhere/octavia.sqlite
+project_id = services
+[openstack]
+auth_type = none
+endpoint = http://127.0.0.1:1
+"""
+
+
+@pytest.mark.parametrize("command", ["sweep --audit {}", "inspect {} x", "handler pause {}"])
+@pytest.mark.parametrize(
+    ("name", "module", "other"),
+    [
+        ("discover_hosts", "handlers.nova.hosts.discover_hosts", "handlers.octavia."),
+        ("failed_amphora", "handlers.octavia.failover.failed_amphora", "handlers.nova."),
+    ],
+)
+def test_a_command_for_one_handler_imports_no_handler_of_another_service(
+    configuration: str, tmp_path: Path, command: str, name: str, module: str, other: str
+) -> None:
+    conf = tmp_path / "stackmend.conf"
+    conf.write_text(conf.read_text() + SERVICES + "[audit]\naudit_ports_mode = off\n")
+    modules = imported(COMMAND, configuration, *command.format(name).split(), check=False)
+    assert module in modules
+    shared = {"handlers.octavia.options"}
+    assert [one for one in modules - shared if one.startswith((other, "handlers.nova.ports"))] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "remarks"),
+    [
+        ("audit_ports_mode = off", []),
+        ("discover_hosts_mod = off", ["[audit] discover_hosts_mod has no effect; did you mean discover_hosts_mode?"]),
+        ("audit_prots_mode = off", ["[audit] audit_prots_mode has no effect; did you mean audit_ports_mode?"]),
+    ],
+)
+def test_a_command_for_one_handler_knows_the_options_of_all(
+    configuration: str, tmp_path: Path, line: str, remarks: list[str]
+) -> None:
+    conf = tmp_path / "stackmend.conf"
+    conf.write_text(f"{conf.read_text()}{SERVICES}[audit]\n{line}\n")
+    stderr = run(COMMAND, configuration, "sweep", "--audit", "discover_hosts", check=False)[:-1]
+    found = [one.removeprefix("stackmend: ") for one in stderr if "has no effect" in one]
+    found = [one.replace(f" in {conf}", "").replace(", because it is unknown", "") for one in found]
+    assert found == remarks
 
 
 def test_a_thread_that_asked_a_broker_ends(configuration: str) -> None:

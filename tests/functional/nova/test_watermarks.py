@@ -40,7 +40,7 @@ def life(cloud: NovaSimulation) -> None:
 
 
 def observe(journal: Database, resources: Resources, replica: str = "r1") -> list[str]:
-    return guard.check(journal, resources, [nova_watermarks], HANDLERS, replica)
+    return guard.check(journal, resources, [nova_watermarks], lambda: HANDLERS, replica)
 
 
 def stopped(journal: Database) -> set[str]:
@@ -132,7 +132,7 @@ def test_an_older_observation_of_another_replica_is_no_fall(
 
     observe(journal, resources)
 
-    assert guard.check(journal, resources, [slow], HANDLERS, "r1") == []
+    assert guard.check(journal, resources, [slow], lambda: HANDLERS, "r1") == []
     assert observe(journal, resources) == []
     assert stopped(journal) == set()
 
