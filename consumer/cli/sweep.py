@@ -196,7 +196,8 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 def within(names: Collection[str]) -> Callable[[Finding], bool]:
     """Return a function that tells whether a finding concerns some cells with these names, and no other cell.
 
-    A cell has one uuid. So a finding with more uuids than matching names concerns another cell, even one without a name.
+    ``Finding.concerns`` names each cell by its uuid, and by its name if it has one. A cell has one uuid. So more uuids than
+    matching names show that the finding also concerns a cell without a name.
     """
     wanted = {f"cell:{name}".casefold() for name in names}
 

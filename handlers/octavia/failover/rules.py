@@ -95,7 +95,7 @@ class ServerCase:
 
     @property
     def runs(self) -> bool:
-        """Whether the server may run. If so, an SR-IOV port without an agent works even after it is set down."""
+        """Whether the guest possibly still runs. Its SR-IOV port then still works, even with ``admin_state_up`` false."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
