@@ -84,7 +84,7 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return ``module:Class`` of each command of ours, by the command's words. The library cliff adds its own commands.
+    """Return ``module:Class`` of each command of ours, by the command's words.
 
     :param group: None for ``stackmend``; otherwise the option group of ``nova-audit``, which has no commands of Octavia
     """

@@ -180,10 +180,7 @@ def _key(text: str) -> Key:
 
 
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
-    """Return the tasks that take at least one of the keys.
-
-    :raises CommandError: a key has a kind that no task takes
-    """
+    """:raises CommandError: a key has a kind that no task takes"""
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
         raise CommandError(

@@ -191,9 +191,8 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return the listing of a whole sweep.
-
-    If this sweep repeats an incomplete one, and the handler can, list only the missing keys of dependencies that answer again.
+    """Return the listing of a whole sweep or, after an incomplete one, of the missing keys of dependencies that answer
+    again.
 
     :raises Unavailable: all dependencies that did not answer are still down
     """
