@@ -51,7 +51,6 @@ class Case:
 
     @property
     def not_preserved(self) -> str:
-        """Why stackmend does not preserve the amphora; empty when it does."""
         return _not_preserved(self.s, self.settings, self.failed.beats)
 
     @property

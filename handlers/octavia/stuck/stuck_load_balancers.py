@@ -279,7 +279,6 @@ class StuckLoadBalancers(OctaviaHandler):
             yield self._failover(key, Problem.ERROR, summary, balancer, self._unpermitted(balancer))
 
     def _unpermitted(self, balancer: Balancer) -> str:
-        """Return why stackmend may not fail over a load balancer in ERROR; empty where ``failover_errors`` allows it."""
         if self._permitted.failover_errors:
             return ""
         if rebuild.is_freed(rebuild.security_group(self._driver, balancer.row.id)):
