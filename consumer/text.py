@@ -60,7 +60,6 @@ def _token_end(text: str, start: int) -> int:
 
 
 def _logins(text: str) -> str:
-    """Mask the passwords of the logins before the last ``@`` of a URL."""
     parts = _NEXT.split(text)  # login, "@host,", login, ...
     logins = [f"{user}:***" if colon else user for user, colon, _password in (one.partition(":") for one in parts[::2])]
     return "".join(one for pair in zip(logins, [*parts[1::2], ""], strict=True) for one in pair)

@@ -154,7 +154,7 @@ class Intake:
             self._count(now)
 
     def discover(self) -> None:
-        """Consume each configured queue that exists now. With ``queue_mode = bind``, first create the queue, then bind it."""
+        """Consume each configured queue that exists now."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)

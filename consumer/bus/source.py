@@ -42,12 +42,12 @@ _STORE_AGAIN_FIRST, _STORE_AGAIN_MOST = 0.2, 5.0
 
 
 class NotStored(Exception):
-    """The journal cannot store a batch now; the source tries again later."""
+    """The journal cannot store a batch now."""
 
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A message that cannot be decoded, and becomes a dead letter.
+    """A message that cannot be decoded.
 
     :param body: at most the first ``[bus] dead_body_bytes`` bytes of the message's body
     :param size: bytes of the whole body
@@ -288,7 +288,7 @@ class Source:
     def _keep_alive(self, intake: Intake, seconds: float, last: float, stop: threading.Event) -> bool:
         """Keep the connection alive for ``seconds`` without acknowledging; return False if the connection is lost or closed.
 
-        :param last: monotonic time after which to close the connection, so that the broker takes the messages back
+        :param last: monotonic time after which to close the connection
         """
         end = monotonic() + seconds
         try:

@@ -125,7 +125,6 @@ def _queue(link: Link, broker: Broker, name: str, settings: BusSettings) -> Foun
 
 
 def _forbidden(link: Link, broker: Broker, queue: str, settings: BusSettings) -> str:
-    """Return why stackmend's user cannot read a queue; empty if the broker does not forbid it."""
     if not link.acks_multiple:  # the broker in memory has no users
         return ""
     # Every user may declare passively, so try to consume with an invalid argument. RabbitMQ always refuses: first for a missing

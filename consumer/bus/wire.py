@@ -160,7 +160,6 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
 
 class _Channel(pyamqp.Channel):
     def dispatch_method(self, method_sig: tuple[int, int], payload: bytes, content: Any) -> None:
-        """Work like py-amqp, but deliver a message even if its routing key or its exchange's name is not UTF-8."""
         if method_sig != spec.Basic.Deliver or self.is_closing:
             super().dispatch_method(method_sig, payload, content)
             return

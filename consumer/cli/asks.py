@@ -123,7 +123,7 @@ class Decide(Command):
         return ERROR if rest else OK
 
     def needing_witness(self, chosen: Sequence[Ask]) -> list[Ask]:
-        """Return the asks whose finding has only one of two required witnesses. The approving operator becomes the second."""
+        """Return the asks whose finding has only one of two required witnesses."""
         problems = {one.name: one.witnessed_problems for one in self.session.all_classes}
         return [one for one in chosen if one.problem in problems.get(one.handler, frozenset())]
 

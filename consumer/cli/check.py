@@ -83,7 +83,7 @@ class CheckCommand(Lister):
 
 
 def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
-    """Return the rows of the table, the worst last. Checks with the same verdict and text share a row."""
+    """Return the rows of the table, the worst last."""
     subjects: dict[tuple[Verdict, str], list[str]] = {}
     for one in found:
         subjects.setdefault((one.verdict, one_line(one.text)), []).append(one.subject)
@@ -112,7 +112,6 @@ def _all(session: Session) -> Iterator[Checked]:
 
 
 def machine_checks(session: Session) -> Iterator[Checked]:
-    """Check stackmend's own needs: configuration files, journal, brokers, sources of holds, webhooks, traces."""
     yield from _files(session)
     yield from _journal(session)
     yield from _brokers(session)

@@ -64,7 +64,6 @@ class Act:
 
     @property
     def over(self) -> bool:
-        """Whether the act has a heal, no heal is open, and no drift is left."""
         is_open = any(entry.outcome == "healing" for entry in self.lines.values())
         return bool(self.healed) and not is_open and not self.scene.drift()
 

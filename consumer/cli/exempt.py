@@ -136,7 +136,7 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers that can heal despite an exemption of this kind: some of their findings name no object of the kind.
+    """Return the handlers that can heal despite an exemption of this kind.
 
     :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """

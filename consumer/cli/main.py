@@ -89,9 +89,9 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return ``module:Class`` of each command that is not cliff's, by the command's words.
+    """Return ``module:Class`` of each command of ours, by the command's words.
 
-    :param group: the option group of ``nova-audit``, which has no commands for inventories; None for ``stackmend``
+    :param group: None for ``stackmend``; otherwise the option group of ``nova-audit``, which has no commands of Octavia
     """
     names = plugins.inventory_names() if group is None else []
     inventories = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}

@@ -99,7 +99,6 @@ class Run(Command):
     def _reread(
         self, service: Service, as_read: cfg.ConfigOpts, classes: Sequence[type[Handler]], mode_of: ModeOf
     ) -> None:
-        """Read the configuration again; apply the changes that need no restart, and log all."""
         try:
             fresh = self.session.reread()
             settings = settings_of(fresh, classes, mode_of)

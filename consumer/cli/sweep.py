@@ -182,10 +182,7 @@ def _key(text: str) -> Key:
 
 
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
-    """Return the tasks that take at least one of the keys.
-
-    :raises CommandError: a key has a kind that no task takes
-    """
+    """:raises CommandError: a key has a kind that no task takes"""
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
         raise CommandError(
@@ -198,7 +195,8 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 def within(names: Collection[str]) -> Callable[[Finding], bool]:
     """Return a function that tells whether a finding concerns some cells with these names, and no other cell.
 
-    A cell has one uuid. So a finding with more uuids than matching names concerns another cell, even one without a name.
+    ``Finding.concerns`` names each cell by its uuid, and by its name if it has one. A cell has one uuid. So more uuids than
+    matching names show that the finding also concerns a cell without a name.
     """
     wanted = {f"cell:{name}".casefold() for name in names}
 

@@ -69,10 +69,7 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> TracingSettings:
-    """Return the values of ``[tracing]``.
-
-    :raises ValueError: the endpoint is no URL of HTTP, or ``cafile`` no regular file
-    """
+    """:raises ValueError: the endpoint is no URL of HTTP, or ``cafile`` no regular file"""
     group = conf.tracing
     if group.cafile and (reason := irregular(group.cafile)):
         raise ValueError(f"[tracing] cafile = {group.cafile} is {reason}")

@@ -32,7 +32,6 @@ class Breaker:
         return self.suspects > self.limit
 
     def through(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield the keys of a sweep; stop after the key with which the count exceeds the limit."""
         for key in keys:
             self._count(key)
             yield key
@@ -62,5 +61,4 @@ def objects_at_risk(handler: Handler, key: Key) -> int:
 
 
 def plausible(settings: EngineSettings, population: int) -> int:
-    """Return the largest plausible count: ``breaker_count``, or ``breaker_percent`` of the population if that is more."""
     return max(settings.breaker_count, population * settings.breaker_percent // 100)

@@ -27,5 +27,5 @@ class Clocks:
         self._ahead |= {one.node: one.ahead for one in nodes if one.ahead is not None}
 
     def corrected(self, claim: Claim) -> Claim:
-        """Return the claim with a later ``seen_at``, so that its second inspection comes late enough by every clock."""
+        """Return the claim with a later ``seen_at``."""
         return claim if claim.seen_at is None else replace(claim, seen_at=claim.seen_at + self.apart)

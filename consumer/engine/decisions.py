@@ -72,7 +72,6 @@ Decision = Heal | Report | Clean | Wait
 
 
 def fingerprint(findings: Sequence[Finding]) -> str:
-    """Return a digest of the findings: their keys, problems and evidence."""
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 

@@ -149,7 +149,6 @@ class Dispatcher:
         return claims + self._within_backoff(stopped, free - len(claims), [*running, *claims], self._take_interrupted)
 
     def _within_backoff(self, names: Sequence[str], free: int, running: Sequence[Claim], take: Take) -> list[Claim]:
-        """Take rows of handlers without a back-off, and one row of each handler whose back-off has ended, as a probe."""
         # One more than is free: so an allowance of 1 always means a probe.
         allowance = {name: self._engine.backoff.allowance(name, free + 1) for name in names}
         claims = take([name for name, allowed in allowance.items() if allowed > 1], free, running)

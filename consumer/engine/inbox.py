@@ -63,7 +63,7 @@ class Inbox:
             self._wake()
 
     def _store(self, batch: Batch) -> int:
-        """Store a batch; if the journal refuses it, store its parts. Return the number of work rows written."""
+        """Store a batch, in parts if the journal refuses the whole; return the number of work rows written."""
         hints, dead = _letters_and_hints(self._router, batch, self._keep_bytes)
         try:
             stored = hinting.enqueue(self._database, hints, dead)
@@ -91,7 +91,6 @@ class Inbox:
             return hinting.enqueue(self._database, [], [replace(letter, body=b"")])
 
     def _note(self, batch: Batch) -> None:
-        """Record when the notification formats of a batch arrived, at most once a minute for each broker and format."""
         for written in {received.event.format for received in batch.wanted}:
             known = (batch.broker, written)
             if time.monotonic() - self._noted.get(known, float("-inf")) >= _NOTE_EVERY:

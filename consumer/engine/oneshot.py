@@ -178,10 +178,7 @@ class OneShot:
         return results + [_unanswered(task, error) for error in down]
 
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield the keys of a sweep.
-
-        :raises _TooMany: the task may heal, and the keys so far stand for more objects than is plausible
-        """
+        """:raises _TooMany: the task may heal, and the keys so far stand for more objects than is plausible"""
         if not task.heals:
             yield from keys
             return

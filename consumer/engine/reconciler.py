@@ -135,7 +135,6 @@ class Reconciler:
                 return self._heal(task, claim, store, decision, step)
 
     def answered(self, task: Task) -> None:
-        """End the back-off of a task: its dependencies answered."""
         if self._backoff.up(task.name):
             LOG.info("%s: its dependency answers again", task.name)
 

@@ -1,9 +1,4 @@
-"""The daemon: one process with threads. Replicas share the journal.
-
-A start locks an SQLite journal, and ends the leases of dead processes in that journal. Then threads begin to compare
-watermarks, read holds and send webhooks. The start makes the timers due. Then threads begin to claim rows, extend leases and
-delete old records. The bus starts last.
-"""
+"""The daemon: one process with threads. Replicas share the journal."""
 
 from __future__ import annotations
 

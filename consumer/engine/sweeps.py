@@ -62,7 +62,7 @@ def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep, neither regular nor an operator's, repeats an incomplete one."""
+    """Return whether this sweep repeats an incomplete one. A regular sweep does not, nor does an operator's."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
@@ -191,9 +191,8 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return the listing of a whole sweep.
-
-    If this sweep repeats an incomplete one, and the handler can, list only the missing keys of dependencies that answer again.
+    """Return the listing of a whole sweep or, after an incomplete one, of the missing keys of dependencies that answer
+    again.
 
     :raises Unavailable: all dependencies that did not answer are still down
     """

@@ -12,7 +12,6 @@ from handlers.base import InspectionContext
 
 
 def begin() -> str:
-    """Give this thread a new request id, and return the id."""
     return str(InspectionContext(overwrite=True).request_id)
 
 

@@ -46,7 +46,6 @@ class Control:
 
     @property
     def recovers(self) -> bool:
-        """Whether sweeps with few suspects can resume the handler."""
         return self.broken and not self.paused and self.calm_sweeps is not None
 
 

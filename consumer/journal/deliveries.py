@@ -101,8 +101,6 @@ def claim(database: Database, sink: str, lease: float) -> Delivery | None:
 
 
 def leases(database: Database, sink: str) -> list[Lease]:
-    """Read the leases of a sink's messages, ended or not."""
-
     def read(connection: Connection) -> list[Lease]:
         clock = now(connection)
         c = delivery.c

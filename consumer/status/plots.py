@@ -145,7 +145,7 @@ def _plot(
 def _stacked(values: Mapping[Kind, float], x: float, top: float) -> tuple[Bar, ...]:
     """Return the bars of one hour, one above the other.
 
-    :param top: the largest sum of one hour's values; the bars of that hour fill the plot's height
+    :param top: the sum that fills the plot's height
     """
     there = {kind: value for kind, value in values.items() if value > 0}
     bars, floor = [], HEIGHT

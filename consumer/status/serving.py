@@ -46,7 +46,7 @@ class Status:
         inventories: Inventories,
         board: Board,
     ) -> None:
-        """Start the server, unless the port is 0.
+        """Start the server.
 
         :raises CannotListen: the address is not available
         """

@@ -261,7 +261,7 @@ class Service:
             return _regions(self._client, auth) if isinstance(auth, BaseIdentityPlugin) else []
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """Send GET; repeat it for about a second after an error that may pass."""
+        """Send GET."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
             wait=tenacity.wait_random(0.05, 0.3),
@@ -271,7 +271,7 @@ class Service:
         return retrying(self._call, "GET", url, arguments)
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Send PUT, POST or DELETE; repeat it only after 401."""
+        """Send PUT, POST or DELETE."""
         return self._call(method, url, arguments)
 
     def send(self, write: Write, **arguments: Any) -> requests.Response:
@@ -434,10 +434,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _checked(session: Session, source: str) -> Session:
-    """Return the session.
-
-    :raises ConfigError: the session would read certificates or a key from a FIFO or a device
-    """
+    """:raises ConfigError: the session would read certificates or a key from a FIFO or a device"""
     for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
         if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
             raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
@@ -445,10 +442,7 @@ def _checked(session: Session, source: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path, checked to be a file of certificate authorities.
-
-    :raises ConfigError: the file cannot be read, or contains no authority
-    """
+    """:raises ConfigError: the file cannot be read, or contains no authority"""
     if reason := irregular(path):
         raise ConfigError(f"{option} = {path} is {reason}")
     try:

@@ -89,7 +89,6 @@ def revisions(connection: Connection) -> frozenset[str]:
 
 
 def is_read_only(connection: Connection) -> bool:
-    """Return whether the server refuses writes."""
     query = READ_ONLY.get(connection.dialect.name)
     return query is not None and str(connection.exec_driver_sql(query).scalar()) not in {"0", "OFF", "False"}
 

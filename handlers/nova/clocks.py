@@ -92,8 +92,7 @@ class Clocks:
     def observe(self, database: Database) -> Reading | None:
         """Return a reading of a cell's table ``services``; None if the database does not answer or no service has reported.
 
-        Return the last reading if it is younger than two seconds. Otherwise, read the table. If the last reading is younger
-        than twelve seconds, remember the clock difference that both readings show.
+        Repeat the last reading for two seconds. Remember the clock difference that two readings within twelve seconds show.
         """
         now = time.monotonic()
         with self._lock:

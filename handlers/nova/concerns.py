@@ -27,7 +27,6 @@ def named(kind: str, *names: str | None) -> frozenset[str]:
 
 
 def of_consumers(*uuids: str | None) -> frozenset[str]:
-    """Return the keys ``consumer:<uuid>`` and ``instance:<uuid>`` for each uuid of an instance or migration."""
     return named("consumer", *uuids) | named("instance", *uuids)
 
 

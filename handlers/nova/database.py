@@ -148,7 +148,6 @@ class NovaDatabases:
             raise Unavailable(cell.label, str(error)) from error
 
     def cells_named(self, labels: frozenset[str]) -> tuple[Cell, ...] | None:
-        """Return the cells with these labels; None if any label is not a cell's."""
         found = tuple(cell for cell in self.cells() if cell.label in labels)
         return found if {cell.label for cell in found} == labels else None
 

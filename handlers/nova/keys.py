@@ -11,7 +11,6 @@ _UNMAPPED = re.compile(r"Host '(.{1,255})' is not mapped to any cell")
 
 
 def compute_host(event: Event) -> Key | None:
-    """Return the key of the host in an event of nova-compute; None for other services."""
     if event.payload.get("binary") != "nova-compute":
         return None
     return _host(event.payload["host"])
@@ -29,7 +28,6 @@ def failed_host(event: Event) -> Key | None:
 
 
 def consumer(event: Event) -> Key | None:
-    """Return the key ``consumer:<uuid>`` of the event's instance."""
     return Key("consumer", uuid_of(event.payload.get("uuid") or event.payload["instance_uuid"]))
 
 

@@ -36,5 +36,4 @@ class HostNames:
         return frozenset(map(self.normal, names))
 
     def same(self, one: str | None, other: str | None) -> bool:
-        """Return whether two names mean one host; False if either is None."""
         return one is not None and other is not None and self.normal(one) == self.normal(other)

@@ -54,7 +54,6 @@ class Allocation:
     consumer_type: str | None = None
 
     def command(self) -> str:
-        """Return the ``openstack`` command that sets this allocation."""
         words = ["openstack", "--os-placement-api-version", "1.28", "resource", "provider", "allocation", "set"]
         words += ["--project-id", self.project_id or "", "--user-id", self.user_id or ""]
         for provider, resources in sorted(self.providers.items()):
@@ -215,7 +214,7 @@ class Placement:
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of compute nodes, which have the trait ``COMPUTE_NODE``."""
+        """Return the root providers of compute nodes."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
@@ -225,7 +224,7 @@ class Placement:
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return the root provider of each compute node, with its generation. A generation only grows."""
+        """Return the root provider of each compute node, with its generation."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 

@@ -322,7 +322,6 @@ def _age(connection: Connection, row: Values) -> float:
 
 
 def lives(connection: Connection, instances: Collection[str]) -> dict[str, bool]:
-    """Return whether each instance is alive; omit instances without a row."""
     c = tables.instances.c
     query = sa.select(c.uuid, c.deleted)
     return {

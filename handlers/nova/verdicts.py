@@ -50,7 +50,6 @@ class Report:
 
 
 def soonest(waits: Iterable[Wait]) -> InFlight:
-    """Return the error that asks for the next inspection after the shortest of these waits."""
     first = min(waits, key=lambda wait: wait.after)
     return InFlight(first.reason, first.after)
 

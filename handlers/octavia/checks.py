@@ -177,7 +177,11 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _earlier(margin: int, preservation: settings.HousekeepingSettings, where: str) -> str:
-    """Return which options to write, so that a silent amphora counts as failed before Octavia deletes it."""
+    """Return the advice: options that let stackmend find a silent amphora before Octavia fails it over.
+
+    :param margin: seconds of ``heartbeat_margin`` in stackmend's configuration; 0 when unset
+    :param where: the file of Octavia that has ``heartbeat_timeout``
+    """
     least, wanted = preservation.heard_within, margin or settings.MARGIN
     found = [] if margin else [f"[{settings.GROUP}] heartbeat_margin = {wanted} in stackmend's configuration"]
     if preservation.heartbeat_timeout <= least:

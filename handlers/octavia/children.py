@@ -67,7 +67,6 @@ class Child:
 
 
 def pending(connection: Connection) -> list[Child]:
-    """Return the listeners, pools and their parts in PENDING_* of all load balancers."""
     return [child for kind in Kind for child in _pending(connection, kind)]
 
 

@@ -18,7 +18,6 @@ def named(kind: str, *names: str | None) -> frozenset[str]:
 
 
 def of_server(server: Server | None) -> frozenset[str]:
-    """Return a server's id (also as ``instance:<id>``), host and project as concerns."""
     if server is None:
         return frozenset()
     own = named("server", server.id) | named("instance", server.id)
@@ -32,7 +31,6 @@ def of_balancer(balancer: records.LoadBalancer | None) -> frozenset[str]:
 
 
 def of_amphorae(amphorae: Iterable[records.Amphora]) -> frozenset[str]:
-    """Return the ids of amphorae, and of the servers and load balancers in their rows, as concerns."""
     found = frozenset[str]()
     for row in amphorae:
         found |= named("amphora", row.id) | named("server", row.compute_id) | named("instance", row.compute_id)

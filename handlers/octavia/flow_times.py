@@ -97,7 +97,7 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return the number of seconds after which an unchanged row proves that no flow works on it.
+    """Return ``given``, by default :attr:`FlowTimes.safe_age`.
 
     :param given: the operator's value; None for the default
     :raises ConfigError: a flow can work for longer than ``given``

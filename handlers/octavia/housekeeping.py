@@ -71,7 +71,7 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return the numbers of ready spares (without surplus) and wanted ones; 0 when the manager supports no spares."""
+    """Log and return two numbers: ready spares without surplus, and wanted spares. Both are 0 if the manager has no spares."""
     try:
         wanted = manager.get_spare_amphora_size()
         ready = manager.get_ready_spare_amphora_count()

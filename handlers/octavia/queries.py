@@ -110,7 +110,6 @@ def load_balancer(connection: Connection, identity: str) -> records.LoadBalancer
 
 
 def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
-    """Return every load balancer that is not DELETED and has an amphora provider."""
     ours = sa.and_(_LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status != "DELETED")
     return [_load_balancer(row) for row in connection.execute(sa.select(*_LB_COLUMNS).where(ours).order_by(_LB.id))]
 
@@ -133,7 +132,6 @@ def providers(connection: Connection) -> frozenset[str]:
 
 
 def known_load_balancers(connection: Connection, identities: Collection[str]) -> dict[str, str]:
-    """Return the provisioning status, by id, of the load balancers that have a row."""
     found: dict[str, str] = {}
     for part in chunks(identities):
         rows = connection.execute(sa.select(_LB.id, _LB.provisioning_status).where(_LB.id.in_(part)))
@@ -199,7 +197,6 @@ def vip_port(connection: Connection, load_balancer: str) -> str | None:
 
 
 def vip_ports(connection: Connection) -> dict[str, str]:
-    """Return the ids of VIP ports by load balancer, except DELETED load balancers."""
     v = tables.vip.c
     query = (
         sa.select(v.load_balancer_id, v.port_id).join(tables.load_balancer).where(_LB.provisioning_status != "DELETED")

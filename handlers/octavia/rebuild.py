@@ -259,8 +259,6 @@ def recorded_attempt(
 ) -> Iterator[None]:
     """Record a failover as a tag of the security group; the block requests it. Do nothing when ``group`` is None.
 
-    Remove the tag if the block shows that Octavia did not accept the request, and the load balancer was ACTIVE.
-
     :param amphora: as in :class:`Attempt`
     :raises Conflict: the security group is gone
     """

@@ -249,6 +249,7 @@ class Configuration:
                     "host": "volumes",
                     "my_ip": HOST,
                     "state_path": self.state / "cinder",
+                    **dict.fromkeys(("quota_volumes", "quota_gigabytes", "per_volume_size_limit"), -1),
                 },
                 "fake": {"volume_driver": "cinder.tests.fake_driver.FakeLoggingVolumeDriver"},
                 "database": {"connection": self.mariadb.url("cinder")},

@@ -394,6 +394,11 @@ class ControlPlane:
         """Start Octavia's health manager, a service like others afterwards; amphorae here send no heartbeats."""
         self._processes.add("octavia-health-manager", "octavia-health-manager", "--config-file", self.octavia_conf)
 
+    def start_housekeeping(self, more: Path) -> None:
+        """Start Octavia's housekeeping with the options of one more file, a service like others afterwards."""
+        files = ("--config-file", self.octavia_conf, "--config-file", more)
+        self._processes.add("octavia-housekeeping", "octavia-housekeeping", *files)
+
     @property
     def health_port(self) -> int:
         """Where it takes heartbeats, by UDP."""

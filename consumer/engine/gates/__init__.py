@@ -17,7 +17,7 @@ from consumer.engine.holds.board import Board
 
 
 def all_gates(board: Board) -> tuple[Gate, ...]:
-    """Return the gates of every heal in the order of asking; the first objection decides."""
+    """Return the gates of every heal in the order of asking."""
     return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
 
 

@@ -11,7 +11,6 @@ _INTERRUPTED = 30.0
 
 
 def closed(task: Task) -> str:
-    """Return the reason for a deferral outside the task's window."""
     return f"the window of {task.name} ({task.settings.window}) is closed"
 
 

@@ -96,7 +96,6 @@ class Sender:
             LOG.exception("a bug in the webhook %s", sink.name)
 
     def send_all(self, sink: Sink) -> None:
-        """Send a sink's messages, oldest first, until one must wait."""
         while not self._stop.is_set():
             held = deliveries.claim(self._database, sink.name, _lease(sink))
             if held is None or not self._send(sink, held):

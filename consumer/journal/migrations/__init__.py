@@ -134,7 +134,6 @@ def _schema(connection: Connection) -> Schema:
 
 
 def current(database: Database) -> str | None:
-    """Return the revision of the journal's schema; None if the database is empty."""
     return schema_of(database).revision
 
 

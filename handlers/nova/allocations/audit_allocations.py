@@ -184,7 +184,7 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, _waits(judged))
 
     def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
-        """Return the findings of a look, which read the facts about several suspects together.
+        """Return the findings of a shared look.
 
         Without a look, or without drift, the result is empty: the caller must inspect this consumer alone.
         """

@@ -39,7 +39,6 @@ class Missing:
 
     @property
     def change(self) -> tuple[Allocation, Held]:
-        """The instance's present, empty allocation, and the resources that replace it."""
         instance = self.facts.instance
         before = Allocation(instance.uuid, project_id=instance.project_id, user_id=instance.user_id)
         return before, self.give.providers

@@ -114,7 +114,6 @@ class Facts(InstanceFacts):
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes that give resources of the allocation, except ``home``."""
         return frozenset(root for root in self.roots_of(self.allocation.providers) if root in self.nodes) - {self.home}
 
     @property

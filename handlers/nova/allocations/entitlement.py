@@ -178,7 +178,6 @@ def _named(specs: Mapping[str, str]) -> dict[str, int]:
 
 
 def _amount(name: str, value: str) -> int | None:
-    """Return the amount of ``resources:<name>``; None if Nova ignores this extra spec."""
     if name not in STANDARD and not name.startswith("CUSTOM_"):
         return None
     try:

@@ -57,7 +57,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The allocations and rows of some consumers, by consumer; for a migration, also those of its instance.
+    """The allocations and rows of some consumers, by consumer.
 
     :param began: monotonic time before the first read
     """

@@ -275,7 +275,6 @@ class HealAllocations(NovaHandler):
         )
 
     def _heal_batch(self, finding: Finding) -> Healed:
-        """Of the instances of a finding, heal those that have not changed since."""
         expected = finding.evidence["instances"]
         self._suspects.forget(finding.key)
         due: dict[str, batches.Missing] = {}

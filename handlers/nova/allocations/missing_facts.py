@@ -185,9 +185,7 @@ class Reader:
     def _needs(
         described: Description, facts: Facts, ports: Sequence[Port], has: Callable[[str], bool]
     ) -> Needs | Unbuildable:
-        """Return the resource requests of the instance's ports, or the reason why they are unknown.
-
-        :param has: returns whether Neutron has an extension
+        """:param has: returns whether Neutron has an extension
         :raises Unavailable: Neutron does not show the resource requests of ports
         """
         cached = port_requests.cached(described.network_info)

@@ -54,7 +54,6 @@ class Facts(InstanceFacts):
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The open migrations, except ``finished`` ones."""
         open_ones = (move for move in self.migrations if not move.deleted and not move.terminal)
         return tuple(move for move in open_ones if move.status != "finished")
 
@@ -66,7 +65,6 @@ class Facts(InstanceFacts):
 
     @property
     def strays(self) -> frozenset[str]:
-        """The compute nodes that give resources of the allocation, except ``homes``."""
         return frozenset(root for root in self.roots.values() if root in self.nodes) - set(self.homes)
 
     @property
@@ -75,7 +73,6 @@ class Facts(InstanceFacts):
 
     @property
     def is_marked(self) -> bool:
-        """Whether the mapping has ``queued_for_delete``, although the live instance is not soft-deleted."""
         return self.mapping is not None and self.mapping.queued and self.instance.vm_state != "soft-delete"
 
 

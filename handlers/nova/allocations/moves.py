@@ -63,7 +63,6 @@ def is_undecided(move: Migration) -> bool:
 
 
 def ends_undecided(migrations: Sequence[Migration]) -> bool:
-    """Return whether the last ended migration is undecided, as in :func:`is_undecided`; False without one."""
     latest = _latest(migrations)
     return latest is not None and is_undecided(latest)
 

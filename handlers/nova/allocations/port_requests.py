@@ -63,7 +63,6 @@ class Request:
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The provider of each group, as far as the port's profile names it."""
         written = self.port.profile.get(ALLOCATION)
         if not written:
             return {}

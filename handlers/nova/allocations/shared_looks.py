@@ -63,7 +63,7 @@ class SharedLooks:
         self._shared: dict[str, _Shared] = {}
 
     def expect(self, consumers: Iterable[str]) -> None:
-        """Remember a sweep's suspects: when one of them is first inspected, look at several together."""
+        """Remember a sweep's suspects."""
         now = self._clock()
         with self._lock:
             for one in consumers:
@@ -113,7 +113,6 @@ class SharedLooks:
                 raise
 
     def _chunk(self, consumer: str, now: float) -> list[str]:
-        """Return ``consumer``, whose inspection has begun, and others that are due; none if ``consumer`` is not expected."""
         self._forget(now)
         if consumer not in self._expected:
             return []

@@ -185,10 +185,7 @@ class Cycle:
             time.sleep(self._settings.pause)
 
     def _trees(self, table: sa.Table, keys: Sequence[Any]) -> int:
-        """Move the trees of these rows in one transaction or, if it fails, one by one; then delete the instances from nova_api.
-
-        :return: how many rows of the cell moved
-        """
+        """:return: how many rows of the cell moved"""
         try:
             moved = self._database.run(
                 lambda connection: statements.move(connection, self._schema, table, keys, self._before)

@@ -128,7 +128,6 @@ class Schema:
         return [reference for reference in self._references if reference.child is table]
 
     def blockers(self, table: sa.Table) -> list[Reference]:
-        """Return the references to a table from tables without a shadow table."""
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:

@@ -15,16 +15,19 @@ endpoint of Cinder, or only in other regions, it finds nothing, and ``stackmend 
 connected attachment, and refuses with 409 while Nova uses it. The volume stays, even with ``delete_on_termination``.
 
 **What is not changed.** Attachments without the uuid of an instance, and those of live, shelved or moving instances. A
-connected attachment is only reported until nova-compute on the old host is up and has cleaned up (``instances.cleaned``). It is
-also reported after a migration or evacuation without an end, because a guest may run on another host. Attachments of an unknown
-instance, which another Nova or another service may have, are only reported. So are those of a volume that a live instance uses
-by an attachment which Cinder does not have: Cinder may have been restored. So are block device mappings of live instances to
-volumes that Cinder does not have. If the instance does not boot from the volume, the finding has the statement that deletes the
-mapping.
+connected attachment is only reported until nova-compute on the old host is up and has cleaned up (``instances.cleaned``). After
+a migration or evacuation without an end, it is only reported too, because a guest may run on another host. These are only
+reported as well:
+
+- attachments of an unknown instance, which another Nova or another service may have;
+- attachments of a volume that a live instance uses, if Cinder lacks the attachment in that instance's block device mapping:
+  Cinder may have been restored;
+- block device mappings of live instances to volumes that Cinder does not have. If the instance does not boot from the volume,
+  the finding has the statement that deletes the mapping.
 
 **Why a race does no harm.** A deleted uuid never returns, and an attachment never changes its instance. ``[audit]
 audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two inspections
-must agree, because a replica of a database may lag.
+must agree, because a copy of a database may lag behind.
 
 **Undo.** None: an attachment cannot return with its id. The history has its data, and the commands for a new one.
 

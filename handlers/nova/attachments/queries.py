@@ -75,13 +75,11 @@ def disks(connection: Connection, owner: Key) -> list[Disk]:
 
 
 def mapped_volumes(connection: Connection) -> list[tuple[str, str]]:
-    """Return volume and instance of every block device mapping of a live instance to a volume."""
     b = tables.block_device_mapping.c
     return [(row.volume_id, row.instance_uuid) for row in connection.execute(_mapped(b.volume_id, b.instance_uuid))]
 
 
 def youngest_volumes(connection: Connection) -> list[str]:
-    """Return the volumes of the youngest block device mappings of live instances."""
     b = tables.block_device_mapping.c
     return list(connection.scalars(_mapped(b.volume_id).order_by(b.id.desc()).limit(_SAMPLE)))
 

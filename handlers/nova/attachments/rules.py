@@ -63,7 +63,6 @@ class Facts:
 
     @property
     def deleted(self) -> bool:
-        """Whether a record proves the instance's deletion."""
         return any(not one.hidden for one in self.remains)
 
     @property

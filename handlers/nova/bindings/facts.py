@@ -11,7 +11,6 @@ from handlers.nova.records import Migration
 
 
 def read(databases: NovaDatabases, instance: str) -> tuple[Cell | None, Facts]:
-    """Return the cell that the mapping names, and the instance's records."""
     found = read_mapped(databases, instance, _moves)
     return found.cell, Facts(found.here, found.copies, found.more or (), found.building, databases.host_names)
 

@@ -62,7 +62,6 @@ class Facts:
         return move.status in _ROLLED_BACK and self.names.same(move.source[0], self.host)
 
     def explains(self, host: str) -> bool:
-        """Return whether an ended live migration of the instance names this host as source or destination."""
         ended = (one for one in self.migrations if one.terminal and one.kind == LIVE)
         return any(self.names.same(end, host) for one in ended for end in (one.source[0], one.dest[0]))
 

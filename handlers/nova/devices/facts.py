@@ -33,7 +33,6 @@ class Records(NamedTuple):
 
 
 def named_by(databases: NovaDatabases, instance: str) -> frozenset[str]:
-    """Return the providers that a deleted instance's PCI requests name, in any cell."""
     for look in (named, archived_named):
         rows = databases.run_in_all(databases.host_cells(), partial(look, instance=instance))
         found = [providers for providers in rows.values() if providers is not None]

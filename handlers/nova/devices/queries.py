@@ -58,12 +58,12 @@ def archived_users(connection: Connection, hosts: Collection[str]) -> list[User]
 
 
 def named(connection: Connection, instance: str) -> frozenset[str] | None:
-    """Return the providers that the PCI requests of a deleted instance name; None without a row of the instance."""
+    """Return the providers in the PCI requests of a deleted instance; None if the instance has no row."""
     return _named(connection, instance, *_SOURCES[0])
 
 
 def archived_named(connection: Connection, instance: str) -> frozenset[str] | None:
-    """Return the providers that the PCI requests of an archived instance name, by a scan of the whole table."""
+    """Return the providers in the PCI requests of an archived instance. The query scans the whole table."""
     return _named(connection, instance, *_SOURCES[1])
 
 

@@ -99,7 +99,6 @@ class Case:
 
     @property
     def living(self) -> User | None:
-        """A live instance whose PCI requests name the device, if any."""
         users = () if self.place is None else self.place.users
         return next((user for user in users if not user.row.deleted), None)
 
@@ -120,7 +119,6 @@ class Case:
 
 
 def is_reserved(inventories: Sequence[Inventory]) -> bool:
-    """Return whether a provider has exactly one inventory, and all of it is reserved."""
     return len(inventories) == 1 and inventories[0].reserved == inventories[0].total > 0
 
 

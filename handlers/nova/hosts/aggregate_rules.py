@@ -66,7 +66,6 @@ class Wanted:
 
 
 def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wanted:
-    """Return the aggregates that a host's providers must join, and all other aggregates."""
     joined = {aggregate.uuid for aggregate in aggregates if names.normal(host) in names.all_normal(aggregate.hosts)}
     return Wanted(frozenset(joined), frozenset(aggregate.uuid for aggregate in aggregates) - joined)
 

@@ -305,7 +305,6 @@ class SyncAggregates(PlacementHandler):
         )
 
     def _unknown(self, nodes: Iterable[str], known: set[str]) -> list[str]:
-        """Return some aggregates unknown to Nova that have compute nodes and no sharing provider."""
         unknown = self._aggregates_of(self._nodes.take(nodes, NODES)) - known
         if unknown:
             unknown -= self._aggregates_of(self._placement.sharing_providers())

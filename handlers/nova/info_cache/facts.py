@@ -16,7 +16,6 @@ FIELDS = ("device_id", "device_owner", "mac_address", "fixed_ips", "binding:vif_
 
 
 def read(databases: NovaDatabases, instance: str) -> tuple[Cell | None, Facts]:
-    """Return the cell that the mapping names, and the instance's rows with its network cache."""
     found = read_mapped(databases, instance, cache)
     return found.cell, Facts(found.here, found.copies, found.building, read_cache(found.more))
 

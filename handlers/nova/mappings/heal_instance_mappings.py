@@ -144,7 +144,10 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield keys of suspect mappings and build requests; ``database:nova_api`` if unmapped instances have rows there."""
+        """Yield the keys of suspect mappings and build requests.
+
+        ``database:nova_api`` stands for all request specifications and group members whose instance has no mapping.
+        """
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):

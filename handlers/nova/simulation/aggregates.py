@@ -8,7 +8,7 @@ from handlers.nova.simulation.world import World
 
 class Aggregates(World):
     def create_aggregate(self, name: str) -> str:
-        """Create an aggregate and publish ``aggregate.create.end`` (nova.compute.api.AggregateAPI.create_aggregate).
+        """Create an aggregate (nova.compute.api.AggregateAPI.create_aggregate).
 
         :return: the aggregate's uuid
         """
@@ -18,8 +18,7 @@ class Aggregates(World):
         return uuid
 
     def add_host_to_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Add a host to an aggregate in Nova, then in Placement, then publish ``aggregate.add_host.end``
-        (nova.compute.api.AggregateAPI.add_host_to_aggregate).
+        """Add a host to an aggregate in Nova, then in Placement (nova.compute.api.AggregateAPI.add_host_to_aggregate).
 
         :param placement_ok: False if Placement does not answer, which Nova only logs
         """
@@ -29,7 +28,7 @@ class Aggregates(World):
         self._publish_aggregate(uuid, "aggregate.add_host.end")
 
     def remove_host_from_aggregate(self, uuid: str, host: str, placement_ok: bool = True) -> None:
-        """Remove a host from an aggregate in Placement, then in Nova, then publish ``aggregate.remove_host.end``
+        """Remove a host from an aggregate in Placement, then in Nova
         (nova.compute.api.AggregateAPI.remove_host_from_aggregate).
 
         :param placement_ok: False if Placement does not find the provider; then only Nova removes the host

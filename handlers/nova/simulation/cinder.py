@@ -84,7 +84,6 @@ class Cinder(JsonServer):
         self._settle(self.attachments[attachment]["volume_id"])
 
     def disconnect(self, attachment: str) -> None:
-        """Turn an attachment into a reservation again."""
         self.attachments[attachment] |= {"status": "reserved", "attached_at": "", "connection_info": {}}
         self._settle(self.attachments[attachment]["volume_id"])
 

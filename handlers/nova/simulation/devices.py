@@ -17,7 +17,7 @@ class Devices(Changes):
     DEVICE: ClassVar[str] = "CUSTOM_PCI_144D_A80A"
 
     def add_device(self, host: str, address: str, one_time_use: bool = True) -> str:
-        """Report a device of a host: write its row, and its provider below the node's.
+        """Report a device of a host.
 
         :param address: in lower-case letters, as in ``pci_devices``
         :return: the provider's uuid
@@ -39,7 +39,7 @@ class Devices(Changes):
         return provider
 
     def use_device(self, uuid: str, provider: str) -> None:
-        """Give a free device to a running instance: allocate it, name its provider in the PCI requests, and reserve it."""
+        """Give a free device to a running instance."""
         self.claim_device(uuid, provider)
         row, cell = self._store.find(tables.instances, tables.instances.c.uuid == uuid)
         extras, devices = tables.instance_extra, tables.pci_devices

@@ -11,7 +11,7 @@ from handlers.nova.simulation.world import World
 
 class Hosts(World):
     def register_host(self, host: str, cell: str) -> str:
-        """Start nova-compute, first step: write its service row, then publish ``service.create`` (nova.service.Service.start).
+        """Start nova-compute, first step (nova.service.Service.start).
 
         :return: the service's uuid
         """
@@ -32,8 +32,8 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Start nova-compute, second step: write the node's row, provider, inventory, trait, and a heartbeat
-        (nova.compute.resource_tracker, nova.scheduler.client.report.update_from_provider_tree).
+        """Start nova-compute, second step (nova.compute.resource_tracker,
+        nova.scheduler.client.report.update_from_provider_tree).
         """
         service, cell = self._service(host)
         found = Node(str(uuids.uuid4()), node or host, host, cell)
@@ -75,14 +75,14 @@ class Hosts(World):
         )
 
     def force_down(self, host: str) -> None:
-        """Force a dead host down, then publish ``service.update`` (nova.compute.api.HostAPI.service_update)."""
+        """Force a dead host down (nova.compute.api.HostAPI.service_update)."""
         service, cell = self._service(host)
         self._store.update(self.cells[cell], tables.services, tables.services.c.id == service.id, forced_down=True)
         data = {"host": host, "uuid": service.uuid, "forced_down": True, "report_count": service.report_count}
         self._publish("service.update", f"nova-compute:{host}", data)
 
     def delete_service(self, host: str, leak_mapping: bool = False, leak_providers: bool = False) -> None:
-        """Delete a host's providers, host mapping, service and compute nodes, in this order, then publish ``service.delete``
+        """Delete a host's providers, host mapping, service and compute nodes, in this order
         (nova.api.openstack.compute.services.ServiceController.delete).
 
         :param leak_providers: the providers stay, as when Placement is down

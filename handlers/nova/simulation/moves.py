@@ -12,8 +12,7 @@ from handlers.nova.simulation.servers import Servers
 
 class Moves(Servers):
     def start_migration(self, uuid: str, host: str, live: bool = False) -> str:
-        """Begin a migration: move the instance's allocation to the migration, and give the instance an allocation on ``host``
-        (nova.conductor.tasks.migrate, .live_migrate).
+        """Begin a migration (nova.conductor.tasks.migrate, .live_migrate).
 
         :return: the migration's uuid
         """
@@ -30,9 +29,9 @@ class Moves(Servers):
         return migration
 
     def finish_migration(self, migration: str) -> None:
-        """Run the instance on the destination. A cold migration then publishes ``instance.resize_finish.end``, and waits for
-        :meth:`confirm_migration` (nova.compute.manager.finish_resize). A live migration publishes
-        ``instance.live_migration_post.end``, then releases the source's allocation (nova.compute.manager._post_live_migration).
+        """Run the instance on the destination. A cold migration then waits for :meth:`confirm_migration`
+        (nova.compute.manager.finish_resize). A live migration then releases the source's allocation
+        (nova.compute.manager._post_live_migration).
         """
         row = self.migration(migration)
         here = {"host": row.dest_compute, "node": row.dest_node}
@@ -67,8 +66,7 @@ class Moves(Servers):
             self.hold(migration, {})
 
     def fail_migration(self, migration: str, leak_allocation: bool = False) -> None:
-        """Roll a live migration back: restore the allocation, publish ``instance.live_migration_rollback.end``, set the status
-        (nova.compute.manager._rollback_live_migration).
+        """Roll a live migration back (nova.compute.manager._rollback_live_migration).
 
         :param leak_allocation: Placement rejects the roll-back
         """
@@ -83,8 +81,8 @@ class Moves(Servers):
         self.set_migration(migration, status="failed")
 
     def start_evacuation(self, uuid: str, host: str) -> str:
-        """Publish ``instance.evacuate``, and begin to rebuild a dead host's instance on ``host``. The allocation then names
-        both hosts (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
+        """Begin to rebuild a dead host's instance on ``host``. The allocation then names both hosts
+        (nova.compute.api.API.evacuate, nova.conductor.manager.rebuild_instance).
 
         :return: the migration's uuid
         """
@@ -97,8 +95,8 @@ class Moves(Servers):
         return migration
 
     def finish_evacuation(self, migration: str) -> None:
-        """Run the instance on the new host, then publish ``instance.rebuild.end``. The dead host stays in the allocation until
-        that host returns (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
+        """Run the instance on the new host. The dead host stays in the allocation until that host returns
+        (nova.compute.manager._do_rebuild_instance_with_claim, _destroy_evacuated_instances).
         """
         row = self.migration(migration)
         self.neutron.move(row.instance_uuid, row.dest_compute)

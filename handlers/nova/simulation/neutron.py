@@ -54,7 +54,7 @@ class Neutron(JsonServer):
         return made
 
     def plug(self, instance: str, host: str) -> str:
-        """Make the port of a new server; return the port's id."""
+        """Make the port of a new server."""
         mac = f"fa:16:3e:{instance[:2]}:{instance[2:4]}:{instance[4:6]}"
         self._plugged[instance] = self.add(
             device_id=instance, device_owner="compute:nova", status="ACTIVE", binding_host_id=host, mac_address=mac

@@ -16,9 +16,7 @@ from handlers.nova.simulation.volumes import Volumes
 
 class Servers(Devices, Volumes):
     def request(self, flavor: Flavor | None = None) -> str:
-        """Request a server: write request spec, build request and mapping in one transaction
-        (nova.compute.api.API._provision_instances).
-        """
+        """Request a server (nova.compute.api.API._provision_instances)."""
         uuid = str(uuids.uuid4())
         spec = {
             "nova_object.name": "RequestSpec",
@@ -68,9 +66,7 @@ class Servers(Devices, Volumes):
         self._store.delete(self.api, requests, requests.c.instance_uuid == uuid)
 
     def spawn(self, uuid: str, host: str, node: str = "") -> None:
-        """Start the instance on its host, then publish ``instance.create.end``
-        (nova.compute.manager._build_and_run_instance).
-        """
+        """Start the instance on its host (nova.compute.manager._build_and_run_instance)."""
         target = self.node(host, node)
         self.set_instance(uuid, host=host, node=target.name, task_state="spawning")
         self._cache_ports(uuid, self.neutron.plug(uuid, host))
@@ -87,8 +83,7 @@ class Servers(Devices, Volumes):
         return uuid
 
     def delete(self, uuid: str, leak_allocation: bool = False, leak_attachments: bool = False) -> None:
-        """Delete a server, then publish ``instance.delete.end`` (nova.compute.api.API._delete,
-        nova.compute.manager._delete_instance).
+        """Delete a server (nova.compute.api.API._delete, nova.compute.manager._delete_instance).
 
         :param leak_attachments: the attachments stay, as when Cinder does not answer
         """
@@ -109,9 +104,7 @@ class Servers(Devices, Volumes):
         self._publish_instance(uuid, "instance.delete.end", f"nova-compute:{host}")
 
     def shelve_offload(self, uuid: str, leak_allocation: bool = False) -> None:
-        """Shelve a server, remove it from its host, then publish ``instance.shelve_offload.end``
-        (nova.compute.manager._shelve_offload_instance).
-        """
+        """Shelve a server, and remove it from its host (nova.compute.manager._shelve_offload_instance)."""
         host = self.instance(uuid).host
         self.set_instance(uuid, vm_state="shelved", task_state="shelving_offloading")
         self.neutron.move(uuid, "")
@@ -124,7 +117,7 @@ class Servers(Devices, Volumes):
         self._publish_instance(uuid, "instance.shelve_offload.end", f"nova-compute:{host}")
 
     def unshelve(self, uuid: str, host: str) -> None:
-        """Return a shelved server to a host, then publish ``instance.unshelve.end`` (nova.conductor.manager.unshelve_instance,
+        """Return a shelved server to a host (nova.conductor.manager.unshelve_instance,
         nova.compute.manager._unshelve_instance).
         """
         self.set_instance(uuid, task_state="unshelving")

@@ -92,7 +92,6 @@ class World:
         }
 
     def take(self) -> list[Notification]:
-        """Return the notifications published since the last call, in order."""
         with self._lock:
             published, self._published = self._published, []
         return published

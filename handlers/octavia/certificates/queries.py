@@ -62,9 +62,9 @@ def certificate(connection: Connection, amphora: str) -> Certificate | None:
 
 
 def rotated_lately(connection: Connection, but: str, seconds: float, buffer: float) -> str | None:
-    """Return an amphora that a round of rotations may have marked or left within the last ``seconds``; None without one.
+    """Return an amphora whose certificate Octavia began or ended to rotate within the last ``seconds``; None without one.
 
-    A new amphora's row counts only if it is busy, because Octavia writes it often while it builds the amphora.
+    A new amphora counts only with ``cert_busy``, because Octavia writes its row often while it builds the amphora.
 
     :param but: the id of an amphora that does not count
     :param buffer: as in :class:`handlers.octavia.certificates.rotation.Rotation`

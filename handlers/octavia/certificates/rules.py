@@ -140,7 +140,6 @@ def obstacle(facts: Facts) -> str:
 
 
 def advice(certificate: Certificate, found: Problem) -> str:
-    """Return the next command for a problem that no heal repairs."""
     failover = f"openstack loadbalancer amphora failover {certificate.amphora}"
     if found is Problem.EXPIRED:
         return f"only a failover gives it a certificate that is valid: when the traffic allows it, run {failover}"

@@ -121,8 +121,6 @@ class Actions:
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
         """Write the end of a new lease into the server's metadata, by which stackmend later recognises the lease.
 
-        If :meth:`_planned_lease` returns an end, use that end, without a write.
-
         :return: the lease's end (None without a heartbeat record), and the ends in the metadata, newest first (empty without a
             record, or where Nova takes no metadata)
         """

@@ -51,7 +51,6 @@ class Case:
 
     @property
     def not_preserved(self) -> str:
-        """Why stackmend does not preserve the amphora; empty when it does."""
         return _not_preserved(self.s, self.settings, self.failed.beats)
 
     @property
@@ -95,7 +94,7 @@ class ServerCase:
 
     @property
     def runs(self) -> bool:
-        """Whether the server may run. If so, an SR-IOV port without an agent works even after it is set down."""
+        """Whether the guest possibly still runs. Its SR-IOV port then still works, even with ``admin_state_up`` false."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property

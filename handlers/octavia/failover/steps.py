@@ -102,7 +102,6 @@ class Reading:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """The ids of the images that are not protected yet."""
         return tuple(sorted(image.id for image in self.images if not image.protected))
 
     @property
@@ -170,7 +169,6 @@ class Situation(Reading):
 
     @property
     def begun(self) -> bool:
-        """Whether stackmend has begun to preserve or replace the amphora."""
         return self.marked or self.forgotten
 
 

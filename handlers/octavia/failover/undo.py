@@ -80,7 +80,10 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo; it resets ``busy`` only if the amphora serves again (:mod:`handlers.octavia.changes`)."""
+    """Return the undo: the amphora gets back its status and its server's id.
+
+    For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches it again.
+    """
     amphora = s.amphora
     restored = (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "

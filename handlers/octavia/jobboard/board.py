@@ -82,5 +82,4 @@ def never_posted(name: str) -> UnreadableBoard:
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """Return the error for a board that does not answer."""
     return Unavailable("octavia-jobboard", f"it does not answer: {str(error) or type(error).__name__}")

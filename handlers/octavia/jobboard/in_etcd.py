@@ -45,8 +45,6 @@ def _bytes(value: Any) -> bytes:
 
 
 def connector(host: str, port: int, options: dict[str, Any]) -> Callable[[], Any]:
-    """Return the ``connect`` of a board; ``options`` are those of ``etcd3gw.Etcd3Client``."""
-
     def connect() -> Any:
         from etcd3gw import Etcd3Client
 

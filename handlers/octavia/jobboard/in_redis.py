@@ -46,8 +46,6 @@ class RedisBoard(Board):
 
 
 def connector(host: str, port: int, options: dict[str, Any]) -> Callable[[], Any]:
-    """Return the ``connect`` of a board on one server; ``options`` are those of ``redis.Redis``."""
-
     def connect() -> Any:
         from redis import Redis
 

@@ -53,8 +53,6 @@ class ZooKeeperBoard(Board):
 
 
 def connector(hosts: list[str], port: int, options: dict[str, Any]) -> Callable[[], Any]:
-    """Return the ``connect`` of a board; ``options`` are those of ``kazoo.client.KazooClient``."""
-
     def connect() -> Any:
         from kazoo.client import KazooClient
 

@@ -10,8 +10,6 @@ from handlers.octavia.drivers.base import Driver
 
 
 def amphorae(driver: Driver, amphora: str, server: str | None = None) -> tuple[records.Amphora, ...]:
-    """Return an amphora's row and the row that names a server, if they exist."""
-
     def read(connection: Connection) -> tuple[records.Amphora, ...]:
         found = [queries.amphora(connection, amphora)]
         if server is not None:

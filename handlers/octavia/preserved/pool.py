@@ -84,7 +84,6 @@ class Preserved:
 
 
 def read(driver: Driver) -> list[Preserved]:
-    """Return this stackmend's amphorae that are preserved or marked for preservation, ordered by number."""
     return assemble(driver.servers(), driver.images(), driver.settings.spare_owner)
 
 
@@ -128,7 +127,6 @@ def obstacle(server: Server, deadline: float) -> str:
 
 
 def is_detaching(server: Server) -> bool:
-    """Return whether stackmend preserves this server, and has asked Nova to detach its ports."""
     return PRESERVED in server.tags and server.metadata.get(STATE) == State.DETACHING
 
 

@@ -279,7 +279,6 @@ class StuckLoadBalancers(OctaviaHandler):
             yield self._failover(key, Problem.ERROR, summary, balancer, self._unpermitted(balancer))
 
     def _unpermitted(self, balancer: Balancer) -> str:
-        """Return why the operator's permission for a failover in ERROR is missing; empty if it is given."""
         if self._permitted.failover_errors:
             return ""
         if rebuild.is_freed(rebuild.security_group(self._driver, balancer.row.id)):

@@ -89,14 +89,16 @@ def test_a_worker_died_in_the_middle(before: set[str], scene: Scene) -> None:
     assert healed(scene, single) == {"stuck-pending-update", "failover-due", "deleted-amphora"}
     assert len(scene.balancers.serving(single)) == 1
 
-    assert scene.balancers.status(half) == "PENDING_CREATE", "it is only reported"
-    for status in ("PENDING_DELETE", "ERROR"):
+    for status, problem in (("PENDING_CREATE", "stuck-pending-create"), ("PENDING_DELETE", "stuck-pending-delete")):
         scene.cloud.mariadb.execute(
             f"UPDATE load_balancer SET provisioning_status = '{status}' WHERE id = '{half}'", "octavia"
         )
-        if status == "PENDING_DELETE":
-            assert "stuck-pending-delete" in sweep(scene).stdout
-            assert scene.balancers.status(half) == status, "it is only reported"
+        age(scene.cloud, scene.program)
+        assert problem in sweep(scene).stdout
+        assert scene.balancers.status(half) == status, "it is only reported"
+        wait_until(lambda: returned(scene, half), PATIENCE, "a load balancer that its owner can delete")
+        assert problem in healed(scene, half)
+    assert "failover-due" not in healed(scene, half), "its owner deletes it, and nobody rebuilds it"
     scene.balancers.delete(half)
     wait_for_rest(scene.cloud)
     assert disorders(scene.cloud) == set()
@@ -173,6 +175,12 @@ def test_wrong_numbers_and_rows_that_break_the_next_update(before: set[str], sce
     assert disorders(scene.cloud) == set()
     scene.end(pair, twice, broken, replaced)
     assert world(scene.cloud) == before
+
+
+def returned(scene: Scene, balancer: str) -> bool:
+    """Sweep with the operator's permission, and return whether the owner can delete the load balancer."""
+    sweep(scene, stuck_load_balancers_return_to_owner=True)
+    return scene.balancers.status(balancer) == "ERROR"
 
 
 def begin_two_failovers(scene: Scene, balancer: str) -> None:

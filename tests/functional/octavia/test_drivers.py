@@ -11,6 +11,7 @@ from handlers.base import Key, Resources
 from handlers.octavia import queries
 from handlers.octavia.drivers.chosen import ENTRY_POINTS, chosen_driver
 from handlers.octavia.drivers.noop import NoopDriver
+from handlers.octavia.drivers.openstack import OpenStackDriver
 from handlers.octavia.failover.failed_amphora import FailedAmphora
 from handlers.testing import configured, heal_all
 
@@ -89,3 +90,34 @@ def test_the_other_names_of_the_specification_are_deprecated_names(tmp_path: Pat
     options: dict[str, dict[str, object]] = {"octavia": {"database_connection": url}, "housekeeping": {name: 3}}
     conf = configured(FailedAmphora, options, tmp_path).conf
     assert conf.housekeeping[current] == 3
+
+
+def spares(folder: Path, **options: object) -> Resources:
+    """Return a configuration with the driver for a real cloud and one spare in each pool."""
+    groups: dict[str, dict[str, object]] = {
+        "octavia": {
+            "database_connection": f"sqlite:///{folder}/octavia.sqlite",
+            "project_id": "octavia-project",
+            "amp_image_tag": "amphora",
+        },
+        "openstack": {
+            "auth_type": "password",
+            "auth_url": "http://192.0.2.1:5000/v3",
+            "username": "stackmend",
+            "password": "secret",
+            "project_name": "admin",
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        },
+        "housekeeping": {"driver": "openstack", "spare_amphora_pool_size": 1, **options},
+    }
+    return configured(FailedAmphora, groups, folder)
+
+
+def test_the_flavors_of_the_pools_replace_octavias_own(tmp_path: Path) -> None:
+    assert isinstance(spares(tmp_path, spare_amphora_flavors="small,large").get(chosen_driver), OpenStackDriver)
+
+
+def test_spares_without_a_flavor_are_an_error_that_names_both_options(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"amp_flavor_id.*spare_amphora_flavors"):
+        spares(tmp_path).get(chosen_driver)

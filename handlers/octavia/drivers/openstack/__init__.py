@@ -89,10 +89,12 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
                 "the project of the amphorae is unknown: write, in stackmend's configuration file, [octavia] "
                 "config_file = an octavia.conf with credentials in [service_auth], or [octavia] project_id"
             )
-        if settings.spare_amphora_pool_size and not (amphora.image_tag and amphora.flavor):
+        flavor = amphora.flavor or settings.spare_amphora_flavors
+        if settings.spare_amphora_pool_size and not (amphora.image_tag and flavor):
             raise ConfigError(
                 "[housekeeping] spare_amphora_pool_size is set, but the image and flavor of spares are unknown: write "
-                "[octavia] amp_image_tag and amp_flavor_id, or config_file = an octavia.conf that has them"
+                "[octavia] amp_image_tag and amp_flavor_id, or config_file = an octavia.conf that has them; "
+                "[housekeeping] spare_amphora_flavors replaces amp_flavor_id"
             )
         cloud, queue = resources.get(Cloud.from_resources), resources.get(WorkQueue.from_resources)
         return cls(settings, database, cloud, octavia, project, amphora, queue, places(files))
