@@ -2,8 +2,8 @@
 
 Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, a service
 increments ``report_count`` every ten seconds by default (``[DEFAULT] report_interval``). It sets ``updated_at`` by its own or a
-conductor's clock. If a row changes between two readings, ``updated_at`` and the times of both readings give a lower bound of
-the difference.
+conductor's clock. If a service reports between two readings, ``updated_at`` and the times of both readings give a lower bound
+of the difference.
 
 Handlers subtract the difference from ages. Beyond :data:`LARGEST`, they refuse heals.
 """
@@ -56,11 +56,22 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return how many seconds the clocks differ at least, whichever is ahead; None if no row changed between the readings."""
+    """Return how many seconds the clocks differ at least, whichever is ahead; None if no service reported between the readings.
+
+    A table that was restored between the readings measures nothing, because its rows change without a report. Then a service's
+    count goes back, or grows by more than one a second.
+    """
+    grown = {
+        service: count - first.reports[service][0]
+        for service, (count, _) in second.reports.items()
+        if service in first.reports
+    }
+    most = (second.now - first.now).total_seconds() + 1
+    if any(not 0 <= more <= most for more in grown.values()):
+        return None
     bounds = [
         max((at - second.now).total_seconds(), (first.now - at).total_seconds())
-        for service, (count, at) in second.reports.items()
-        if service in first.reports and first.reports[service][0] != count
+        for at in (second.reports[service][1] for service, more in grown.items() if more)
     ]
     return max(0.0, max(bounds) - _ROUNDING) if bounds else None
 

@@ -14,8 +14,8 @@ from tests.cloud.octavia.scene import Scene
 from tests.cloud.octavia.world import wait_for_rest, world
 from tests.cloud.octavia.wreck import age
 
-#: days until the end of a certificate: Octavia rotates it in its last two weeks, and a new one is valid for a year
-DUE, NEW = 10, 300
+#: Days until the end of a certificate. Octavia rotates it in its last two weeks, and makes it valid for 30 days.
+DUE, NEW = 10, 20
 NAME = "amphora_certificates"
 
 

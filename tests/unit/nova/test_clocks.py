@@ -44,6 +44,13 @@ def test_the_worst_clock_counts() -> None:
     assert difference(first, Reading(at(4), {1: (2, at(3)), 2: (2, at(-20))})) == 19.0
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_a_restored_table_measures_nothing(count: int) -> None:
+    """Its rows are as old as the dump: the count of one service goes back, or grows by more than its reports."""
+    first = Reading(at(0), {1: (7, at(0)), 2: (5, at(0))})
+    assert difference(first, Reading(at(4), {1: (count, at(-220)), 2: (6, at(-220))})) is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "verdict"),
     [
