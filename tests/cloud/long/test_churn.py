@@ -1,9 +1,9 @@
 """A cloud that lives while one of its cell databases is restored and put right again, with every handler in mode heal.
 
 Three writers boot, resize, revert, migrate, evacuate, shelve, unshelve, rebuild, delete and archive, and attach and detach
-volumes. Now and then they pause, and cell1 is restored from a dump that was taken while they worked, minutes before.
-Handlers see that copy for a while, once with a journal that remembers the cell and once without. Then the right content
-comes back, and the writers go on.
+volumes. Now and then they pause, and cell1 is restored from a dump that was taken while they worked, minutes before. Handlers
+see that copy for a while, once with a journal that remembers the cell and once without. Then the right content comes back,
+and the writers go on.
 
 The writers pause while the copy is in place: Nova would write into it, and those rows would be lost with the copy.
 

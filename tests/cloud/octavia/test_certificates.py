@@ -11,7 +11,7 @@ from tests.cloud.control_plane import ControlPlane, wait_until
 from tests.cloud.octavia import installation
 from tests.cloud.octavia.balancers import PATIENCE
 from tests.cloud.octavia.scene import Scene
-from tests.cloud.octavia.world import wait_for_rest, world
+from tests.cloud.octavia.world import world
 from tests.cloud.octavia.wreck import age
 
 #: Days until the end of a certificate. Octavia rotates it in its last two weeks, and makes it valid for 30 days.
@@ -106,5 +106,4 @@ def test_octavia_rotates_a_certificate_again_whose_rotation_died(
     scene.cloud.mariadb.execute(line["undo"], "octavia")
     assert certificates.is_new(stuck), "an undo that comes too late changes nothing"
     scene.end(*made)
-    wait_for_rest(scene.cloud)
     assert world(scene.cloud) == before
