@@ -133,8 +133,9 @@ class Process:
         keeper.forget(self.pid)
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
+        """SIGSTOP: connections stay open, nothing answers. Return when each thread has stopped."""
         os.killpg(self.pid, signal.SIGSTOP)
+        wait_for(lambda: _thread_states(self.pid) <= {"T", "Z"}, 60, f"process group {self.pid} stops")
 
     def resume(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
@@ -142,6 +143,18 @@ class Process:
     def tail(self, lines: int = 15) -> str:
         """The end of its log, for error messages."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _thread_states(group: int) -> set[str]:
+    """Return the states of all threads of a process group, as ``/proc/PID/stat`` writes them."""
+    states = set()
+    for file in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            # The name before the last parenthesis may contain spaces.
+            state, _parent, its_group, *_rest = file.read_text().rpartition(")")[2].split()
+            if int(its_group) == group:
+                states.add(state)
+    return states
 
 
 class Server(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from datetime import timedelta
 
@@ -234,11 +233,9 @@ def test_a_server_that_is_gone_and_comes_back(request: pytest.FixtureRequest, ki
     databases = NovaDatabases(url)
     assert len(databases.cells()) == 1
     server.stop()
-    started = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         databases.api.run(queries.mapped_hosts)
     assert caught.value.dependency == "nova_api"
-    assert time.monotonic() - started < 6
     server.start()
     assert databases.api.run(queries.mapped_hosts) == {}
     databases.close()
@@ -258,24 +255,23 @@ def test_the_client_gives_up_a_statement_that_a_frozen_server_never_ends(
         connection.execute(sa.text(unbounded))
         connection.execute(sa.text(sleep))
 
-    started = time.monotonic()
     with pytest.raises(Unavailable, match="cell:cell1"):
         made.run(work)
     with pytest.raises(Unavailable, match="asking again in"):
         made.run(lambda connection: connection.scalar(sa.text("SELECT 1")))
-    assert time.monotonic() - started < 20
     made.close()
 
 
-def test_a_pooled_connection_to_a_frozen_server_fails_soon(mariadb: MariaDB, mariadb_url: str) -> None:
+def test_a_pooled_connection_to_a_frozen_server_waits_for_a_ping_not_for_a_statement(
+    mariadb: MariaDB, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_PATIENCE", 3600)
     made = Database("cell:cell1", f"{mariadb_url}?connect_timeout=1")
     assert made.run(lambda connection: connection.scalar(sa.text("SELECT 1"))) == 1
     mariadb.pause()
     try:
-        started = time.monotonic()
         with pytest.raises(Unavailable):
             made.run(lambda connection: connection.scalar(sa.text("SELECT 1")))
-        assert time.monotonic() - started < 20
     finally:
         mariadb.resume()
     made.close()

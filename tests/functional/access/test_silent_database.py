@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
+from handlers.access import database as access
 from handlers.access.database import Database
 from handlers.base import Unavailable
 from tests.silence import SilentServer
@@ -24,23 +24,24 @@ def silent() -> Iterator[SilentServer]:
 
 
 @pytest.fixture(params=URLS, ids=("pymysql", "psycopg"))
-def database(request: pytest.FixtureRequest, silent: SilentServer) -> Iterator[Database]:
+def database(
+    request: pytest.FixtureRequest, silent: SilentServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A database whose statements may last an hour: only the wait for a handshake can end."""
+    monkeypatch.setattr(access, "_PATIENCE", 3600)
     made = Database("cell:cell1", f"{request.param.format(silent.port)}?connect_timeout=2")
     yield made
     made.close()
 
 
-def ask(database: Database) -> float:
-    """Ask for a row; return how long the error took, in seconds."""
-    began = time.monotonic()
+def ask(database: Database) -> None:
     with pytest.raises(Unavailable) as caught:
         database.run(lambda connection: connection.execute(sa.text("SELECT 1")))
     assert caught.value.dependency == "cell:cell1"
-    return time.monotonic() - began
 
 
-def test_a_handshake_without_an_answer_ends_soon(database: Database) -> None:
-    assert ask(database) < 20
+def test_a_handshake_without_an_answer_ends(database: Database) -> None:
+    ask(database)
 
 
 def test_only_the_first_callers_wait_for_a_silent_database(database: Database, silent: SilentServer) -> None:

@@ -68,11 +68,9 @@ def test_an_instance_deleted_while_placement_was_down(cloud: NovaSimulation, aud
     with cloud.ago(**LONG):
         server = cloud.boot("a")
     cloud.placement.stop()
-    started = time.monotonic()
     with pytest.raises(Unavailable) as caught:
         audit.inspect(key(server))
     assert caught.value.dependency == "placement"
-    assert time.monotonic() - started < 2, "the machine's own hold must take over soon"
     with cloud.ago(seconds=15):
         cloud.delete(server, leak_allocation=True)
     cloud.placement.start()

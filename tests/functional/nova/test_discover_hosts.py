@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -196,9 +195,7 @@ def test_a_host_that_is_nowhere_is_no_drift(discover: DiscoverHosts) -> None:
 def test_the_row_may_come_a_little_after_its_notification(cloud: NovaSimulation, discover: DiscoverHosts) -> None:
     later = threading.Timer(0.4, cloud.register_host, ("compute-1", "cell1"))
     later.start()
-    started = time.monotonic()
     assert [finding.problem for finding in discover.inspect(HOST)] == ["host-unmapped"]
-    assert time.monotonic() - started < 1.5
     later.join()
 
 
