@@ -146,8 +146,12 @@ def records(cloud: ControlPlane) -> dict[str, set[str]]:
 
 @contextmanager
 def restored(cloud: ControlPlane, old: Backup) -> Iterator[None]:
-    """A cell is an older copy of itself, all of it old enough to be judged; then it is right again."""
+    """A cell is an older copy of itself, all of it old enough to be judged; then it is right again.
+
+    The right content is minutes old too, so Nova takes its compute services for down until they report again.
+    """
     drift.at_rest(cloud)
+    up = services_up(cloud)
     now = backup.take(cloud, old.database)
     old.restore(cloud)
     backup.grow_older(cloud)
@@ -157,6 +161,12 @@ def restored(cloud: ControlPlane, old: Backup) -> Iterator[None]:
         assert records(cloud) == before
     finally:
         now.restore(cloud)
+    wait_until(lambda: services_up(cloud) >= up, 120, "reports of the compute services")
+
+
+def services_up(cloud: ControlPlane) -> set[str]:
+    """Return the hosts whose compute service is up."""
+    return {one.host for one in cloud.admin.compute.services(binary="nova-compute") if one.state == "up"}
 
 
 @pytest.mark.skipif(not MINUTES, reason="set STACKMEND_CHURN_MINUTES, for example to 60")
