@@ -17,6 +17,7 @@ from cliff import command, lister, show
 from cliff.columns import FormattableColumn
 
 from consumer.cli.errors import ERROR, OK, CommandError
+from consumer.cli.needs import Audience, Needs
 from consumer.text import one_line, plural, printable, span
 
 if TYPE_CHECKING:
@@ -72,6 +73,16 @@ class Command(command.Command):
     app: Program
     #: shown below the help; ``%(prog)s`` is the program's name
     example = ""
+    #: the readers of the log
+    audience = Audience.COMMAND
+
+    def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
+        """Return the handlers that the command uses; empty for all."""
+        return ()
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        self.app.needs = Needs(self.audience, self.named_handlers(parsed_args))
+        return super().run(parsed_args)
 
     @property
     def session(self) -> Session:

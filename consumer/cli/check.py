@@ -17,7 +17,8 @@ from consumer import conf, plugins, tracing
 from consumer.bus import topology
 from consumer.bus.topology import Found, Kind
 from consumer.cli.base import Lister
-from consumer.cli.session import Audience, Session
+from consumer.cli.needs import Audience
+from consumer.cli.session import Session
 from consumer.conf import WrongConfiguration, webhooks
 from consumer.conf import bus as bus_conf
 from consumer.conf import tasks as task_conf
@@ -59,6 +60,7 @@ class CheckCommand(Lister):
 
     example = "examples:\n  %(prog)s check\n  %(prog)s check -f json"
     titles = ("Result", "Check", "Details")
+    audience = Audience.CHECK
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -66,7 +68,6 @@ class CheckCommand(Lister):
         return parser
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        self.session.log_for(Audience.CHECK)
         self._found = list(_all(self.session))
         self.exit_code = max(_CODES[one.verdict] for one in self._found)
         if parsed_args.formatter == "table":

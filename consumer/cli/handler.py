@@ -91,8 +91,10 @@ class HandlerPause(Command):
         add_by(parser)
         return parser
 
+    def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
+        return list(parsed_args.names)
+
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.session.only(parsed_args.names)
         names = [handler.name for handler in self.session.classes(parsed_args.names)]
         database = self.session.database
         controls.ensure(database, names)
@@ -126,8 +128,10 @@ class HandlerResume(Command):
         add_by(parser)
         return parser
 
+    def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
+        return list(parsed_args.names)
+
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        self.session.only(parsed_args.names)
         classes = self.session.classes(parsed_args.names)
         names = [handler.name for handler in classes]
         on = [one.name for one in classes if task_conf.settings(self.session.conf, one).mode is not Mode.OFF]

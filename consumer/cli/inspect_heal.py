@@ -27,8 +27,10 @@ class OneKey(Lister):
         )
         return parser
 
+    def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
+        return [parsed_args.handler]
+
     def results(self, parsed_args: argparse.Namespace, *, who: str, heals: bool) -> list[Result]:
-        self.session.only([parsed_args.handler])
         handler = self.session.handler(parsed_args.handler)
         key = read_key(handler, parsed_args.key)
         [task] = self.session.tasks([handler], always(Mode.HEAL if heals else Mode.AUDIT))

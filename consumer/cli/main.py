@@ -23,6 +23,7 @@ from oslo_config import cfg
 from consumer import __version__, plugins
 from consumer.cli.base import Once
 from consumer.cli.errors import ERROR, INTERRUPTED, OK, PIPE_CLOSED, CommandError
+from consumer.cli.needs import Needs
 from consumer.cli.outlines import outline
 from consumer.conf import WrongConfiguration
 from consumer.conf.bus import UnusableURL
@@ -108,6 +109,8 @@ class Program(App):
     def __init__(self, name: str, group: str | None = None) -> None:
         self.NAME = name
         self._group = group
+        #: those of the command, from the start of its run
+        self.needs = Needs()
         commands = CommandManager()
         for words, place in _commands(group).items():
             commands.commands[words] = EntryPoint(words, f"consumer.cli.{place}", "stackmend.commands")
@@ -118,7 +121,7 @@ class Program(App):
         # The list of commands needs no session, and so no library of databases.
         from consumer.cli.session import Session
 
-        return Session(self.options, self._group, self._complain)
+        return Session(self.options, self._group, self.needs, self._complain)
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, object] | None = None

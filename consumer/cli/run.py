@@ -14,7 +14,7 @@ from oslo_config import cfg
 from consumer import conf, plugins
 from consumer.cli.base import Command
 from consumer.cli.errors import OK
-from consumer.cli.session import Audience
+from consumer.cli.needs import Audience
 from consumer.conf import WrongConfiguration
 from consumer.conf import status as status_conf
 from consumer.engine.service import Service
@@ -46,6 +46,7 @@ class Run(Command):
         "  %(prog)s run --audit                      report drift, change nothing\n"
         "  %(prog)s run --only discover_hosts        one handler"
     )
+    audience = Audience.DAEMON
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -59,7 +60,6 @@ class Run(Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         signals = Signals()
         session = self.session
-        session.log_for(Audience.DAEMON)
         loaded, as_read = session.conf, session.reread()
         for name in conf.readable_by_others(loaded):
             LOG.warning("every user can read %s, which may contain passwords: chmod o-r %s", name, name)

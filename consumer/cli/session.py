@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from consumer import __version__, conf, plugins
 from consumer.bus import probe
 from consumer.cli import logs
 from consumer.cli.errors import CommandError
+from consumer.cli.needs import Audience, Needs
 from consumer.conf import engine as engine_conf
 from consumer.conf import holds as hold_conf
 from consumer.conf import journal as journal_conf
@@ -36,16 +36,6 @@ from handlers.base import Handler, Inventory, Key, Resources, irregular
 LOG = logging.getLogger(__name__)
 
 
-class Audience(Enum):
-    """The readers of a process's log."""
-
-    COMMAND = "command"
-    #: reads the result, which names unknown options and silent services itself
-    CHECK = "check"
-    #: reads the places that the configuration names
-    DAEMON = "daemon"
-
-
 #: Seconds for which a command sends its messages before it ends.
 _FLUSH = 10.0
 
@@ -62,26 +52,18 @@ class Session:
 
     :param group: the option group whose handlers the command knows; None for all handlers. ``nova-audit`` knows those of
         ``[audit]``
+    :param needs: no other handlers than those named are imported, and no options of others are read
     """
 
-    def __init__(self, options: argparse.Namespace, group: str | None, remark: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: argparse.Namespace, group: str | None, needs: Needs, remark: Callable[[str], None]
+    ) -> None:
         self._options = options
         self._remark = remark
         self._group = group
-        self._audience = Audience.COMMAND
-        self._only: Collection[str] = ()
+        self._audience = needs.audience
+        self._named = needs.handlers
         self._loaded = False
-
-    def log_for(self, audience: Audience) -> None:
-        """Choose places and level of the log for its readers. Call this before the configuration is read."""
-        self._audience = audience
-
-    def only(self, names: Collection[str]) -> None:
-        """Import no other handlers than these, and read no options of others. Call this before the configuration is read.
-
-        The import of all handlers takes a third of a second. Without names, all are imported.
-        """
-        self._only = names
 
     @cached_property
     def all_classes(self) -> list[type[Handler]]:
@@ -89,9 +71,9 @@ class Session:
 
     @cached_property
     def _few(self) -> list[type[Handler]]:
-        """The handlers of :meth:`only`; empty where the command needs all, because names are missing or wrong."""
-        found = plugins.handlers_named(self._only)
-        right = len(found) == len(set(self._only)) and all(self._group in (None, one.group) for one in found)
+        """The handlers that the command names; empty where it needs all, because names are missing or wrong."""
+        found = plugins.handlers_named(self._named)
+        right = len(found) == len(set(self._named)) and all(self._group in (None, one.group) for one in found)
         return found if right else []
 
     def classes(self, names: Collection[str] = ()) -> list[type[Handler]]:

@@ -73,8 +73,10 @@ class Sweep(Lister):
         add_by(parser)
         return parser
 
+    def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
+        return list(parsed_args.names)
+
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        self.session.only(parsed_args.names)
         tasks = self._tasks(parsed_args.names, parsed_args.audit)
         if parsed_args.key:
             tasks = _taking(tasks, parsed_args.key)
