@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,12 @@ def read(anywhere: Octavia, namespace: str, tmp_path: Path) -> Callable[[], str]
     return lambda: work.job({BALANCER, AMPHORA})
 
 
+def is_idle(read: Callable[[], str]) -> bool:
+    with suppress(Unavailable):
+        return read() == ""
+    return False
+
+
 def store(balancer: str) -> dict[str, Any]:
     return {"loadbalancer_id": balancer, "loadbalancer": {"loadbalancer_id": balancer, "listeners": []}}
 
@@ -236,7 +242,8 @@ def test_a_server_that_does_not_answer_proves_nothing(anywhere: Octavia, read: C
         read()
     assert PASSWORD not in str(raised.value)
     anywhere.server.start()
-    assert read() == ""
+    # A read that waits too long on a busy machine proves nothing either.
+    eventually(lambda: is_idle(read), 300, "the jobboard answers")
 
 
 def test_a_wrong_password_proves_nothing(redis: Redis, namespace: str, tmp_path: Path) -> None:
