@@ -188,6 +188,7 @@ class Program(App):
             argv = [word for word in argv if not word.startswith("-")]
             if argv == ["help"]:
                 self._outline_commands()
+        _check_text(argv)
         try:
             factory, name, rest = self.command_manager.find_command(argv)
         except ValueError:
@@ -215,6 +216,20 @@ class Program(App):
         self.stderr.write(f"{self.NAME}: {one_line(text)}\n")
 
 
+def _check_text(argv: list[str]) -> None:
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise CommandError(f"the argument {word!a} is not UTF-8") from None
+
+
+def _open_streams() -> None:
+    """Open /dev/null in place of closed output, so that a command does not fail after its write."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
 def _unexpected(error: Exception) -> str:
     if isinstance(error, ValueError | OSError):
         return str(error) or type(error).__name__
@@ -222,6 +237,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _main(name: str, group: str | None, argv: list[str] | None) -> int:
+    _open_streams()
     try:
         return Program(name, group).run(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:

@@ -16,7 +16,7 @@ def read_since(text: str, clock: float, option: str = "--since") -> float:
     :raises CommandError: the text is no time
     """
     span = _seconds(text)
-    return _moment(text, option) if span is None else clock - span
+    return _within_calendar(_moment(text, option) if span is None else clock - span, text, option)
 
 
 def read_until(text: str, clock: float, option: str = "--until") -> float:
@@ -25,9 +25,17 @@ def read_until(text: str, clock: float, option: str = "--until") -> float:
     :raises CommandError: the text is no future time
     """
     span = _seconds(text)
-    moment = _moment(text, option) if span is None else clock + span
+    moment = _within_calendar(_moment(text, option) if span is None else clock + span, text, option)
     if moment <= clock:
         raise CommandError(f"{option} {text!r} is past")
+    return moment
+
+
+def _within_calendar(moment: float, text: str, option: str) -> float:
+    try:
+        datetime.fromtimestamp(moment, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise CommandError(f"{option} {text!r} is outside the years 1 to 9999") from None
     return moment
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import stat
@@ -26,6 +27,9 @@ HANDLER_GROUPS = ("audit", "housekeeping")
 GROUPS = ("journal", "bus", "engine", "status", "tracing", "webhooks", *HANDLER_GROUPS)
 #: oslo.config's text for the place of a value.
 _PLACE = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
+#: The most that a number may be, by the unit at the end of an option's name: about a century. Clocks and dates end beyond it.
+_MOST_OF_UNIT = {"_hours": 900_000, "_days": 36_500, "_bytes": 2**62}
+_MOST = 3_000_000_000
 
 
 class WrongConfiguration(Exception):
@@ -130,9 +134,18 @@ def _read_all(conf: cfg.ConfigOpts, chosen: Callable[[str], bool]) -> None:
     for group in (one for one in conf if _is_ours(one) and chosen(one)):
         for name in conf[group]:
             try:
-                getattr(conf[group], name)
+                _check_number(name, getattr(conf[group], name))
             except (cfg.Error, ValueError) as error:
                 raise ValueError(f"[{group}] {error}") from error
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int | float):
+        return
+    most = next((limit for unit, limit in _MOST_OF_UNIT.items() if name.endswith(unit)), _MOST)
+    # nan is neither less nor more than a minimum, so oslo.config accepts it.
+    if not math.isfinite(value) or abs(value) > most:
+        raise ValueError(f"{name} = {value} is not a number that can be used; write a number up to {most}")
 
 
 def misspelt(

@@ -116,14 +116,23 @@ def settings(conf: cfg.ConfigOpts) -> WebhookSettings:
     return WebhookSettings(sinks, conf.webhooks.keep_hours * 3600.0, conf.webhooks.keep)
 
 
+def _is_usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text may contain the URL's password
+        return False
+
+
 def _sinks(conf: cfg.ConfigOpts, name: str) -> list[Sink]:
     group = conf[PREFIX + name]
     if not group.url:
         raise ValueError(f"[{PREFIX}{name}] url is not set; write for example https://hooks.example.org/...")
     for url in group.url:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"[{PREFIX}{name}] url must begin with https:// or http:// and a host")
+        if not _is_usable(url):
+            raise ValueError(
+                f"[{PREFIX}{name}] url must begin with https:// or http:// and a host; a port is a number up to 65535"
+            )
     names = [name] if len(group.url) == 1 else [f"{name}-{number}" for number in range(1, len(group.url) + 1)]
     events = tuple(dict.fromkeys(group.events))
     return [

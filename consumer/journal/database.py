@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 
@@ -257,6 +257,11 @@ def _outages_translated(url: URL) -> Iterator[None]:
             ) from None
         if isinstance(error, DataError | IntegrityError):
             raise ValuesRefused(_without_password(str(error.orig), url)) from error
+        if url.get_backend_name() == "sqlite" and type(error) is DatabaseError:
+            raise WrongJournal(
+                f"the journal's file {url.database} is damaged or is no SQLite database: {error.orig}; restore it from a "
+                "backup. Without a backup, move it away: stackmend then begins a journal without history and exemptions"
+            ) from None
         raise
     except OSError as error:  # raised by drivers for unreadable TLS files
         text = f"{error.strerror or error}; check the TLS files in [journal] connection"

@@ -152,6 +152,9 @@ def test_an_option_that_takes_one_value_takes_no_second_in_silence(shell: Shell)
     ("text", "said"),
     [
         ("[engine]\nworkers = many\n", "workers"),
+        ("[engine]\nhold_seconds = nan\n", "[engine] hold_seconds = nan is not a number that can be used"),
+        ("[engine]\nhold_seconds = inf\n", "[engine] "),
+        ("[journal]\nhistory_days = 99999\n", "[journal] history_days = 99999 is not a number that can be used"),
         ("[engine]\ntimezone = Mars/Olympus\n", "'Mars/Olympus' is not a time zone"),
         ("[audit]\nmender_window = whenever\n", "is not a window"),
         (
@@ -175,6 +178,23 @@ def test_wrong_configuration_is_one_line_without_secrets(shell: Shell, text: str
     assert len(ran.err.splitlines()) == 1
     assert "s3cret" not in ran.err
     assert "s3cret" not in shell("--debug", "sweep").err
+
+
+def test_an_argument_that_is_not_utf_8_is_named(shell: Shell) -> None:
+    ran = shell("history", "thing:\udcff")
+    assert (ran.code, ran.out) == (1, "")
+    assert "the argument 'thing:\\udcff' is not UTF-8" in ran.err
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_closed_output_keeps_no_command_from_its_work(shell: Shell, closed: str) -> None:
+    """A supervisor may start a command without stdout or stderr."""
+    program = "import sys; from consumer.cli.main import stackmend; sys.exit(stackmend(sys.argv[1:]))"
+    words = ["--config-file", str(shell.conf), "exempt", "add", "host:compute-1", "--reason", "closed"]
+    started = ["sh", "-c", f'exec {closed}>&- "$@"', "sh", sys.executable, "-c", program, *words]
+    ran = subprocess.run(started, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "closed" in shell("exempt", "list").out
 
 
 def test_files_of_a_folder_are_read_and_checked_like_others(shell: Shell) -> None:

@@ -89,6 +89,18 @@ def test_an_audit_sends_nothing(shell: Shell, receiver: Receiver) -> None:
     [
         ("[webhooks]\nenabled = chat\n", "[webhook_chat] url is not set"),
         ("[webhooks]\nenabled = chat\n[webhook_chat]\nurl = ftp://t0psecret/\n", "must begin with https://"),
+        *(
+            (
+                f"[webhooks]\nenabled = chat\n[webhook_chat]\nurl = {url}\n",
+                "[webhook_chat] url must begin with https://",
+            )
+            for url in (
+                "http://u:t0psecret@h\u2100x/",
+                "http://[::1",
+                "http://t0psecret:99999/",
+                "http://t0psecret:abc/",
+            )
+        ),
         ("[webhooks]\nenabled = Chat-1\n", "'Chat-1' is not a name"),
         ("[webhooks]\nenabled = chat\n[webhook_chat]\nurl = http://x/\nevents = everything\n", "events"),
     ],

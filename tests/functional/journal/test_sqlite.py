@@ -55,6 +55,14 @@ def test_the_revision_that_the_program_needs_is_the_newest_migration() -> None:
     assert ScriptDirectory(str(folder)).get_heads() == [migrations.head()]
 
 
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "journal.sqlite"
+    file.write_bytes(b"no database" * 1000)
+    with pytest.raises(WrongJournal, match=f"{file} is damaged or is no SQLite database"):
+        migrations.upgrade(Database(open_engine(f"sqlite:///{file}")))
+    assert file.read_bytes() == b"no database" * 1000
+
+
 @pytest.mark.parametrize("url", ["nonsense", "oracle://x/y", "sqlite+nothing:///x", ""])
 def test_the_error_for_a_wrong_url_names_the_option(url: str) -> None:
     with pytest.raises(WrongJournal, match=r"\[journal\] connection"):

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.cli.errors import DRIFT, ERROR, OK, CommandError
 from consumer.cli.handler import state
-from consumer.cli.moments import read_since
+from consumer.cli.moments import read_since, read_until
 from consumer.cli.session import read_key
 from consumer.cli.sweep import exit_code, summaries
 from consumer.engine.oneshot import Action, Result
@@ -24,6 +24,16 @@ class Both(Mender):
     """Takes two kinds."""
 
     kinds: ClassVar[tuple[str, ...]] = ("thing", "part")
+
+
+@pytest.mark.parametrize(
+    "text", ["99999999w", "9" * 400 + "w", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
+)
+def test_a_time_outside_the_calendar_is_named(text: str) -> None:
+    with pytest.raises(CommandError, match=r"^--since "):
+        read_since(text, NOW)
+    with pytest.raises(CommandError, match=r"^--until "):
+        read_until(text, NOW)
 
 
 def test_keys() -> None:
