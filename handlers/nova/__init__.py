@@ -1,12 +1,11 @@
-"""Handlers for Nova's drift, in families. A family imports the files of this folder, but nothing from another family.
+"""Handlers of Nova's drift. Each folder with handlers is a family. Families import this folder's modules, but not each other.
 
-Families: hosts, mappings, allocations, ports, archive, migrations, bindings, attachments, instances, info_cache, devices.
-Most families have ``facts``, which reads records; ``rules``, which decides without I/O; and ``queries``, the SQL.
-Tests and demonstration: simulation, notifications.
+Most families have three modules: ``facts`` reads records, ``rules`` decides by them, and ``queries`` has the SQL.
+Folders for tests and demonstration: simulation, notifications.
 
-For handlers: base, stuck, options, keys, verdicts, concerns, objects, exempt_tags, turns.
+Base and tools of handlers: base, stuck, options, keys, verdicts, concerns, objects, exempt_tags, turns.
 Nova's databases: database, cells, clocks, revisions, tables, records, queries, names.
 Objects in all cells: mapped, nodes, former_nodes, archived_consumers, lifeless.
-Placement: placement.
-Entry points: brokers, checks, demo, holds, watermarks. Used by checks: replaced.
+The client of Placement: placement.
+Entry points: brokers, checks (with replaced), demo, holds, watermarks.
 """

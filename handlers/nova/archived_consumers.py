@@ -1,7 +1,7 @@
 """Finds which consumers of Placement are archived instances, or migrations of archived instances.
 
-Unless the answer is remembered, each question scans the shadow tables of every cell, some seconds per million rows. So a sweep
-asks for many unknown consumers at once.
+Unless it remembers the answers, :meth:`Archive.among` scans the shadow tables of every cell, some seconds per million rows. So
+a sweep asks about many consumers at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 #: answers of each kind that are remembered: some megabytes
 REMEMBERED = 20_000
-#: seconds for which a no is remembered
+#: seconds for which the object remembers that a consumer is not archived
 UNKNOWN_FOR = 1800.0
 
 
@@ -31,7 +31,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def among(self, consumers: Collection[str]) -> Mapping[str, frozenset[str]]:
-        """Return the archived consumers, each with its concerns.
+        """Return those of the consumers that are archived, each with its concerns.
 
         Call this only for consumers without a row in ``instances`` or ``migrations``.
         """

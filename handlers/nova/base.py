@@ -34,7 +34,7 @@ class NovaHandler(Handler):
         return None if cells is None else self.sweep_cells(cells)
 
     def sweep_cells(self, cells: Collection[Cell]) -> Iterator[Key] | None:
-        """Return the keys that a sweep omitted because these cells did not answer; None if only a whole sweep lists them."""
+        """Return the suspects of these cells, to complete a sweep; None if only a whole sweep can list them."""
         return None
 
     @classmethod

@@ -1,7 +1,6 @@
-"""The brokers on which Nova publishes notifications: the API's and the cells'.
+"""The brokers on which Nova publishes notifications: the broker in ``nova.conf`` and the brokers of the cells.
 
-stackmend cannot read whether a cell's services publish, so it connects to every cell's broker. The TLS options in ``nova.conf``
-apply to all brokers.
+stackmend cannot read whether a cell's services publish notifications, so it connects to every cell's broker.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ EXCHANGE = "nova"
 def nova_brokers(resources: Resources) -> Iterable[Broker]:
     """Yield each broker once; yield nothing if ``[nova]`` is not configured.
 
-    :raises Unavailable: after the known brokers, if ``nova_api`` does not answer or a cell's URL cannot be completed
+    :raises Unavailable: ``nova_api`` does not answer, or a cell's URL cannot be completed; known brokers were yielded before
     :raises ConfigError: Nova's configuration files are unusable
     """
     conf = resources.conf
@@ -51,6 +50,6 @@ def nova_brokers(resources: Resources) -> Iterable[Broker]:
 
 
 def _same(url: str) -> str:
-    """Return a text for comparisons, equal for URLs of one broker: ``//host``, ``//host/`` and ``//host//`` are one."""
+    """Return a form of the URL that is the same for ``//host``, ``//host/`` and ``//host//``."""
     place, _, query = url.partition("?")
     return f"{place.rstrip('/')}?{query}"

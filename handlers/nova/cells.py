@@ -1,10 +1,12 @@
 """Nova's cells: the rows of ``cell_mappings``, with URLs completed as in Nova (``nova/objects/cell_mapping.py``).
 
-A URL may be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. Its fields come from
-``[database] connection`` or ``[DEFAULT] transport_url``. A transport URL with several hosts also gives ``{username1}``,
-``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no template. If a
-template cannot be filled, Nova uses it as it is, but this module raises :class:`TemplateError`. This module also raises it
-if the base URL lacks a needed part, such as the port; Nova writes ``None`` into the URL.
+A URL can be a template such as ``mysql+pymysql://{username}:{password}@{hostname}/nova_cell2``. The values of its fields come
+from a base URL, ``[database] connection`` or ``[DEFAULT] transport_url``. A base URL with several hosts also has the fields
+``{username1}``, ``{hostname1}`` ... Values stay percent-encoded. A URL with other braces, for example in a password, is no
+template.
+
+If a template cannot be filled, this module raises :class:`TemplateError`. Nova would use the template as it is, or write
+``None`` for a part that the base URL lacks, such as the port.
 """
 
 from __future__ import annotations
@@ -46,9 +48,9 @@ class Cell:
 
 
 def fill(template: str, base: str | None, base_option: str) -> str:
-    """Return a cell's URL; fill a template with parts of the base URL.
+    """Return a cell's URL; if it is a template, fill its fields with parts of the URL ``base``.
 
-    :raises TemplateError: the template needs a base URL or a part that is missing
+    :raises TemplateError: the template needs ``base`` or a part of it that is missing
     """
     names = _names(template)
     if not names:

@@ -82,9 +82,9 @@ def _clocks(databases: NovaDatabases) -> Iterator[Checked]:
 
 
 def judge_clock(name: str, seconds: float | None) -> Checked:
-    """Judge the clock difference between Nova's services and a database.
+    """Return the verdict on the clock difference between Nova's services and a database.
 
-    :param seconds: None if not measured
+    :param seconds: the difference; None if not measured
     """
     subject = f"{name}: clocks"
     if seconds is None:

@@ -1,11 +1,11 @@
 """Measures how far the clocks of Nova's services are from a cell database's clock.
 
 Handlers compute ages by the database's clock, from times that Nova's services wrote. In the table ``services``, a service
-increments ``report_count`` every ten seconds by default (``[DEFAULT] report_interval``). It sets ``updated_at`` by its own or a
-conductor's clock. If a service reports between two readings, ``updated_at`` and the times of both readings give a lower bound
-of the difference.
+increments ``report_count`` every ten seconds by default (``[DEFAULT] report_interval``). With each report, the service sets
+``updated_at`` by its own or a conductor's clock. If a service reports between two readings, ``updated_at`` and the times of
+both readings give a lower bound of the difference.
 
-Handlers subtract the difference from ages. Beyond :data:`LARGEST`, they refuse heals.
+Handlers subtract the difference from ages. If it is larger than :data:`LARGEST`, they refuse heals.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Reading:
 
 
 def difference(first: Reading, second: Reading) -> float | None:
-    """Return how many seconds the clocks differ at least, whichever is ahead; None if no service reported between the readings.
+    """Return the seconds by which the clocks of Nova and of the database differ at least, whichever is ahead.
 
-    A table that was restored between the readings measures nothing, because its rows change without a report. Then a service's
-    count goes back, or grows by more than one a second.
+    Return None if no service reported between the readings, or if the table ``services`` was restored meanwhile. After a
+    restore, a service's ``report_count`` is lower, or has grown by more than one a second.
     """
     grown = {
         service: count - first.reports[service][0]
@@ -77,7 +77,7 @@ def difference(first: Reading, second: Reading) -> float | None:
 
 
 def read(connection: Connection) -> Reading | None:
-    """Read the services that are not deleted and have reported; return None without any."""
+    """Read the reports of the services that are not deleted; return None if no service has reported."""
     c = tables.services.c
     query = sa.select(c.id, c.report_count, c.updated_at, utcnow().label("now")).where(
         c.deleted == 0, c.updated_at.is_not(None)
@@ -103,7 +103,8 @@ class Clocks:
     def observe(self, database: Database) -> Reading | None:
         """Return a reading of a cell's table ``services``; None if the database does not answer or no service has reported.
 
-        Repeat the last reading for two seconds. Remember the clock difference that two readings within twelve seconds show.
+        Within two seconds, return the last reading again. Within twelve seconds, remember the clock difference that the last
+        and the new reading show.
         """
         now = time.monotonic()
         with self._lock:
@@ -126,14 +127,14 @@ class Clocks:
         return reading
 
     def difference(self, database: Database) -> float | None:
-        """Return the largest clock difference, in seconds, measured in the last ten minutes; None without any."""
+        """Return the largest clock difference, in seconds, of the last ten minutes; None if none was measured."""
         now = time.monotonic()
         with self._lock:
             memory = self._memories.get(database.url, _Memory())
             return max((seconds for at, seconds in memory.measured if now - at < REMEMBERED), default=None)
 
     def measure(self, databases: Iterable[Database]) -> None:
-        """Observe each database; if a service of Nova is up, observe all again after three seconds."""
+        """Observe each database. If any service of Nova is up, observe all databases again after three seconds."""
         asked = list(databases)
         readings = [self.observe(database) for database in asked]
         if any(reading is not None and reading.alive for reading in readings):

@@ -1,7 +1,7 @@
-"""Makes the concerns of findings.
+"""Makes the concerns of findings: the keys by which an exemption can name a finding's objects.
 
-A needless key can withhold a heal; a missing one lets a heal change an exempt object. So a compute node gives ``host`` keys
-for both its host and its hypervisor's name.
+A needless key can withhold a heal, but a missing key lets a heal change an exempt object. So a compute node gives two keys
+``host:``, for its host and for its hypervisor's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from handlers.nova.database import NovaDatabases
 from handlers.nova.placement import Placement
 from handlers.nova.records import Instance
 
-#: the kinds of objects of which these functions name all that a finding belongs to
+#: the kinds of keys that these functions make; they name all objects of these kinds that a finding concerns
 KINDS = frozenset({"cell", "consumer", "host", "instance", "project"})
 
 
@@ -43,11 +43,9 @@ def of_instance(instance: Instance) -> frozenset[str]:
 
 
 class OfProviders:
-    """Finds the concerns of resource providers: hosts and cells of their compute nodes, live, deleted or archived.
+    """Finds the concerns of resource providers: the hosts and cells of their compute nodes, even of deleted nodes.
 
-    The first use reads all expected providers. Thread-safe.
-
-    :param expected: the providers that later calls will name
+    The first call of :meth:`of` reads all ``expected`` providers. Thread-safe.
     """
 
     def __init__(self, databases: NovaDatabases, placement: Placement, expected: Iterable[str]) -> None:
@@ -80,7 +78,7 @@ class OfProviders:
 
 
 def of_nodes(databases: NovaDatabases, uuids: Iterable[str]) -> frozenset[str]:
-    """Return the keys of the hosts and cells of these compute nodes: live, deleted or archived."""
+    """Return the keys of the hosts and cells of these compute nodes, even if the nodes are deleted or archived."""
     return frozenset[str]().union(*_nodes(databases, set(uuids)).values())
 
 

@@ -29,8 +29,8 @@ CELLS_TTL = 5.0
 class NovaDatabases:
     """The databases of ``nova_api`` and the cells.
 
-    :param cell_base: the URL that fills templates of ``database_connection``
-    :param transport_base: the URL that fills templates of ``transport_url``
+    :param cell_base: the URL that fills templates in ``cell_mappings.database_connection``
+    :param transport_base: the URL that fills templates in ``cell_mappings.transport_url``
     :param exempt_by_tag: whether tags exempt servers from heals (:mod:`handlers.nova.exempt_tags`)
     """
 
@@ -77,9 +77,9 @@ class NovaDatabases:
         return rows
 
     def require_known_schema(self, cells: Iterable[Cell] | None = None) -> None:
-        """Refuse a heal if a database is read-only or has an unknown schema, or a cell's clock differs too much from Nova's.
+        """Check the databases before a heal that relies on nova_api and on ``cells``, by default on all cells.
 
-        :param cells: the cells that the heal relies on besides nova_api; by default all
+        :raises Refused: a server refuses writes, stackmend does not know a schema, or a cell's clock is too far from Nova's
         """
         databases = [self.database(cell) for cell in (self.cells() if cells is None else cells)]
         self.schemas.require([self.api, *databases])
@@ -88,7 +88,7 @@ class NovaDatabases:
                 raise Refused(objection)
 
     def clock_objection(self, database: Database) -> str:
-        """Return why no heal may rely on the times in a cell's database; empty if the clocks are close."""
+        """Return why no heal may rely on the times in a cell's database; empty if Nova's clocks are close to its clock."""
         seconds = self.clocks.difference(database) or 0.0
         if seconds <= clocks.LARGEST:
             return ""
@@ -98,7 +98,7 @@ class NovaDatabases:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Yield the faults of schemas and clocks that prevent inspections or heals; skip cells that do not answer."""
+        """Yield a sentence for each fault of a schema or clock that prevents inspections or heals. Skip silent cells."""
         yield from self.schemas.warnings(self.api, tables.api)
         for cell in self.cells():
             with suppress(Unavailable):
@@ -161,16 +161,16 @@ class NovaDatabases:
                 self.database(cell).run(lambda connection: connection.execute(sa.text("SELECT 1")))
 
     def run_in_all(self, cells: Iterable[Cell], work: Callable[[Connection], T]) -> dict[Cell, T]:
-        """Run a function on each cell's database; return the results by cell.
+        """Call ``work`` with a connection to each cell's database; return the results by cell.
 
-        :raises Unavailable: any cell does not answer
+        :raises Unavailable: a cell does not answer
         """
         return {cell: self.observe_clocks(cell).run(work) for cell in cells}
 
     def run_in_available(
         self, cells: Iterable[Cell], work: Callable[[Connection], T]
     ) -> tuple[dict[Cell, T], Incomplete | None]:
-        """Run a function on each cell's database; return the results by cell, and the error of cells that did not answer.
+        """Call ``work`` as in :meth:`run_in_all`; return the results by cell, and the error of silent cells, if any.
 
         With an error, use the results only for suspects and counts, because the rows of some cells are missing.
         """
@@ -184,9 +184,9 @@ class NovaDatabases:
         return found, down
 
     def observe_clocks(self, cell: Cell) -> Database:
-        """Measure a cell's clock difference; return the cell's database, which then subtracts the difference from ages.
+        """Measure how far a cell's clock is from Nova's clocks; return the cell's database.
 
-        nova_api subtracts the largest difference of all cells.
+        This database then subtracts the difference from ages. nova_api subtracts the largest difference of all cells.
         """
         database = self.database(cell)
         self.clocks.observe(database)

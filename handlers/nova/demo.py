@@ -1,4 +1,4 @@
-"""Nova's scenes in ``stackmend demo``: a cloud of two cells, and six ways of drift.
+"""Nova's part of ``stackmend demo``: a cloud of two cells, and six scenes, which each make one drift.
 
 Three operations in progress (a live migration, an unconfirmed resize, a boot) have allocations that look orphaned.
 """
@@ -25,14 +25,14 @@ HOSTS: Mapping[str, str] = {
 INSTANCES_PER_HOST = 2
 #: How old the cloud is when the demonstration begins.
 AGE_HOURS = 2.0
-#: Handlers wait for a minute after a move. The rows of the scenes about moves are older, so that these seconds of it are left.
+#: Handlers wait for a minute after a move. The scenes date their moves back, so that only so many seconds of it are left.
 PATIENCE = 8.0
 MOVED_AGO = MOVED_SETTLE - PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Bystander:
-    """A consumer in Placement of an operation in progress. No heal may change its allocation."""
+    """A consumer in Placement of an operation in progress. No heal may change the consumer's allocation."""
 
     doing: str
     consumer: str
@@ -91,7 +91,7 @@ class NovaDemo(Demo):
             self._running = None
 
     def harm(self) -> str:
-        """Return a message about an operation in progress whose allocation changed; empty without one."""
+        """Return a message if the allocation of an operation in progress has changed; otherwise an empty text."""
         for bystander in self._bystanders:
             if self.cloud.allocation(bystander.consumer) != bystander.allocation:
                 return f"harm: {bystander.doing} lost its allocation"

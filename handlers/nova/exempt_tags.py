@@ -1,6 +1,6 @@
-"""The tags and the metadata by which the owners of servers exempt them from heals.
+"""The tags and the metadata by which owners exempt their servers from heals.
 
-stackmend reads tags and metadata from the cells, without an API. A deleted server has neither.
+stackmend reads tags and metadata from the databases of the cells. A deleted server has neither.
 
 Sources: ``nova/db/main/models.py`` (Tag, InstanceMetadata), ``nova/db/main/api.py`` (instance_destroy).
 """
@@ -20,9 +20,9 @@ from handlers.nova.database import NovaDatabases
 
 
 def holder(databases: NovaDatabases, finding: Finding) -> str:
-    """Return which server of a finding has the tag or the metadata; empty if none has.
+    """Return a sentence that names a server of the finding with the tag or the metadata; empty without such a server.
 
-    :raises Unavailable: a cell that may have the servers does not answer
+    :raises Unavailable: a cell that can have the servers does not answer
     """
     scopes = {str(finding.key), *finding.concerns}
     servers = sorted(scope.removeprefix("instance:") for scope in scopes if scope.startswith("instance:"))

@@ -12,9 +12,9 @@ from handlers.nova import queries, tables
 
 @dataclass(frozen=True, slots=True)
 class FormerNode:
-    """A deleted compute node.
+    """A deleted compute node, archived or not.
 
-    :param age: seconds since the deletion
+    :param age: seconds since the node's deletion
     """
 
     uuid: str

@@ -15,7 +15,7 @@ from handlers.nova.database import NovaDatabases
 
 
 def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterable[Hold]]]]:
-    """Yield the option ``[nova] hold_disabled_reason`` with the function that reads its holds; nothing without the option."""
+    """Yield the option's name, ``[nova] hold_disabled_reason``, with a function that reads the holds; nothing if unset."""
     options.register(resources.conf)
     pattern = resources.conf[options.GROUP].hold_disabled_reason
     if pattern:
@@ -23,7 +23,7 @@ def nova_holds(resources: Resources) -> Iterator[tuple[str, Callable[[], Iterabl
 
 
 def disabled_hosts(resources: Resources, pattern: re.Pattern[str]) -> list[Hold]:
-    """Return a hold for each host whose nova-compute is disabled with a matching ``disabled_reason``.
+    """Return a hold for each host whose nova-compute is disabled with a reason that matches ``pattern``.
 
     :raises Unavailable: nova_api or any cell does not answer
     """

@@ -17,7 +17,7 @@ def compute_host(event: Event) -> Key | None:
 
 
 def failed_host(event: Event) -> Key | None:
-    """Return the key of the host where a build failed, or that the error message calls unmapped; None without either."""
+    """Return the key of the host where a build failed, or else of the host that the error message calls unmapped, if any."""
     host = event.payload.get("host")
     if isinstance(host, str) and host:
         return _host(host)
@@ -36,7 +36,7 @@ def instance(event: Event) -> Key:
 
 
 def aggregate(event: Event) -> Key | None:
-    """Return the key of the event's aggregate, or of its host if a legacy notification has no uuid; None without either."""
+    """Return the key of the event's aggregate. A legacy notification without a uuid gives the key of the host, if any."""
     uuid, host = event.payload.get("uuid"), event.payload.get("host_name")
     if uuid is None and host is None:
         return None

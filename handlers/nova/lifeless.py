@@ -12,9 +12,9 @@ from handlers.nova.database import NovaDatabases
 
 
 def lifeless(databases: NovaDatabases, archive: Archive, instances: Iterable[str]) -> Iterator[Key]:
-    """Yield once the key of each instance that is alive in no cell, and that Nova does not schedule now.
+    """Yield once the key of each of ``instances`` that is alive in no cell, and that Nova does not schedule now.
 
-    :raises Incomplete: a cell did not answer. Instances without a deleted row may be missing
+    :raises Incomplete: a cell did not answer, so that instances without a deleted row can be missing
     """
     down: Incomplete | None = None
     distinct = _distinct(instances)

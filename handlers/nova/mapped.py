@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mapped(Generic[T]):
-    """An instance in ``nova_api`` and all cells.
+    """The records of an instance in ``nova_api`` and in all cells.
 
-    :param cell: the cell that its mapping names
-    :param here: its row in that cell
-    :param more: further records in that cell
-    :param copies: its rows in all cells
-    :param building: whether it has a build request, or no mapping to a cell
+    :param cell: the cell of the instance's mapping, if any
+    :param here: the instance's row in that cell
+    :param more: further records in that cell, as :func:`read_mapped` read them
+    :param copies: the instance's rows in all cells
+    :param building: whether the instance has a build request, or no mapping to a cell
     """
 
     cell: Cell | None
@@ -33,7 +33,7 @@ class Mapped(Generic[T]):
 
 
 def read_mapped(databases: NovaDatabases, instance: str, read: Callable[[Connection, str], T]) -> Mapped[T]:
-    """Read an instance in ``nova_api`` and every cell, and further records with the function ``read``."""
+    """Read an instance's records in ``nova_api`` and every cell; ``read`` returns further records in a cell."""
 
     def in_cell(connection: Connection) -> tuple[Instance | None, T]:
         more = read(connection, instance)

@@ -32,21 +32,21 @@ OWN_FOR = 60.0
 
 
 def live_nodes(databases: NovaDatabases) -> tuple[dict[str, tuple[Cell, ComputeNode]], Incomplete | None]:
-    """Return the live compute nodes with their cells, by uuid, and the error of cells that did not answer.
+    """Return the live compute nodes by uuid, each with its cell, and the error of the cells that did not answer, if any.
 
-    Use this only for sweeps and samples: a proof needs every cell's answer.
+    Use this only for sweeps and samples, because a proof needs every cell's answer.
     """
     found, down = databases.run_in_available(databases.host_cells(), queries.compute_nodes)
     return {node.uuid: (cell, node) for cell, nodes in found.items() for node in nodes}, down
 
 
 def require_own_placement(databases: NovaDatabases, placement: Placement) -> None:
-    """Check, before a heal relies on Placement, that this Placement belongs to this Nova.
+    """Check that the configured Placement belongs to this Nova, before a heal relies on it.
 
     With a wrong region or endpoint, another Placement answers, which knows none of Nova's compute nodes.
 
-    :raises Refused: no compute node's uuid is a provider
-    :raises Unavailable: also if a cell does not answer and no compute node is known
+    :raises Refused: no compute node's uuid is a provider in Placement
+    :raises Unavailable: Placement or nova_api does not answer; or a cell does not, and the others have no compute node
     """
     nodes, down = live_nodes(databases)
     if not nodes and down is not None:
@@ -85,7 +85,7 @@ def live_instances(databases: NovaDatabases) -> int:
 
 
 def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell, list[ComputeNode]]]:
-    """Yield a cell with up to :data:`GROUP` of the cell's compute nodes, until each node was yielded once."""
+    """Yield the compute nodes in groups: each group is a cell with up to :data:`GROUP` of the cell's nodes."""
     by_cell: dict[Cell, list[ComputeNode]] = {}
     for cell, node in nodes:
         by_cell.setdefault(cell, []).append(node)
@@ -94,9 +94,9 @@ def in_groups(nodes: Iterable[tuple[Cell, ComputeNode]]) -> Iterator[tuple[Cell,
 
 
 def read_ahead(read: Callable[[S], T], batches: Iterable[S]) -> Iterator[tuple[S, Future[T]]]:
-    """Call ``read`` for each batch in threads, which read the next batches while the caller works on one.
+    """Call ``read`` for each batch in threads, which read the next batches while the caller works on a batch.
 
-    :return: the batches in order, each with a finished future, which may raise the error of ``read``
+    :return: the batches in order, each with a finished future, which has the result or the error of ``read``
     """
     with request_id.pool(_AHEAD, "read-ahead") as pool:
         waiting: deque[tuple[S, Future[T]]] = deque()
@@ -116,9 +116,9 @@ def _ended(batch: tuple[S, Future[T]]) -> tuple[S, Future[T]]:
 def nodes_among(
     databases: NovaDatabases, column: str, values: Collection[str], *, deleted: bool = False
 ) -> list[ComputeNode]:
-    """Return the live compute nodes, from all cells, that have one of these values in a column.
+    """Return the live compute nodes of all cells that have one of ``values`` in ``column``.
 
-    :param deleted: whether to return deleted ones too
+    :param deleted: whether to return deleted nodes too
     """
     found = databases.run_in_all(
         databases.host_cells(),
@@ -128,7 +128,7 @@ def nodes_among(
 
 
 def known_places(databases: NovaDatabases, uuids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Return host and node name of these compute nodes by uuid, even of deleted and archived ones."""
+    """Return the host and node name of these compute nodes by uuid, even if the nodes are deleted or archived."""
     if not uuids:
         return {}
     nodes = nodes_among(databases, "uuid", uuids, deleted=True)

@@ -1,4 +1,4 @@
-"""The kinds of objects that findings about Nova name, and whether Nova's databases have one. The database compares names."""
+"""The kinds of objects that findings about Nova name. For most kinds, a function searches Nova's databases for an object."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _in_api(databases: NovaDatabases, condition: sa.ColumnElement[bool]) -> bool
 
 
 def _in_cells(databases: NovaDatabases, cells: Iterable[Cell], *conditions: sa.ColumnElement[bool]) -> bool:
-    """:raises Unavailable: a cell does not answer, and no cell before it has such a row"""
+    """:raises Unavailable: a cell does not answer, and no earlier cell has a matching row"""
     return any(databases.database(cell).run(lambda connection: _any(connection, *conditions)) for cell in cells)
 
 

@@ -77,7 +77,7 @@ def files(conf: cfg.ConfigOpts) -> ServiceFiles:
 
 
 def api_database_url(conf: cfg.ConfigOpts) -> str:
-    """:raises ConfigError: neither the option nor Nova's configuration has it"""
+    """:raises ConfigError: neither ``[nova] api_database_connection`` nor Nova's configuration files name the URL"""
     given = conf[GROUP].api_database_connection
     return service_files.database_url(
         given,

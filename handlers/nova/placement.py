@@ -1,8 +1,8 @@
 """The client of Placement.
 
-A write of allocations names the consumer's generation; one of aggregates or inventories, the provider's. Placement refuses the
-write if the generation changed. ``DELETE /allocations`` takes no generation, so it must never be called: replace the allocation
-with an empty one.
+A write of an allocation names the consumer's generation. A write of aggregates or inventories names the provider's generation.
+Placement refuses a write if the generation has changed. ``DELETE /allocations`` takes no generation, so no code may call it:
+replace the allocation by an empty one.
 
 Consumer generations need microversion 1.28 (Rocky); consumer types need 1.38 (Xena).
 """
@@ -42,8 +42,8 @@ class Allocation:
     """The allocation of one consumer.
 
     :param providers: amounts by provider and resource class
-    :param generation: the consumer's generation, which every write changes; None without resources
-    :param consumer_type: ``unknown`` for Nova's consumers; None without resources, or from a Placement older than 1.38
+    :param generation: the consumer's generation, which every write changes; None for a consumer without resources
+    :param consumer_type: ``unknown`` for Nova's consumers; None without resources, or if Placement is older than 1.38
     """
 
     consumer: str
@@ -84,10 +84,10 @@ class ProviderAggregates:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The inventory of one resource class.
+    """A provider's inventory of one resource class.
 
-    :param values: ``total``, ``reserved`` and the other columns
-    :param generation: the provider's generation, which rises with each change of its inventories and allocations
+    :param values: ``total``, ``reserved`` and the other fields of Placement's API
+    :param generation: the provider's, which rises with each change of its inventories and allocations
     """
 
     provider: str
@@ -104,7 +104,7 @@ class Inventory:
         return int(self.values["reserved"])
 
     def command(self, reserved: int) -> str:
-        """Return the ``openstack`` command that sets the reserved amount. To reserve all of it needs microversion 1.26."""
+        """Return the ``openstack`` command that sets the reserved amount."""
         return (
             f"openstack --os-placement-api-version 1.28 resource provider inventory set --resource "
             f"{self.resource}:reserved={reserved} --amend {self.provider}"
@@ -112,7 +112,10 @@ class Inventory:
 
 
 class Placement:
-    """The client of Placement's API. Thread-safe."""
+    """The client of Placement's API. Thread-safe.
+
+    A write raises Conflict if the object has changed since it was read, and Refused if Placement rejects the request.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -154,32 +157,24 @@ class Placement:
             return dict(zip(asked, pool.map(self.allocation, asked), strict=True))
 
     def replace_allocation(self, before: Allocation, providers: Held) -> None:
-        """Replace a consumer's allocation. If ``providers`` is empty, Placement deletes the consumer.
-
-        :raises Conflict: the allocation changed since ``before`` was read
-        :raises Refused: Placement rejects the request
-        """
+        """Replace a consumer's allocation by the resources ``providers``. If they are empty, Placement deletes the consumer."""
         response = self._write(replacing(before, providers))
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {before.consumer}")
 
     def move_allocation(self, source: Allocation, target: Allocation) -> None:
-        """Move all resources of ``source`` to ``target``, with project and user: both allocations change, or neither.
+        """Move all resources of ``source`` to ``target``, with project and user. One request changes both allocations.
 
         :param target: loses its former resources
-        :raises Conflict: either allocation changed since it was read
-        :raises Refused: Placement rejects the move
         """
         response = self._write(moving(source, target))
         if response.status_code != 204:
             raise self._failure(response, f"the allocations of {source.consumer} and {target.consumer}")
 
     def replace_allocations(self, changes: Iterable[tuple[Allocation, Held]]) -> None:
-        """Replace the allocations of all these consumers, or of none.
+        """Replace the allocations of several consumers in one request, which changes all of them or none.
 
         :param changes: each allocation as read, and its new resources
-        :raises Conflict: an allocation changed since it was read
-        :raises Refused: Placement rejects an allocation
         """
         write = replacing_all(changes)
         response = self._write(write)
@@ -207,14 +202,14 @@ class Placement:
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
 
     def usages(self, project: str, user: str) -> Mapping[str, int]:
-        """Return the amounts that all consumers of a project and user have, by resource class."""
+        """Return, by resource class, the sum that all consumers of a project and user have."""
         query = {"project_id": project, "user_id": user}
         response = self._read("/usages", params=query, microversion=VERSION)
         usages: Mapping[str, int] = self._body(response)["usages"]
         return usages
 
     def compute_providers(self) -> dict[str, Provider]:
-        """Return the root providers of compute nodes."""
+        """Return the root providers of compute nodes, by uuid."""
         return self._providers({"required": "COMPUTE_NODE"})
 
     def is_compute_node(self, provider: str) -> bool:
@@ -224,7 +219,7 @@ class Placement:
         return self._providers({})
 
     def generations(self) -> list[tuple[str, int]]:
-        """Return the root provider of each compute node, with its generation."""
+        """Return the uuid and the generation of each compute node's root provider."""
         response = self._read("/resource_providers", params={"required": "COMPUTE_NODE"}, microversion=VERSION)
         return [(row["uuid"], row["generation"]) for row in self._body(response)["resource_providers"]]
 
@@ -232,7 +227,7 @@ class Placement:
         return self._providers({"required": "MISC_SHARES_VIA_AGGREGATE"})
 
     def named(self, name: str) -> dict[str, Provider]:
-        """Return the provider with this name, by uuid, if any. Placement's database compares the names."""
+        """Return the provider with this name, by uuid, or an empty dict. The comparison can ignore letter case."""
         return self._providers({"name": name})
 
     def delete_provider(self, provider: str) -> None:
@@ -265,7 +260,7 @@ class Placement:
         return self._listed(response)
 
     def marked(self, trait: str, **where: str) -> dict[str, Provider]:
-        """Return the providers with a trait; none if Placement does not know the trait.
+        """Return the providers with a trait, by uuid; none if Placement does not know the trait.
 
         :param where: further conditions: ``uuid``, ``in_tree``
         """
@@ -276,7 +271,7 @@ class Placement:
         return self._listed(response)
 
     def offers(self, provider: str) -> Mapping[str, int]:
-        """Return a provider's capacity, used or not, by resource class; empty for an unknown provider."""
+        """Return a provider's capacity by resource class, including used resources; empty for an unknown provider."""
         return {
             one.resource: int((one.total - one.reserved) * one.values["allocation_ratio"])
             for one in self.inventories(provider)
@@ -301,11 +296,7 @@ class Placement:
         return [Inventory(provider, name, values, generation) for name, values in sorted(body["inventories"].items())]
 
     def reserve(self, before: Inventory, reserved: int) -> None:
-        """Set the reserved amount of an inventory.
-
-        :raises Conflict: the provider changed since ``before`` was read
-        :raises Refused: Placement rejects the request
-        """
+        """Set the reserved amount of an inventory that was read as ``before``."""
         response = self._write(reserving(before, reserved))
         if response.status_code == 404:
             raise Conflict(f"provider {before.provider} is gone")
@@ -330,11 +321,7 @@ class Placement:
         return ProviderAggregates(provider, frozenset(body["aggregates"]), body["resource_provider_generation"])
 
     def set_aggregates(self, before: ProviderAggregates, aggregates: Iterable[str]) -> None:
-        """Put a provider into exactly these aggregates.
-
-        :raises Conflict: the provider changed since ``before`` was read
-        :raises Refused: Placement rejects the request
-        """
+        """Put a provider into exactly these aggregates."""
         response = self._write(joining(before, aggregates))
         if response.status_code == 404:
             raise Conflict(f"provider {before.provider} is gone")

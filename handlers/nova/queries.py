@@ -1,6 +1,6 @@
 """SQL that several families of handlers share.
 
-Each function runs in a transaction, and may run twice. Ages are seconds by the database's clock.
+Each function runs in a transaction, and can run twice. Ages are in seconds, by the database's clock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Values = Mapping[str, Any] | sa.RowMapping
 
 
 def chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield the values, sorted and distinct, in lists that each fit into one statement."""
+    """Yield the distinct values, sorted, in lists that are short enough for one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]
@@ -43,9 +43,9 @@ def chunks(values: Collection[str]) -> Iterator[list[str]]:
 def read_both(
     connection: Connection, first: sa.Select[Any], second: sa.Select[Any]
 ) -> tuple[list[Values], list[Values]]:
-    """Run two queries as one statement, which reads at one moment; return the rows of each.
+    """Run two queries as one statement, so that they see the same state; return the rows of each query.
 
-    The statement's rows have NULL in the other query's columns, so no column mixes texts of two tables with two collations.
+    In the statement, each query has columns of its own, so no column mixes texts with two collations.
     """
     queries = (first, second)
     parts = [
@@ -81,7 +81,7 @@ def cells(connection: Connection) -> list[Cell]:
 
 
 def host_mapping(connection: Connection, host: str) -> records.HostMapping | None:
-    """Return a host's mapping. The database compares the names, as in Nova's queries."""
+    """Return a host's mapping, if any. The database compares the names: MySQL ignores letter case and trailing spaces."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.host, c.cell_id).where(c.host == host)).first()
     return None if row is None else records.HostMapping(row.host, row.cell_id)
@@ -93,7 +93,7 @@ def mapped_hosts(connection: Connection) -> dict[str, int]:
 
 
 def insert_host_mapping(connection: Connection, host: str, cell_id: int) -> None:
-    """Map a host to a cell. If another process did so first, a unique key refuses the row."""
+    """Map a host to a cell. If another process has mapped the host first, the table's unique key refuses the row."""
     connection.execute(mapping_host(host, cell_id))
 
 
@@ -130,13 +130,16 @@ def build_requests(connection: Connection, instances: Collection[str]) -> set[st
 
 
 def scheduling(connection: Connection, instance: str) -> tuple[bool, records.InstanceMapping | None]:
-    """Return whether an instance has a build request, and its mapping. One statement reads both at one moment."""
+    """Return whether an instance has a build request, and the instance's mapping, if any. One statement reads both."""
     requested, mappings = schedulings(connection, [instance])
     return bool(requested), mappings[0] if mappings else None
 
 
 def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set[str], list[records.InstanceMapping]]:
-    """Return which of these instances have a build request, and their mappings. One statement reads both for up to 500."""
+    """Return the instances with a build request, and the mappings of all ``instances``.
+
+    One statement reads both for up to 500 instances.
+    """
     requests, c = tables.build_requests.c, tables.instance_mappings.c
     requested: set[str] = set()
     mappings: list[records.InstanceMapping] = []
@@ -152,7 +155,7 @@ def schedulings(connection: Connection, instances: Collection[str]) -> tuple[set
 
 
 def building(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the instances that Nova may still schedule: they have a build request, or a mapping without a cell."""
+    """Return those of the instances that Nova can still schedule: with a build request, or a mapping without a cell."""
     requests, mappings = tables.build_requests.c, tables.instance_mappings.c
     found: set[str] = set()
     for chunk in chunks(instances):
@@ -185,7 +188,7 @@ def aggregates(connection: Connection) -> list[records.Aggregate]:
 
 
 def compute_services(connection: Connection, host: str | None = None) -> list[records.Service]:
-    """Return the nova-compute services that are not deleted, up or down."""
+    """Return the nova-compute services that are not deleted, up or down: of ``host``, or of all hosts."""
     c = tables.services.c
     query = sa.select(c.host, c.created_at, NOW).where(c.binary == COMPUTE, c.deleted == 0, c.host.is_not(None))
     if host is not None:
@@ -197,7 +200,7 @@ def compute_services(connection: Connection, host: str | None = None) -> list[re
 
 
 def host_up(connection: Connection, host: str) -> bool | None:
-    """Return whether a host's nova-compute is up (``nova/servicegroup/drivers/db.py``); None without such a service."""
+    """Return whether a host's nova-compute is up (``nova/servicegroup/drivers/db.py``); None if the host has none."""
     c = tables.services.c
     query = sa.select(c.last_seen_up, c.created_at, c.forced_down, NOW)
     row = connection.execute(query.where(c.binary == COMPUTE, c.deleted == 0, c.host == host)).first()
@@ -216,9 +219,10 @@ def compute_services_count(connection: Connection) -> int:
 def compute_nodes(
     connection: Connection, equal: Mapping[str, str] | None = None, *, deleted: bool = False
 ) -> list[records.ComputeNode]:
-    """Return the live compute nodes whose columns have the values of ``equal``, or all of them.
+    """Return a cell's live compute nodes.
 
-    :param deleted: whether to return deleted ones too
+    :param equal: values, by column, of the nodes to return; None for all nodes
+    :param deleted: whether to return deleted nodes too
     """
     c = tables.compute_nodes.c
     return _compute_nodes(connection, [c[name] == value for name, value in (equal or {}).items()], deleted)
@@ -269,7 +273,7 @@ def instance(connection: Connection, uuid: str) -> records.Instance | None:
 
 
 def instances(connection: Connection, uuids: Collection[str]) -> list[records.Instance]:
-    """Return these instances, even if deleted or hidden."""
+    """Return the rows of these instances, even if deleted or hidden."""
     return [
         _instance(connection, row)
         for chunk in chunks(uuids)
@@ -280,9 +284,9 @@ def instances(connection: Connection, uuids: Collection[str]) -> list[records.In
 def instances_and_migrations(
     connection: Connection, consumers: Collection[str]
 ) -> tuple[list[records.Instance], list[records.Migration]]:
-    """Return the instances among these consumers, and the migrations that are consumers or whose instance is one.
+    """Return the instances and the migrations among these consumers, with all migrations of these instances.
 
-    Deleted rows count. The youngest migration comes first.
+    Deleted rows are included. The youngest migration comes first.
     """
     c = tables.migrations.c
     found: list[records.Instance] = []
@@ -342,7 +346,7 @@ def migrations_of(connection: Connection, *instances: str) -> list[records.Migra
 
 
 def archived_migrations_of(connection: Connection, instance: str) -> list[records.Migration]:
-    """Return the archived migrations of an instance, youngest first, by a scan of the whole table."""
+    """Return the archived migrations of an instance, youngest first. The query scans all of ``shadow_migrations``."""
     return _migrations(connection, tables.shadow_migrations.c.instance_uuid == instance, tables.shadow_migrations)
 
 
@@ -374,9 +378,9 @@ def _migration(connection: Connection, row: Values) -> records.Migration:
 
 
 def stayed(connection: Connection) -> dict[str, dict[str, str]]:
-    """Find ended or deleted migrations whose live instance is on their source node and has no task.
+    """Return ended or deleted migrations whose live instance has no task and is on the migration's source node.
 
-    :return: ``{node: {migration: instance}}``, by uuids; a node may be deleted
+    :return: ``{node: {migration: instance}}`` with uuids; the node can be a deleted compute node
     """
     i, m, n = tables.instances.c, tables.migrations.c, tables.compute_nodes.c
     began = sa.and_(i.uuid == m.instance_uuid, i.host == m.source_compute, i.node == m.source_node)
@@ -399,7 +403,7 @@ def live_instances_count(connection: Connection) -> int:
 
 
 def known_consumers(connection: Connection, consumers: Collection[str]) -> set[str]:
-    """Return the consumers that are this cell's instances or migrations, deleted or not."""
+    """Return those of the consumers that are instances or migrations of this cell, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     found: set[str] = set()
     for chunk in chunks(consumers):
@@ -416,9 +420,9 @@ class ArchivedRow(NamedTuple):
 
 
 def archived_instances(connection: Connection, consumers: Collection[str]) -> list[ArchivedRow]:
-    """Return the archived instances among these consumers, without hidden copies.
+    """Return the archived instances among these consumers, except hidden copies.
 
-    The query scans all of ``shadow_instances``, which has no index of uuids.
+    The query scans all of ``shadow_instances``, which has no index on uuids.
     """
     c = tables.shadow_instances.c
     hidden = sa.or_(c.hidden.is_(None), c.hidden == sa.false())
@@ -429,7 +433,7 @@ def archived_instances(connection: Connection, consumers: Collection[str]) -> li
 
 
 def archived_migrations(connection: Connection, consumers: Collection[str]) -> dict[str, str]:
-    """Return the consumers that are archived migrations, each with its instance, by a scan of the whole table."""
+    """Return the archived migrations among these consumers, each with its instance. The query scans the whole table."""
     c = tables.shadow_migrations.c
     found: dict[str, str] = {}
     for chunk in chunks(consumers):

@@ -1,4 +1,4 @@
-"""Rows of Nova's databases as values. Ages are by the database's clock."""
+"""Rows of Nova's databases as Python objects. Ages are in seconds, by the database's clock."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TERMINAL = frozenset({"confirmed", "reverted", "error", "failed", "completed", "
 class Instance:
     """A row of ``instances``, deleted or not.
 
-    :param hidden: whether Nova hides this copy, during a cross-cell resize
-    :param age: seconds since its last change
+    :param hidden: whether Nova hides this copy of the instance, during a cross-cell resize
+    :param age: seconds since the row's last change
     """
 
     uuid: str
@@ -30,9 +30,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """A row of ``migrations``, deleted or not. Nova deletes them with their instance.
+    """A row of ``migrations``, deleted or not. Nova deletes an instance's migrations with the instance.
 
-    :param age: seconds since its last change
+    :param source: host and node
+    :param age: seconds since the row's last change
     """
 
     uuid: str | None
@@ -50,16 +51,16 @@ class Migration:
 
     @property
     def within_node(self) -> bool:
-        """Whether source and destination are one node, or one host while Nova has chosen no node."""
+        """Whether source and destination are the same node, or the same host if Nova has not chosen the node yet."""
         return self.dest in {self.source, (self.source[0], None)}
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:
-    """A row of ``compute_nodes``. The node's root provider has the same uuid.
+    """A row of ``compute_nodes``. The node's root provider in Placement has the same uuid.
 
-    :param age: seconds since the row was made
-    :param ironic: whether the node is a machine of Ironic, which moves between the hosts of the hash ring
+    :param age: seconds since Nova made the row
+    :param ironic: whether the node is a machine of Ironic, which can move from one nova-compute to another
     """
 
     id: int
@@ -74,9 +75,9 @@ class ComputeNode:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A nova-compute service that is not deleted, up or down.
+    """A nova-compute service that is not deleted, whether up or down.
 
-    :param age: seconds since the row was made
+    :param age: seconds since Nova made the row
     """
 
     host: str
@@ -91,9 +92,10 @@ class HostMapping:
 
 @dataclass(frozen=True, slots=True)
 class InstanceMapping:
-    """A row of ``instance_mappings``. It has no cell while Nova schedules the instance.
+    """A row of ``instance_mappings``. ``cell_id`` is None while Nova schedules the instance.
 
-    :param user_id: None in a row from before Nova's release Stein
+    :param queued: the column ``queued_for_delete``
+    :param user_id: None if a Nova before Stein made the row
     """
 
     instance_uuid: str

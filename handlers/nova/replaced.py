@@ -1,4 +1,4 @@
-"""Finds jobs of this host, and an option of nova-scheduler, that do the work of a handler."""
+"""Finds cron jobs and systemd units of this host, and an option of nova-scheduler, that do the work of a handler."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DANGEROUS = re.compile(r"\bplacement\s+audit\b.*--delete\b")
 
 
 def check(files: ServiceFiles, modes: Mapping[type[Handler], Mode], root: Path = Path("/")) -> Iterator[Checked]:
-    """Warn if nova-scheduler, or nova-manage in a cron job or systemd unit, does the work of a handler that heals.
+    """Yield a warning for each job with nova-manage, and for nova-scheduler, that does the work of a handler that heals.
 
-    Always warn of ``nova-manage placement audit --delete``. Yield OK if there is no warning about a job.
+    Always warn of ``nova-manage placement audit --delete``. Without a warning about a job, yield OK.
     """
     healing = {handler.name for handler, mode in modes.items() if mode.heals}
     yield from _scheduler(files, healing)

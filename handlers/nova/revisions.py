@@ -1,4 +1,4 @@
-"""The known schemas of Nova's databases: Nova 25 (Yoga) to 34.
+"""The schemas of Nova's databases that stackmend knows: Nova 25 (Yoga) to 34.
 
 Source: ``nova/db/{api,main}/migrations/versions`` of these releases.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 RELEASES = "Nova 25 (Yoga) to 34"
 
-#: nova_api: Yoga to 2023.1; 2023.2 and later
+#: nova_api: the revision of Yoga to 2023.1, and that of 2023.2 and later
 API = frozenset({"b30f573d3377", "cdeec0c85668"})
 
 #: a cell: Yoga; Zed; 2023.1, and a step that was never a release's last; 2023.2; 2024.1 and 2024.2; 2025.1 to 2026.1, with

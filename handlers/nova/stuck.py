@@ -16,9 +16,9 @@ from handlers.nova.verdicts import Wait, findings_or_wait
 
 
 class StuckHandler(DatabaseHandler):
-    """A key is an instance, or a host for all suspects of that host.
+    """The base of a handler whose key is an instance, or a host for all suspects of that host.
 
-    :param after: seconds without a change after which no service of Nova works on a record
+    :param after: seconds without a change after which a record counts as stuck
     """
 
     kinds = ("instance", "host")
@@ -29,11 +29,11 @@ class StuckHandler(DatabaseHandler):
 
     @abstractmethod
     def suspects(self, connection: Connection, host: str | None = None) -> Iterable[str]:
-        """Return a cell's suspects; with ``host``, only those of that host."""
+        """Return the uuids of a cell's suspects, or only of the suspects on ``host``."""
 
     @abstractmethod
     def judge(self, key: Key, instance: str) -> Iterator[Finding | Wait]:
-        """Yield the proved drift of one instance, or why it must wait."""
+        """Yield the findings about one instance, or why the inspection must wait."""
 
     def inspect(self, key: Key) -> Sequence[Finding]:
         instances = self._of_host(key.id) if key.kind == "host" else [key.id]

@@ -3,8 +3,8 @@
 Every release since Yoga has each of these columns, so that a SELECT works during an upgrade. All NOT NULL columns are here,
 because an INSERT needs them. Sources: ``nova/db/api/models.py`` and ``nova/db/main/models.py``.
 
-All times are naive UTC. In a cell, a column ``deleted`` is 0 for a live row and the row's ``id`` for a deleted one;
-``nova_api`` has no soft delete. ``migrations.migration_type``, an ENUM in Nova, is text here, to read values of later releases.
+All times are naive UTC. In a cell, a column ``deleted`` is 0 in a live row, and the row's ``id`` in a deleted row. ``nova_api``
+has no soft delete. ``migrations.migration_type`` is an ENUM in Nova, but text here, to read values of later releases.
 """
 
 from __future__ import annotations

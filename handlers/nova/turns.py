@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 class Turns:
-    """Chooses the ids that each sweep reads; successive sweeps of one process cover all. Thread-safe."""
+    """Chooses the ids that each sweep reads, so that successive sweeps of one process read all ids. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: the first id of the next sweep; a process begins anywhere, so that short-lived ones cover all in time
+        #: the first id of the next sweep. Each process begins at a random id, so that many short processes read all ids
         self._next = f"{random.getrandbits(32):08x}"
 
     def take(self, ids: Iterable[str], size: int) -> list[str]:
-        """Return up to ``size`` ids in order, from where the last call ended; start again after the last id."""
+        """Return up to ``size`` of the sorted ids, from where the last call ended. After the last id, the first one follows."""
         ordered = sorted(ids)
         if len(ordered) <= size:
             return ordered

@@ -1,4 +1,4 @@
-"""The verdicts that several families share, and how long Nova may still work after a change."""
+"""Verdicts that the rules of several families return, and the seconds for which Nova can still work after a change."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The verdict to inspect again later: the state proves nothing yet.
+    """The verdict to inspect the key again later, because the state proves nothing now.
 
-    :param after: seconds until the next inspection makes sense
+    :param after: seconds until the next inspection
     """
 
     reason: str
@@ -42,7 +42,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The verdict to report the drift: the state is wrong, but nothing proves the right heal."""
+    """The verdict that stackmend only reports a drift, because nothing proves the right heal."""
 
     problem: str
     summary: str
@@ -55,9 +55,9 @@ def soonest(waits: Iterable[Wait]) -> InFlight:
 
 
 def findings_or_wait(findings: Sequence[Finding], waits: Sequence[Wait]) -> Sequence[Finding]:
-    """Return the findings.
+    """Return ``findings``, unless there are only ``waits``.
 
-    :raises InFlight: there is no finding, but an object must wait
+    :raises InFlight: there are waits and no findings
     """
     if waits and not findings:
         raise soonest(waits)

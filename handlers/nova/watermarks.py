@@ -1,7 +1,8 @@
 """Reads the watermarks of nova_api, the cells and Placement.
 
-A table's next id (``AUTO_INCREMENT``) survives archive and purge. On Galera, each writer's counter is above the ids of all
-rows. Rows of ``services`` and ``cell_mappings`` keep their uuid as long as they exist.
+A stored watermark serves to recognise an older copy of a database. A table's next id (``AUTO_INCREMENT``) survives archive and
+purge. On Galera, each writer's counter is above the ids of all rows. Rows of ``services`` and ``cell_mappings`` keep their uuid
+as long as they exist.
 
 The watermark of Placement has generations of providers, which only grow (``placement/objects/resource_provider.py``).
 """
@@ -36,7 +37,7 @@ _NEXT_ID["mariadb"] = _NEXT_ID["mysql"]
 
 
 def nova_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermarks of the databases that answer; nothing without ``[nova]``.
+    """Yield the watermarks of nova_api, and of those cells and the Placement that answer; nothing without ``[nova]``.
 
     :raises Unavailable: nova_api does not answer, or lists no cell
     """
@@ -89,10 +90,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 
 
 def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
-    """Return the highest id and the next id of a table; None if the database does not give the next id.
-
-    :param homes: the table, and its shadow table if it has one
-    """
+    """Return the highest id in ``homes`` (a table and its shadow table), and the next id; None if the latter is unknown."""
     highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
     next_id = _next_id(connection, name)
     if next_id is None:
