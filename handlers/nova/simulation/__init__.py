@@ -2,15 +2,12 @@
 
 It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the class NovaSimulation, with the operations of hosts, servers, moves, aggregates, devices and volumes
-changes     single writes, without notifications
+cloud       the class NovaSimulation, with all operations
+changes     operations that write one record, without notifications
 world       databases, Placement, Neutron, Cinder and notifications
 store       reads and writes rows
 report      Nova's client of Placement
-placement, neutron, cinder  the other services
-json_server a server of JSON over HTTP
-bus         notifications from captured ones
-records     flavors and compute nodes
+bus         notifications
 """
 
 from handlers.nova.simulation.bus import notification

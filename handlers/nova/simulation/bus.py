@@ -24,10 +24,10 @@ SAME_PAYLOAD: Mapping[str, str] = {
 
 
 def notification(event: str, publisher: str, data: Mapping[str, Any], sent_at: datetime) -> Notification:
-    """Make a notification from a captured one.
+    """Make a notification from a captured notification.
 
     :param publisher: such as ``nova-compute:<host>``
-    :param data: the payload's fields to replace
+    :param data: new values of the payload's fields
     :param sent_at: naive UTC
     """
     template = resources.files("handlers.nova").joinpath("notifications", f"{SAME_PAYLOAD.get(event, event)}.json")

@@ -1,7 +1,7 @@
 """A simulated Cinder on loopback: volumes with their attachments.
 
-It answers the requests of :mod:`handlers.access.cinder` as the real one does: listings with filters and pages, and the deletion
-of attachments, about which it asks Nova (``cinder/volume/api.py``: attachment_deletion_allowed).
+It answers the requests of :mod:`handlers.access.cinder` as the real Cinder does, with filters and pages. Before it deletes an
+attachment, it asks Nova (``cinder/volume/api.py``: attachment_deletion_allowed).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _GONE: Answer = (404, {"itemNotFound": {"code": 404, "message": "could not be fo
 
 
 class Cinder(JsonServer):
-    """One Cinder.
+    """A server with Cinder's API.
 
-    :param nova_uses: returns whether Nova's API shows this attachment of this instance
+    :param nova_uses: gets an instance and an attachment; returns whether Nova's API shows the attachment
     """
 
     def __init__(self, nova_uses: Callable[[str, str], bool]) -> None:
         super().__init__()
         self.volumes: dict[str, dict[str, Any]] = {}
         self.attachments: dict[str, dict[str, Any]] = {}
-        #: how many rows it lists at most at once (``osapi_max_limit``)
+        #: the most rows in one answer (``osapi_max_limit``)
         self.page = 1000
-        #: members of volumes that it does not show to these credentials
+        #: names of fields that no answer shows
         self.hidden: set[str] = set()
         self._nova_uses = nova_uses
 
@@ -65,7 +65,7 @@ class Cinder(JsonServer):
         return attachment
 
     def connect(self, attachment: str) -> None:
-        """Give a host the data to reach the volume, and complete the attachment."""
+        """Connect an attachment: add the data by which a host reaches the volume."""
         self.attachments[attachment] |= {
             "status": "attached",
             "attach_mode": "rw",
@@ -92,13 +92,13 @@ class Cinder(JsonServer):
         self._settle(self.attachments.pop(attachment)["volume_id"])
 
     def delete_volume(self, volume: str) -> None:
-        """Delete a volume with its attachments, as an administrator can by force."""
+        """Delete a volume with its attachments, as a forced deletion does."""
         for attachment in self.of(volume_id=volume):
             del self.attachments[attachment]
         del self.volumes[volume]
 
     def of(self, **owner: str) -> list[str]:
-        """Return the ids of the attachments of ``instance=...`` or ``volume_id=...``."""
+        """Return the ids of an owner's attachments: of ``instance=<uuid>`` or ``volume_id=<uuid>``."""
         [(name, value)] = owner.items()
         return [attachment for attachment, row in self.attachments.items() if row[name] == value]
 

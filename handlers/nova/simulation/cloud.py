@@ -1,7 +1,7 @@
 """A simulated Nova: it writes the rows of Nova's services into SQLite files of one folder.
 
 Rows and allocations change in Nova's order, so that a test can stop half way. A running server has one port, bound to the
-host of its guest. The simulation has no quotas, archives nothing, and makes none of Nova's checks.
+server's host. The simulation has no quotas, archives nothing, and makes none of Nova's checks.
 """
 
 from __future__ import annotations

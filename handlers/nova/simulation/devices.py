@@ -17,7 +17,7 @@ class Devices(Changes):
     DEVICE: ClassVar[str] = "CUSTOM_PCI_144D_A80A"
 
     def add_device(self, host: str, address: str, one_time_use: bool = True) -> str:
-        """Report a device of a host.
+        """Add a free device, and its provider, to a host.
 
         :param address: in lower-case letters, as in ``pci_devices``
         :return: the provider's uuid

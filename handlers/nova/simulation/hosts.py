@@ -11,7 +11,7 @@ from handlers.nova.simulation.world import World
 
 class Hosts(World):
     def register_host(self, host: str, cell: str) -> str:
-        """Start nova-compute, first step (nova.service.Service.start).
+        """Make the service's row, as nova-compute does first (nova.service.Service.start).
 
         :return: the service's uuid
         """
@@ -32,7 +32,7 @@ class Hosts(World):
         return uuid
 
     def report_node(self, host: str, node: str = "") -> Node:
-        """Start nova-compute, second step (nova.compute.resource_tracker,
+        """Make the compute node and its provider, as nova-compute does next (nova.compute.resource_tracker,
         nova.scheduler.client.report.update_from_provider_tree).
         """
         service, cell = self._service(host)
@@ -85,7 +85,7 @@ class Hosts(World):
         """Delete a host's providers, host mapping, service and compute nodes, in this order
         (nova.api.openstack.compute.services.ServiceController.delete).
 
-        :param leak_providers: the providers stay, as when Placement is down
+        :param leak_providers: whether the providers stay, as when Placement is down
         """
         service, cell = self._service(host)
         nodes, services = tables.compute_nodes, tables.services

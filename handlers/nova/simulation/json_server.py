@@ -15,9 +15,9 @@ class JsonServer(ABC):
     """An HTTP server of JSON on a free port; it serves until :meth:`close`."""
 
     def __init__(self) -> None:
-        #: the status that it answers instead to requests of a method
+        #: by HTTP method: an error status that answers each request
         self.faults: dict[str, int] = {}
-        #: called before a request of a method is answered, with the object's id
+        #: by HTTP method: a function that gets the object's id before each answer
         self.before: dict[str, Callable[[str], object]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True

@@ -55,7 +55,7 @@ class Moves(Servers):
         """Confirm a cold migration: publish ``instance.resize_confirm.end``, and only then release the source's allocation
         (nova.compute.manager.confirm_resize).
 
-        :param leak_allocation: nova-compute dies between the two steps
+        :param leak_allocation: whether nova-compute dies between the two steps
         """
         row = self.migration(migration)
         self.set_migration(migration, status="confirming")
@@ -68,7 +68,7 @@ class Moves(Servers):
     def fail_migration(self, migration: str, leak_allocation: bool = False) -> None:
         """Roll a live migration back (nova.compute.manager._rollback_live_migration).
 
-        :param leak_allocation: Placement rejects the roll-back
+        :param leak_allocation: whether Placement rejects the roll-back
         """
         row = self.migration(migration)
         if not leak_allocation:

@@ -1,6 +1,6 @@
 """A simulated Neutron on loopback: ports with their bindings.
 
-It answers the requests of :mod:`handlers.access.neutron` like the real one.
+It answers the requests of :mod:`handlers.access.neutron` as the real Neutron does.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _INACTIVE = "_inactive"
 
 
 class Neutron(JsonServer):
-    """One Neutron, with one network.
+    """A server with Neutron's API and one network.
 
-    :param page: how many ports it lists at most at once (``pagination_max_limit``)
+    :param page: the most ports in one answer (``pagination_max_limit``)
     """
 
     def __init__(self, page: int = 1000) -> None:
@@ -40,13 +40,13 @@ class Neutron(JsonServer):
         self.ports: dict[str, dict[str, Any]] = {}
         self.network: dict[str, Any] = {"id": str(uuid.uuid4())}
         self.extensions = {"port-resource-request"}
-        #: names that it does not show to these credentials
+        #: names of fields that no answer shows
         self.hidden: set[str] = set()
         self.page = page
         self._plugged: dict[str, str] = {}
 
     def add(self, **values: Any) -> str:
-        """Make a port; return its id, which is random unless given."""
+        """Make a port with these values; return its id. ``binding_host_id`` sets ``binding:host_id``."""
         made = str(values.get("id") or uuid.uuid4())
         names = {name.replace("binding_", "binding:"): value for name, value in values.items()}
         start = {_INACTIVE: {}, "network_id": self.network["id"], "revision_number": 1}
@@ -62,7 +62,7 @@ class Neutron(JsonServer):
         return self._plugged[instance]
 
     def move(self, instance: str, host: str) -> None:
-        """Bind the port that :meth:`plug` made to another host, if the port is still there; ``""`` unbinds it."""
+        """Bind the port that :meth:`plug` made, if it still exists, to another host; the host ``""`` unbinds the port."""
         if self._plugged.get(instance) in self.ports:
             self.change(self._plugged[instance], binding_host_id=host)
 

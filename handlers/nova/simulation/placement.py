@@ -1,7 +1,7 @@
 """The real Placement service on loopback, in this process, with its database in a file.
 
 openstack-placement's own WSGI application runs without Keystone (the token ``admin`` is an administrator). Placement keeps
-database connection, policy and traits in its modules, so a process can run only one server at a time.
+database connection, policy and traits in globals of its modules, so a process can run only one server at a time.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class PlacementServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and every connection; a running request may get no answer."""
+        """Close the port and every connection; a running request might get no answer."""
         if self._http is None or self._thread is None or self._application is None:
             return
         self._http.shutdown()

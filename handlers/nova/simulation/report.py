@@ -1,4 +1,4 @@
-"""Nova's client of Placement: the calls of ``nova.scheduler.client.report``. They raise RuntimeError if Placement refuses."""
+"""Nova's client of Placement: calls of ``nova.scheduler.client.report``. A call raises RuntimeError if Placement refuses it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Report:
     def create_child(
         self, uuid: str, name: str, parent: str, capacity: Mapping[str, int], traits: Sequence[str]
     ) -> None:
-        """Create a provider below another one, with resource classes, inventory and traits."""
+        """Create a provider below ``parent``, with resource classes, inventory and traits."""
         url = f"/resource_providers/{uuid}"
         for resource in capacity:
             self._ask("PUT", f"/resource_classes/{resource}")
@@ -54,7 +54,7 @@ class Report:
         return self._read(consumer)[0]
 
     def hold(self, consumer: str, held: Held) -> None:
-        """Replace a consumer's allocation (claim_resources); an empty one deletes the consumer."""
+        """Replace a consumer's allocation (claim_resources); an empty ``held`` deletes the consumer."""
         _, generation = self._read(consumer)
         if held or generation is not None:
             self._ask("PUT", f"/allocations/{consumer}", self._wanted(held, generation))

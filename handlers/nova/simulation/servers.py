@@ -16,7 +16,7 @@ from handlers.nova.simulation.volumes import Volumes
 
 class Servers(Devices, Volumes):
     def request(self, flavor: Flavor | None = None) -> str:
-        """Request a server (nova.compute.api.API._provision_instances)."""
+        """Request a server; return its uuid (nova.compute.api.API._provision_instances)."""
         uuid = str(uuids.uuid4())
         spec = {
             "nova_object.name": "RequestSpec",
@@ -37,7 +37,7 @@ class Servers(Devices, Volumes):
         return uuid
 
     def claim(self, uuid: str, host: str, node: str = "") -> None:
-        """Add a node's resources to the instance's allocation, and keep the others (nova.scheduler.utils.claim_resources)."""
+        """Add a node's resources to the instance's allocation (nova.scheduler.utils.claim_resources)."""
         there = self.node(host, node).uuid
         self.hold(uuid, {**self.allocation(uuid), there: self.flavor(uuid).resources()})
 
@@ -85,7 +85,7 @@ class Servers(Devices, Volumes):
     def delete(self, uuid: str, leak_allocation: bool = False, leak_attachments: bool = False) -> None:
         """Delete a server (nova.compute.api.API._delete, nova.compute.manager._delete_instance).
 
-        :param leak_attachments: the attachments stay, as when Cinder does not answer
+        :param leak_attachments: whether the attachments stay, as when Cinder does not answer
         """
         host = self.instance(uuid).host
         mapping = tables.instance_mappings

@@ -8,7 +8,7 @@ from handlers.nova.simulation.changes import Changes
 
 class Volumes(Changes):
     def attach_volume(self, uuid: str, volume: str = "") -> str:
-        """Attach a volume, or a new one (nova.compute.api.API.attach_volume, nova.virt.block_device).
+        """Attach a volume, by default a new volume (nova.compute.api.API.attach_volume, nova.virt.block_device).
 
         :return: the attachment's id
         """

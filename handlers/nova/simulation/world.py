@@ -24,7 +24,7 @@ from handlers.nova.simulation.store import Store
 
 
 class World:
-    """A simulated cloud's databases, Placement, Neutron, Cinder and notifications. Subclasses add Nova's operations.
+    """The databases, Placement, Neutron, Cinder and notifications of a simulated cloud. Subclasses add Nova's operations.
 
     :param cells: names of the cells, without cell0
     """
@@ -98,7 +98,7 @@ class World:
 
     @contextlib.contextmanager
     def ago(self, **age: float) -> Iterator[None]:
-        """Date the operations of a block back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
+        """Date the operations of a ``with`` block back: ``with cloud.ago(hours=1): cloud.delete(uuid)``."""
         self._store.age = timedelta(**age)
         try:
             yield
