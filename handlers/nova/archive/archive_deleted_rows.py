@@ -11,19 +11,19 @@ archive_deleted_rows_after_days`` ago, by the cell's clock. The consumers of eve
 answer, or lists no compute node of Nova, no row moves.
 
 **What is changed.** A deleted row and all rows that refer to it are a tree, which moves whole or not at all. A transaction
-moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks the roots, checks that they are still old,
-and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
+moves trees with about ``archive_deleted_rows_rows_per_transaction`` rows. It locks their roots, checks that the roots are still
+old, and compares the counts of INSERT and DELETE. Columns that a shadow table lacks are lost, as with nova-manage.
 
 Then the handler deletes an archived instance's mapping, request specification and group memberships. Three conditions must
 hold: the archived row is not hidden, the mapping names this cell, and all other cells answer, without a live row of the
 instance.
 
-Budget and breaker count no rows, because counting is slow; ``archive_deleted_rows_rows_per_cycle`` limits a run.
+Budget and breaker count no rows, because counting is slow. ``archive_deleted_rows_rows_per_cycle`` limits a run.
 
 **What is not changed.** An instance stays while it, or one of its migrations, has resources in Placement: ``audit_allocations``
-comes first. It also stays while its host, or one from which it was evacuated, has been down since its deletion: when
-nova-compute returns, it destroys the guest only if it finds the row. If a table without a shadow table has a row that refers to
-a deleted row, the deleted row is only reported (``row-unarchivable``). ``task_log`` stays, unless
+comes first. An instance also stays while its last host, or one from which it was evacuated, has been down since the deletion.
+When nova-compute returns there, it destroys the guest only if it finds the row. If a table without a shadow table has a row
+that refers to a deleted row, stackmend only reports the deleted row (``row-unarchivable``). ``task_log`` stays, unless
 ``archive_deleted_rows_task_log`` is set.
 
 **Why a race does no harm.** A crash before the write to nova_api leaves an orphaned mapping, which heal_instance_mappings
@@ -88,7 +88,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeletedRow:
-    """An old deleted row of ``instances``."""
+    """A row of ``instances`` that was deleted long ago."""
 
     id: int
     hidden: bool
@@ -294,10 +294,7 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
 
 
 def _deletion(reference: Reference, rows: Sequence[str]) -> str:
-    """Return the DELETE statement for child rows that refer to ``rows``.
-
-    :param rows: uuids of parent rows; their keys if the parent table has no uuids
-    """
+    """Return the DELETE statement for child rows that refer to the parents ``rows``."""
     child, column, parent = reference.child.name, reference.column.name, reference.parent
     name = "uuid" if "uuid" in parent.c else primary_key(parent).name
     values = ", ".join(f"'{row}'" for row in rows)

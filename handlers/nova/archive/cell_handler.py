@@ -19,7 +19,10 @@ from handlers.nova.database import NovaDatabases
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The rows of a cell that are older than a date."""
+    """The rows of a cell that are older than the date ``before``.
+
+    :param cell: the cell's uuid
+    """
 
     cell: str
     before: date
@@ -29,7 +32,7 @@ class Scope:
         return cls(finding.evidence["cell"], date.fromisoformat(finding.evidence["before"]))
 
     def to_json(self) -> Mapping[str, Any]:
-        """Return the evidence, which stays the same all day."""
+        """Return the scope as evidence, which stays the same all day."""
         return {"cell": self.cell, "before": self.before.isoformat()}
 
     @property
@@ -39,7 +42,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class OpenCell:
-    """A cell open for writing, and the moment before which rows are old."""
+    """A cell into which a heal can write, and the time before which its rows are old."""
 
     cell: Cell
     database: Database
@@ -48,7 +51,7 @@ class OpenCell:
 
 
 class CellHandler(NovaHandler):
-    """A handler of cells' rows that are at least ``after_days`` days old."""
+    """The base of a handler of cells' old rows: those that are at least ``after_days`` days old."""
 
     def __init__(self, databases: NovaDatabases, after_days: int) -> None:
         self._databases = databases
@@ -57,7 +60,10 @@ class CellHandler(NovaHandler):
 
     @abstractmethod
     def due(self, database: Database, schema: Schema, before: datetime) -> bool:
-        """Return whether a cell has rows from before a moment. Each sweep calls it, so it must be cheap."""
+        """Return whether a cell has rows older than ``before`` to archive or purge.
+
+        Each sweep calls this method, so it must be cheap.
+        """
 
     def sweep(self) -> Iterator[Key]:
         return self.sweep_cells(self._databases.cells())
@@ -88,16 +94,16 @@ class CellHandler(NovaHandler):
         return database, self._schemas.of(database)
 
     def limit(self, connection: Connection) -> datetime:
-        """Return the moment before which rows are old, by the clock of the cell's database."""
+        """Return the time before which rows are old, by the clock of the cell's database."""
         now: datetime | None = connection.scalar(sa.select(utcnow()))
         if now is None:
             raise AssertionError("a database without a clock")
         return datetime.combine(now.date() - timedelta(days=self._after_days), time.min)
 
     def begin(self, finding: Finding) -> OpenCell:
-        """Prove a finding again and open its cell for writing.
+        """Prove a finding again, and open its cell for the heal's writes.
 
-        :raises Refused: the finding is not healable, or the schema is unknown
+        :raises Refused: the finding is not healable, or no heal may rely on the database
         :raises Conflict: the finding is no longer true
         """
         scope = Scope.of(self.prove_again(finding))

@@ -38,7 +38,8 @@ _ROWS_PER_INSTANCE = 20
 class Settings:
     """The options of archiving.
 
-    One transaction moves about ``rows`` rows, as instances move whole. After ``rows_per_cycle`` rows, no transaction begins.
+    One transaction moves about ``rows`` rows, because an instance moves with all its rows. After ``rows_per_cycle`` rows, a run
+    begins no other transaction.
     """
 
     after_days: int = 30
@@ -58,9 +59,9 @@ class Settings:
 class Tally:
     """The results of one run of archiving in one cell.
 
-    :param failed: by table and key, why a row was not moved
+    :param failed: why a row did not move, by table and key
     :param holding: deleted instances that still have resources in Placement
-    :param awaited: deleted instances whose guest may be on a host that has not reported since
+    :param awaited: deleted instances whose guest can still be on a host that is down
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -104,9 +105,9 @@ class Cycle:
         self._tally = Tally()
 
     def everything(self, holders: Callable[[], frozenset[str]], go_on: Callable[[], bool]) -> None:
-        """Archive until each old row was tried, the run reaches its limit, or ``go_on`` returns False.
+        """Archive the cell's old rows. End early at the limit of a run, or when ``go_on`` returns False.
 
-        :param holders: returns Placement's consumers; called before the first instance moves
+        :param holders: returns all consumers in Placement; called before the first instance moves
         """
         log = self._settings.task_log
         for reference, rows in self._database.run(
@@ -130,8 +131,8 @@ class Cycle:
     def healed(self) -> Healed:
         """Return the results of the run.
 
-        :raises Refused: no row moved, because rows must stay
-        :raises Conflict: no row moved, because the run stopped early
+        :raises Refused: no row moved, because the old rows must stay
+        :raises Conflict: no row moved, because the run ended early
         """
         tally, name = self._tally, self._cell.name or self._cell.uuid
         total = sum(tally.rows.values())

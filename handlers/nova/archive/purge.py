@@ -1,17 +1,16 @@
 """Deletes archived rows for good, once they are old enough.
 
-**What drifts.** Shadow tables only grow. They slow down backups. They also slow down searches, because only their keys have an
-index.
+**What drifts.** Shadow tables only grow. They slow down backups, and searches, because only their keys have an index.
 
 **Why Nova lets it.** Purging is a command, ``nova-manage db purge``. It deletes a table's rows in one transaction, which Galera
 can refuse; with ``--all``, it deletes all rows.
 
 **What is read.** All shadow tables of each cell, cell0 too; the clock of the cell's database.
 
-**What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. The date of a row is that
-of nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``, otherwise the first that
-the table has of ``deleted_at``, ``updated_at``, ``created_at``. An instance's rows that have no date, such as
-``clean_attempts`` in ``instance_system_metadata``, are deleted with the instance.
+**What is changed.** Rows older than ``[audit] purge_after_days`` are deleted, in chunks by their key. The date of a row is in
+the same column as for nova-manage: ``created_at`` of instance actions and their events, ``updated_at`` of ``task_log``. In
+other tables, it is the first that exists of ``deleted_at``, ``updated_at``, ``created_at``. An instance's rows without a date,
+such as ``clean_attempts`` in ``instance_system_metadata``, are deleted with the instance.
 
 Budget and breaker count no rows; ``purge_rows_per_cycle`` and the window limit a purge.
 
@@ -68,7 +67,7 @@ OPTIONS = [
 ]
 
 
-#: why a cycle ended whose rest follows at the next interval
+#: why a purge of a cell ended early, although it is complete for this interval
 _ENOUGH = "[audit] purge_rows_per_cycle is reached; the rest follows at the next interval"
 _UNDO = "none: purged rows are gone; restore them from a backup"
 
@@ -78,7 +77,7 @@ class Problem(StrEnum):
 
 
 class _Stopped(Exception):
-    """The purge stopped before the last row: stackmend ended it, or the cycle reached its limit."""
+    """The purge of a cell ended early: ``go_on`` returned False, or ``purge_rows_per_cycle`` was reached."""
 
 
 class Purge(CellHandler):

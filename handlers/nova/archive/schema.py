@@ -84,7 +84,7 @@ class Schema:
     def read(cls, database: Database) -> Schema:
         """Read the schema of a cell's database.
 
-        :raises Unavailable: the database does not answer or is no cell's
+        :raises Unavailable: the database does not answer, or is not that of a cell
         """
         # SQLAlchemy leaves state on a connection that reads a schema, so that connection is closed.
         own = Database(database.name, database.url)
@@ -106,7 +106,7 @@ class Schema:
         return [table for name, table in sorted(self.tables.items()) if name.startswith(SHADOW)]
 
     def archivable(self, task_log: bool = False) -> list[sa.Table]:
-        """Return the tables to archive: instances first, then parents before children."""
+        """Return the tables to archive: first ``instances``, then each table before those that refer to it."""
         found = [table for table in self._order if self._soft_deletes(table) and table.name not in REMOVED]
         found = [table for table in found if table.name != TASK_LOG or task_log]
         return sorted(found, key=lambda table: table.name != INSTANCES)
@@ -131,16 +131,16 @@ class Schema:
         return [reference for reference in self.children(table) if self.shadow(reference.child) is None]
 
     def below(self, root: sa.Table) -> list[sa.Table]:
-        """Return the tables that refer to a table, even indirectly; parents before children."""
+        """Return the tables that refer to ``root``, even indirectly: each before those that refer to it."""
         inside = {root}
         for _ in self._order:
             inside |= {reference.child for reference in self._references if reference.parent in inside}
         return [table for table in self._order if table in inside and table is not root]
 
     def due(self, table: sa.Table, before: datetime) -> ColumnElement[bool]:
-        """Return the condition for the roots of trees to archive.
+        """Return the SQL condition for rows that are roots of trees to archive.
 
-        A root is :func:`old` and refers to no deleted row. No row in a table without a shadow table refers to it.
+        A root is :func:`old` and refers to no deleted row. No row of a table without a shadow table refers to it.
         """
         if table.name == TASK_LOG:
             return old(table, before)
@@ -158,7 +158,7 @@ class Schema:
 class RecentSchemas:
     """Remembers schemas of databases for a minute, so that a sweep, its inspections and heals share them. Thread-safe.
 
-    Each use reads the database's revision. After a change, it reads the schema again.
+    Each use reads the database's revision, and reads the schema again if the revision has changed.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class RecentSchemas:
         self._known: TTLCache[tuple[str, frozenset[str]], Schema] = TTLCache(_REMEMBERED, schemas.TTL)
 
     def of(self, database: Database) -> Schema:
-        """:raises Unavailable: the database does not answer or is no cell's"""
+        """:raises Unavailable: the database does not answer, or is not that of a cell"""
         now = database.url, database.run(schemas.revisions)
         with self._lock:
             known = self._known.get(now)
@@ -188,7 +188,7 @@ def key(table: sa.Table) -> sa.Column[Any]:
 
 
 def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[Any]:
-    """Return a column, cast if the target has another ENUM type: in PostgreSQL, shadow tables have their own types."""
+    """Return a column as SQL, with a cast if ``target`` has another ENUM type, as shadow tables have in PostgreSQL."""
     one, other = column.type, target.type
     if isinstance(one, sa.Enum) and isinstance(other, sa.Enum) and one.name and one.name != other.name:
         return sa.cast(sa.cast(column, sa.Text), other)
@@ -196,7 +196,10 @@ def converted(column: sa.Column[Any], target: sa.Column[Any]) -> ColumnElement[A
 
 
 def old(table: sa.Table, before: datetime) -> ColumnElement[bool]:
-    """Return the condition for rows deleted, or in ``task_log`` changed, before a moment. A row without a date is never old."""
+    """Return the SQL condition for rows deleted before ``before``, or in ``task_log`` last changed before it.
+
+    A row without a date is never old.
+    """
     if table.name == TASK_LOG:  # its rows are never deleted
         return table.c.updated_at < before
     return sa.and_(table.c.deleted != 0, table.c.deleted_at < before)

@@ -15,7 +15,7 @@ from sqlalchemy.sql import ColumnElement
 
 from handlers.nova.archive.schema import INSTANCES, SHADOW, Schema, key
 
-#: shadow tables whose rows were never deleted formally, with the date that counts instead
+#: shadow tables whose rows Nova never marks as deleted, with the column of their date
 _DATES = {
     "shadow_instance_actions": "created_at",
     "shadow_instance_actions_events": "created_at",
@@ -42,7 +42,10 @@ def purgeable(schema: Schema, before: datetime) -> list[tuple[sa.Table, ColumnEl
 
 
 def undated(schema: Schema) -> list[tuple[sa.Table, ColumnElement[bool]]]:
-    """Return shadow tables with ``instance_uuid``, dated by ``deleted_at``; each with the condition for undated rows."""
+    """Return the shadow tables with ``instance_uuid`` and dates in ``deleted_at``, each with an SQL condition.
+
+    The condition finds the table's rows without a date.
+    """
     return [
         (shadow, shadow.c.deleted_at.is_(None))
         for shadow in schema.shadows()
@@ -64,7 +67,7 @@ def purging(schema: Schema, names: Collection[str], before: datetime) -> Iterato
 def purge_with_instances(
     connection: Connection, schema: Schema, shadow: sa.Table, keys: Collection[Any], before: datetime
 ) -> int:
-    """Delete the rows with these keys that have no date and whose archived instances are old. Return how many were deleted."""
+    """Delete the rows with these keys that have no date, if their archived instances are old. Return the number of rows."""
     among = sa.and_(key(shadow).in_(keys), shadow.c.deleted_at.is_(None))
     instances = schema.tables[SHADOW + INSTANCES]
     asked = set(connection.scalars(sa.select(shadow.c[_OWNER]).where(among, shadow.c[_OWNER].is_not(None))))
@@ -80,5 +83,5 @@ def _belongs(shadow: sa.Table) -> bool:
 
 
 def purge(connection: Connection, shadow: sa.Table, where: ColumnElement[bool], keys: Collection[Any]) -> int:
-    """Delete the rows with these keys that still fulfil the condition. Return how many were deleted."""
+    """Delete the rows with these keys that still fulfil the condition. Return the number of rows."""
     return int(connection.execute(sa.delete(shadow).where(key(shadow).in_(keys), where)).rowcount)

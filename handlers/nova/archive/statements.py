@@ -1,7 +1,7 @@
 """SQL that finds deleted rows of a cell and moves them into its shadow tables.
 
-A row in a table without a shadow table blocks the tree to which it refers. The heal's conditions are lists of values: for a
-DELETE with a subquery, MySQL and MariaDB would scan the whole table.
+A tree is a deleted row, its root, with all rows that refer to it. A row of a table without a shadow table blocks the tree to
+which it refers. A heal's conditions are lists of values: for a DELETE with a subquery, MySQL and MariaDB would scan the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from handlers.nova.queries import COMPUTE
 
 #: statuses of evacuations whose guest the former host has not destroyed
 _UNCLEANED = ("accepted", "pre-migrating", "done")
-#: why a cycle ended early when ``go_on`` returned False; the history adds what prevented the next transaction
+#: why a run ended early when ``go_on`` returned False; the history adds the reason for this
 STOPPED = "stackmend ended the run early"
 
 OPTIONS = [
@@ -62,10 +62,10 @@ class Miscounted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The moved rows.
+    """The rows that a transaction moved.
 
-    :param rows: how many, by table
-    :param instances: the instances among them, without hidden copies, which prove no deletion
+    :param rows: their number, by table
+    :param instances: the moved instances, except hidden copies, which prove no deletion
     """
 
     rows: Mapping[str, int]
@@ -77,9 +77,9 @@ class Moved:
 
 
 def tables_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> list[sa.Table]:
-    """Return the tables that have the root of a tree to archive.
+    """Return tables that have the root of a tree to archive, but none that refers to another table of the result.
 
-    Tables that refer to a found table are not searched: with millions of deleted rows, a search takes minutes.
+    A search in those tables would take minutes with millions of deleted rows.
     """
     found: list[sa.Table] = []
     below: set[sa.Table] = set()
@@ -92,13 +92,13 @@ def tables_due(connection: Connection, schema: Schema, before: datetime, task_lo
 
 
 def with_those_below(schema: Schema, due: Sequence[sa.Table], task_log: bool) -> list[sa.Table]:
-    """Return the tables ``due`` and those that refer to them, which can have further roots of trees."""
+    """Return the tables ``due``, and the tables that refer to them, which can have further roots of trees."""
     reached = {*due, *(table for root in due for table in schema.below(root))}
     return [table for table in schema.archivable(task_log) if table in reached]
 
 
 def any_due(connection: Connection, schema: Schema, before: datetime, task_log: bool) -> bool:
-    """Return whether any table to archive has an :func:`old` row, even one that cannot move."""
+    """Return whether any table to archive has an :func:`old` row, even if that row cannot move."""
     return any(
         connection.execute(sa.select(key(table)).where(old(table, before)).limit(1)).first() is not None
         for table in schema.archivable(task_log)
@@ -108,7 +108,7 @@ def any_due(connection: Connection, schema: Schema, before: datetime, task_log: 
 def blocked(
     connection: Connection, schema: Schema, before: datetime, task_log: bool, limit: int
 ) -> Iterator[tuple[Reference, list[str]]]:
-    """Yield the foreign keys that refer to old rows from tables without a shadow table, each with some of these rows."""
+    """Yield each foreign key by which a table without a shadow table refers to old rows, with up to ``limit`` of these rows."""
     for table in schema.archivable(task_log):
         name = table.c.uuid if "uuid" in table.c else key(table)
         for reference in schema.blockers(table):
@@ -128,11 +128,11 @@ def refers(connection: Connection, reference: Reference, value: str) -> bool:
 
 
 def awaited(connection: Connection, instances: Collection[str]) -> set[str]:
-    """Return the deleted instances with a host that has not reported since their deletion, so that it may still have the guest.
+    """Return the deleted instances whose guest can still be on a host that has not reported since their deletion.
 
-    The host is the last one, or one from which the instance was evacuated. When its nova-compute returns, it destroys the
-    guest, if it finds the deleted row (``_cleanup_running_deleted_instances``, ``_destroy_evacuated_instances``). Times of
-    reports count only if another host has reported since: with memcache, Nova writes none.
+    The host is the last host, or a host from which the instance was evacuated. When nova-compute returns there, it destroys the
+    guest if it finds the deleted row (``_cleanup_running_deleted_instances``, ``_destroy_evacuated_instances``). The lack of
+    reports counts only if another host has reported since: with memcache, Nova writes no times of reports.
     """
     i, m, s = tables.instances.c, tables.migrations.c, tables.services.c
     other = tables.services.alias()
@@ -155,7 +155,7 @@ def awaited(connection: Connection, instances: Collection[str]) -> set[str]:
 def page(
     connection: Connection, table: sa.Table, where: ColumnElement[bool], after: Any, limit: int
 ) -> list[sa.Row[Any]]:
-    """Return the key, and the uuid if the table has one, of the next rows in order of key."""
+    """Return the next rows in order of key, after the key ``after``. Each row has its key, and its uuid if any."""
     columns = [key(table).label("key"), *([table.c.uuid] if "uuid" in table.c else [])]
     query = sa.select(*columns).where(where).order_by(key(table)).limit(limit)
     if after is not None:
@@ -164,9 +164,9 @@ def page(
 
 
 def move(connection: Connection, schema: Schema, root: sa.Table, keys: Collection[Any], before: datetime) -> Moved:
-    """Move the trees whose roots have these keys and are still old.
+    """Move the trees whose roots have these keys in the table ``root`` and are still old.
 
-    :raises Blocked: a row that cannot be moved refers to a tree
+    :raises Blocked: a row that cannot move refers to a tree
     :raises Miscounted: another transaction changed the rows
     """
     still = sa.and_(key(root).in_(keys), old(root, before))
@@ -235,7 +235,7 @@ def _refuse(
 
 
 def carrying(schema: Schema, table: sa.Table, where: ColumnElement[bool]) -> tuple[sa.Insert, sa.Delete]:
-    """Return the statements that move rows of one table into its shadow table."""
+    """Return the two statements that move rows of a table into its shadow table."""
     shadow = schema.shadow(table)
     if shadow is None:
         raise AssertionError(f"{table.name} has no shadow table")
@@ -270,7 +270,7 @@ def _carry(connection: Connection, schema: Schema, table: sa.Table, where: Colum
 
 
 def forget(connection: Connection, instances: Collection[str], cell: int) -> int:
-    """Delete the rows in nova_api of archived instances that are mapped to the cell with this id. Return how many were deleted.
+    """Delete the rows of nova_api about archived instances that are mapped to the cell with this id; return their count.
 
     :raises Miscounted: another transaction changed a mapping
     """

@@ -1,4 +1,4 @@
-"""SQL that moves archived rows back, in the dialect of the cell's database. Foreign keys require parents first."""
+"""SQL that moves archived rows back, in the dialect of the cell's database: because of foreign keys, parents first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ API_TABLES = (tables.instance_mappings, tables.request_specs, tables.instance_gr
 
 
 def of_cell(connection: Connection, schema: Schema, roots: Sequence[sa.Table], cell: str) -> str:
-    """Return the undo of one run: for each root table, statements that restore one tree, with a placeholder for its root."""
+    """Return the undo of a run, as SQL: for each table in ``roots``, statements that restore one tree.
+
+    ``UUID`` or ``<ID>`` stand for the root of the tree.
+    """
     parts = [f"-- in the database of {cell}"]
     for root in roots:
         if root.name == INSTANCES:
