@@ -12,7 +12,7 @@ has the instance, the shadow tables follow. The ports of a moved instance come l
 handler decides nothing.
 
 **What is changed.** ``PUT /allocations/{consumer}`` removes all resources to which the consumer has no right. An instance
-in cell0, by its row and mapping, loses all. Any other live instance loses only resources of a compute node that it left: an
+in cell0, by its row and mapping, loses all. Any other live instance loses only resources of compute nodes that it left: an
 ended migration must prove the move, and Neutron must bind all of the instance's ports to its host.
 
 **Why a race does no harm.** The handler reads the allocation at generation g, then the databases. The write names g.
@@ -22,7 +22,7 @@ ended migration must prove the move, and Neutron must bind all of the instance's
 - If our write comes between the scheduler's read of g and the scheduler's write, the build or migration fails. This can
   happen only within milliseconds, to a consumer that was deleted or at rest.
 - A deleted instance never gets resources again. ``soft-delete`` is not a deletion.
-- Two inspections, five seconds apart, must agree, because a replicated database may lag. Right
+- Two inspections, five seconds apart, must agree, because a replicated database can lag. Right
   before the write, the handler reads the facts again.
 - Nova gets 10 s after an instance's deletion and 60 s after another change to release the resources itself.
 
@@ -184,10 +184,7 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, _waits(judged))
 
     def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
-        """Return the findings of a shared look.
-
-        Without a look, or without drift, the result is empty: the caller must inspect this consumer alone.
-        """
+        """Return the findings by facts that several inspections share, if any."""
         taken = self._looks.take(key.id, oldest)
         if taken is None:
             return []

@@ -1,7 +1,7 @@
 """Moves the resources of an ended migration back to its instance.
 
 **What drifts.** During a move, the migration has the source's resources in Placement, and the instance those of the
-destination. After a failed or reverted move, the migration may keep the source's resources, which the instance should have.
+destination. After a failed or reverted move, the migration can keep the source's resources, which the instance should have.
 
 **Why Nova lets it.** Nova returns the resources in the roll-back. If Placement is down then, Nova only logs the failure.
 

@@ -18,7 +18,7 @@ from handlers.nova.verdicts import Report
 class Kind(StrEnum):
     #: the instances of a compute node that hold nothing, by the node's uuid
     NODE = "node"
-    #: those of several nodes of a cell: from this node on, in the order of their uuids, as far as one finding goes
+    #: such instances of several nodes of a cell: of this node and the next in order of uuid, as many as one finding takes
     NODES = "nodes"
     #: the instances of a node that hold wrong amounts
     AMOUNTS = "amounts"
@@ -78,7 +78,7 @@ class WrongEvidence:
 
 
 def together(missing: Iterable[tuple[str, frozenset[str]]]) -> Iterator[tuple[Key, frozenset[str]]]:
-    """Group whole nodes; yield each group's key and instances: up to :data:`BATCH`, or more on a single node.
+    """Group compute nodes; yield each group's key and instances: up to :data:`BATCH`, or more on a single node.
 
     :param missing: compute nodes of one cell, in order of uuid, each with its instances that lack an allocation
     """
@@ -99,7 +99,7 @@ def _key(nodes: Sequence[str], instances: frozenset[str]) -> Key:
 
 
 def grouped(key: Key, judged: Sequence[Judged]) -> tuple[list[Finding], list[Judged]]:
-    """Return the findings about several instances, and the instances outside them; omit the latter for a key ``amounts:``."""
+    """Return the findings about several instances, and the other judged instances. For a key ``amounts:``, omit the latter."""
     match key.kind:
         case Kind.AMOUNTS:
             wrong = [
@@ -125,9 +125,9 @@ def _belongs(key: Key, facts: Facts) -> bool:
 
 
 def simple_of(facts: Facts, drifts: Sequence[Drift]) -> Missing | None:
-    """Return an instance's part of a finding about several instances.
+    """Return an instance's part of a finding about several instances, if it can have one.
 
-    Return None unless the only drift is a missing allocation that a heal can give, and no port requests resources.
+    Its only drift must be a missing allocation that a heal can give, and its ports must request no resources.
     """
     match list(drifts):
         case [Give(problem=Problem.MISSING, allocations=allocations) as give] if not allocations:

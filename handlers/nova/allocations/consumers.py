@@ -45,7 +45,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
-    """The facts about an instance, and an allocation: its own or its migration's.
+    """The facts about an instance, and its allocation or that of one of its migrations.
 
     :param rows: the instance's rows in all cells, including deleted and hidden ones
     :param migrations: the instance's migrations, youngest first, including deleted ones
@@ -109,7 +109,7 @@ class Facts(InstanceFacts):
 
     @property
     def moving(self) -> tuple[Migration, ...]:
-        """The open migrations, including ``finished`` ones, which wait until the user confirms the resize."""
+        """The open migrations, including those in ``finished``, which wait until the user confirms the resize."""
         return tuple(move for move in self.migrations if not move.deleted and not move.terminal)
 
     @property
@@ -145,9 +145,9 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class TakeIfWitnessed:
-    """The verdict to take all resources, but only with an operator as second witness.
+    """The verdict to take all resources from the consumer if an operator is the second witness.
 
-    :param refusal: why stackmend alone does not take them
+    :param refusal: why stackmend alone does not take the resources
     """
 
     problem: Problem
@@ -157,7 +157,7 @@ class TakeIfWitnessed:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The verdict that an ended or deleted migration has resources, and its instance none of its own node.
+    """The verdict that an ended or deleted migration has resources, but its instance has none of the node where it lives.
 
     :param refusal: why stackmend only reports this; empty if it may move the resources to the instance
     """

@@ -1,7 +1,6 @@
-"""Computes the entitlement of an instance from flavor and image, without its ports.
+"""Computes the entitlement of an instance, the resources that it should have, from flavor and image, without its ports.
 
 The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler/utils.py``, with ``nova/virt/hardware.py``).
-``nova-manage placement heal_allocations`` ignores the image.
 
 - ``resources:<class>`` sets the amount of a class, even to 0. Nova ignores a class that is neither standard nor ``CUSTOM_``,
   and an amount that is negative or no integer.
@@ -10,8 +9,10 @@ The rules are those of Nova's scheduler (``ResourceRequest`` in ``nova/scheduler
   ``dedicated`` or ``mixed``, ``hw:emulator_threads_policy=isolate`` adds a PCPU.
 - DISK_GB is ephemeral disk, swap rounded up to whole GB, and the root disk unless it is a volume. Amounts of zero are left out.
 
-The result is :class:`Unbuildable` if the flavor is unreadable, asks for nothing, or contradicts itself or the image. The same
-applies if a provider other than the node's root provider may give a resource.
+The result is :class:`Unbuildable` in two cases:
+
+- The flavor is unreadable, asks for nothing, or contradicts itself or the image.
+- A provider other than the node's root provider can give a resource.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def total(held: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def differences(wanted: Mapping[str, int], held: Mapping[str, Mapping[str, int]]) -> str:
-    """Return, as text, how allocated resources differ from the wanted ones; empty if they agree.
+    """Return, as text, how allocated resources differ from the wanted resources; empty if both agree.
 
     Compare only the wanted classes and :data:`PLAIN` (CPUs, memory, disk). If PCPU is wanted but not allocated, ignore VCPU and
     PCPU: Nova's scheduler allocates VCPU on a host without PCPU.

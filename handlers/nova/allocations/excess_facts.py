@@ -1,7 +1,7 @@
 """Reads the facts about consumers of Placement: first their allocations, then the databases, last the ports.
 
-For a :class:`Look` at several consumers, one statement reads nova_api, and one each cell. If some consumers are migrations, the
-look then reads their instances in the same way.
+A :class:`Look` reads several consumers at once, by one statement in nova_api and one in each cell. If some consumers are
+migrations, the look then reads their instances in the same way.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The allocations and rows of some consumers, by consumer.
+    """The allocations and rows of several consumers, by consumer, read at once.
 
     :param began: monotonic time before the first read
     """
@@ -101,8 +101,8 @@ class Judge:
         return Look(began, allocations, seen, concerns.OfProviders(self._databases, self._placement, held))
 
     def judge(self, look: Look, consumer: str) -> Iterator[Judged]:
-        """Yield the verdict on a consumer of a look. For an instance, then yield the verdicts on its last
-        :data:`MIGRATIONS` migrations, except open ones.
+        """Yield the verdict on a consumer of a look. For an instance, then yield the verdicts on those of its last
+        :data:`MIGRATIONS` migrations that are not open.
         """
         for facts in self._all_facts(look, consumer):
             yield Judged(facts.allocation, self._decide(facts), facts)
@@ -141,10 +141,10 @@ class Judge:
                 yield self._facts_of_migration(facts, seen, other, move)
 
     def _read(self, consumers: Collection[str]) -> tuple[dict[str, Allocation], dict[str, _Seen]]:
-        """Return the allocations of consumers, and the rows about them in nova_api and in every cell.
+        """Return the allocations of consumers, and their rows in nova_api and in every cell.
 
-        Placement is read first, so an allocation that is made later changes the generation. nova_api is read before the cells,
-        so an instance whose build goes on meanwhile is found in nova_api or in a cell.
+        The method reads Placement first, so a later allocation changes the generation. It reads nova_api before the cells, so
+        it finds an instance whose build goes on meanwhile in nova_api or in a cell.
         """
         uuids = {consumer: consumer.lower() for consumer in consumers}
         if len(set(uuids.values())) < len(uuids):

@@ -1,8 +1,8 @@
-"""Decides which resources in Placement a consumer has a right to, without I/O.
+"""Pure functions that decide which resources in Placement a consumer has a right to.
 
-A verdict takes a resource only if the facts prove that the consumer has no right to it; for :class:`TakeIfWitnessed`, an
-operator must attest it. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`, ``audit_allocations`` all verdicts but
-:class:`Move`.
+A verdict takes a resource only if the facts prove that the consumer has no right to it. For :class:`TakeIfWitnessed`, an
+operator must attest this. ``audit_migrations`` uses only :class:`Move` and :class:`Wait`. ``audit_allocations`` uses all
+verdicts but :class:`Move`.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _differs_from_flavor(facts: Facts) -> str:
             return f"the amounts differ from the instance's flavor: {wrong}" if wrong else ""
 
 
-#: Why a migration's share cannot be moved to the instance, in order; then it is compared with the flavor.
+#: Why no heal can move a migration's resources to the instance, in order. The last reason is a difference from the flavor.
 IMMOVABLE: tuple[tuple[Callable[[Facts], bool], str], ...] = (
     (_is_unfinished, "the migration's row is deleted, though it did not end and its instance lives"),
     (_is_undecided, "a live migration in error does not prove on which node the guest runs"),

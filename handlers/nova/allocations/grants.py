@@ -1,4 +1,4 @@
-"""Gives instances their first or corrected allocation in Placement, and takes it back from instances that left meanwhile."""
+"""Gives instances a first or corrected allocation, and takes it back from instances that left their node meanwhile."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from handlers.nova.records import Instance
 class Granted:
     """The results of writing the allocations of several instances.
 
-    :param confirmed: instances whose write Placement confirmed
-    :param unanswered: instances whose write got no answer: Placement may have made it
+    :param unanswered: instances whose write got no answer, so that Placement might have made it
     """
 
     confirmed: tuple[str, ...]
@@ -34,7 +33,7 @@ class Grants:
     def one(self, before: Allocation, providers: Held) -> None:
         """Replace an allocation.
 
-        :raises Refused: Placement refuses the allocation, or has the consumer without resources and accepts no first one
+        :raises Refused: Placement refuses the allocation; or it has an empty consumer, and accepts no first allocation for it
         """
         try:
             self._placement.replace_allocation(before, providers)
@@ -47,10 +46,10 @@ class Grants:
             raise
 
     def several(self, due: Mapping[str, Missing]) -> Granted:
-        """Give instances their first allocation: all in one request or, if Placement refuses that, one after the other.
+        """Give instances their first allocation, all in one request. If Placement refuses the request, send one for each.
 
-        :param due: by instance
-        :raises Unavailable: Placement confirmed no write, and did not answer one
+        :param due: by the instance's uuid
+        :raises Unavailable: Placement did not answer a write, and had confirmed none
         :raises Conflict, Refused: Placement made no write
         """
         try:
@@ -79,8 +78,8 @@ class Grants:
     def departed(self, cell_id: int, given: Mapping[str, tuple[Instance, Held]]) -> set[str]:
         """Take back the allocations of instances that have left or are leaving their node; return these instances.
 
-        :param given: by instance, its row before the write, and the resources written
-        :raises Unavailable: the rows cannot be read; all allocations are then taken back
+        :param given: by instance: its row before the write, and the resources that the write gave
+        :raises Unavailable: the rows cannot be read; all allocations were taken back
         """
         try:
             now = self._reader.rows(cell_id, list(given))

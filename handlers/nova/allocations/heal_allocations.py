@@ -3,7 +3,7 @@
 **What drifts.** A live instance has no allocation, or an allocation of another node or owner. So the scheduler overfills the
 instance's node, or quotas count wrongly.
 
-**Why Nova lets it.** Nova does not repeat a failed roll-back. Placement may come from an older backup. nova-compute never
+**Why Nova lets it.** Nova does not repeat a failed roll-back. Placement can come from an older backup. nova-compute never
 restores a lost allocation.
 
 **What is read.** First the allocation, then nova_api and every cell, last the ports. If one cell does not answer, the handler
@@ -13,10 +13,10 @@ decides nothing.
 
 - ``allocation-missing``: the node's root provider gives the amounts of flavor and image. Neutron must bind all of
   the instance's ports to its host: a cell restored from before a shelving names the former host. The last ended
-  migration is no live migration in ``error``, after which the guest may run on the other host. Resources for ports come
+  migration is no live migration in ``error``, after which the guest can run on the other host. Resources for ports come
   from the providers that the ports name, or from the only possible providers.
-- ``allocations-missing``: one write for up to fifty instances as above whose ports request nothing. If Placement refuses
-  it, one write each.
+- ``allocations-missing``: one write for up to fifty such instances whose ports request nothing. If Placement refuses
+  the write, one write for each instance.
 - ``wrong-provider``: the amounts of flavor and image replace the resources of other compute nodes. The completion or
   roll-back of a migration must have brought the instance from each of those nodes to its node. The last ended migration must
   not contradict this. Neutron must bind the ports as above. Shared storage stays and is not given twice.
@@ -31,14 +31,14 @@ cell and the owner in the instance's row. ``queued_for_delete`` is false, unless
 
 - If Nova's scheduler allocates after our read, it changes the generation or makes the consumer, and our write fails. An earlier
   allocation shows in the databases, which we read later.
-- Nova may delete the instance and release its allocation just before our write. So after the write of a first
+- Nova can delete the instance and release its allocation just before our write. So after the write of a first
   allocation, the handler reads the row again. The handler takes the allocation back if the instance is gone, is leaving or
   cannot be read.
 - Placement refuses to overfill a node.
 
 **What is not changed.** stackmend only reports:
 
-- an instance without allocation whose mapping has ``queued_for_delete``, or without ports: its cell may come from an older
+- an instance without allocation whose mapping has ``queued_for_delete``, or without ports: its cell can come from an older
   backup
 - wrong amounts, and resources for ports that are gone
 - a node that is too small or reserved

@@ -45,17 +45,17 @@ class Reader:
     def facts(self, instances: Sequence[str]) -> list[Facts]:
         """Return the facts about each instance, in the same order.
 
-        :raises Unavailable: Placement, nova_api or a cell does not answer; or an instance has no resources of its node, and
-            Neutron does not answer
+        :raises Unavailable: Placement, nova_api or a cell does not answer; or Neutron does not, and an instance has no
+            resources of the node where it lives
         """
         found, described = self._entitled(self._known([self._placement.allocation(one) for one in instances]))
         return self._with_ports(self._with_providers(found), described)
 
     def again(self, gives: Mapping[str, Held]) -> list[Facts]:
-        """Return facts from the databases and the ports' bindings, right before a heal gives instances the resources ``gives``.
+        """Read the facts about instances again, right before a heal gives them the resources ``gives``.
 
-        Inventories, requests of ports and the instances' allocations are not read again. An inspection has read them, and
-        Placement refuses the write if an allocation exists.
+        Read only the databases and the ports' bindings. An inspection has read inventories, requests of ports and allocations,
+        and Placement refuses the write if an allocation exists.
 
         :raises Unavailable: Placement, nova_api, a cell or Neutron does not answer
         """
@@ -185,9 +185,7 @@ class Reader:
     def _needs(
         described: Description, facts: Facts, ports: Sequence[Port], has: Callable[[str], bool]
     ) -> Needs | Unbuildable:
-        """:param has: returns whether Neutron has an extension
-        :raises Unavailable: Neutron does not show the resource requests of ports
-        """
+        """:raises Unavailable: Neutron does not show the ports' resource requests"""
         cached = port_requests.cached(described.network_info)
         hidden = any(port_requests.REQUEST not in port.shown for port in ports)
         if hidden and has(port_requests.EXTENSION):

@@ -1,4 +1,4 @@
-"""Decides whether a live instance has its entitlement in Placement, without I/O."""
+"""Pure functions that decide whether a live instance has its entitlement in Placement."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts(InstanceFacts):
-    """The facts about an instance. ``nodes`` is empty if only ``homes`` give resources.
+    """The facts about an instance. ``nodes`` is empty if the instance has resources of exactly ``homes``.
 
     :param homes: the live compute nodes with the instance's host and node; normally one
-    :param offers: capacity by class, for each provider of the node; empty if not read, or unknown to Placement
+    :param offers: capacity by class, for each provider of the node; empty if not read, or if Placement lacks the node
     :param owed: whether a migration has resources of the instance's node that belong to the instance (:func:`.moves.is_owed`)
-    :param ports: the ports' requests, or why the allocation cannot be rebuilt; None if not read
+    :param ports: the ports' requests, or why no allocation can be built from them; None if not read
     :param bound: as :func:`~handlers.nova.allocations.moves.bound_hosts` returns it; empty if not read
     """
 
@@ -102,7 +102,7 @@ class Rule:
 
 
 def has_departed(before: Instance, now: Instance | None) -> bool:
-    """Return whether an instance has left its node or is leaving it, so that Nova may have released the allocation."""
+    """Return whether an instance has left its node or is leaving it, so that Nova can have released the allocation."""
     if now is None or now.deleted or (now.host, now.node) != (before.host, before.node):
         return True
     return now.task_state in _LEAVING or now.vm_state in {"deleted", "shelved_offloaded"}

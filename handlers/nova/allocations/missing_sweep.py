@@ -1,7 +1,7 @@
 """Finds instances whose allocations seem to differ from their entitlement. Inspections prove the drift.
 
 A key can stand for several instances, which the sweep remembers for at most two minutes. An outdated list does no harm: each
-inspection reads the databases, and Placement refuses the write if an allocation exists.
+inspection reads the databases, and Placement refuses a first allocation if one exists.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from handlers.nova.nodes import GROUP, in_groups, live_nodes, read_ahead
 from handlers.nova.placement import ByConsumer, ConsumersOf, Placement
 from handlers.nova.records import ComputeNode
 
-#: classes that only the root provider of a compute node gives, so that an owner's sum is that over compute nodes
+#: classes that only root providers of compute nodes give, so that the sum over compute nodes is an owner's whole sum
 _SUMMED = frozenset({"VCPU", "PCPU", "MEMORY_MB"})
 #: parsed flavors that a sweep caches
 _FLAVORS = 1024
@@ -66,7 +66,7 @@ class Suspects:
         self._found: dict[Key, tuple[float, frozenset[str]]] = {}
 
     def everywhere(self) -> Iterator[Key]:
-        """Yield the keys of the suspects.
+        """Yield the keys of the suspects in all cells.
 
         :raises Unavailable: a read failed; the keys yielded before are valid
         """
@@ -103,7 +103,7 @@ class Suspects:
         yield from (Key("instance", one) for one in self._of_gone_ports(for_ports))
 
     def just_found(self, key: Key) -> frozenset[str]:
-        """Return the instances for which a recent sweep yielded this key ``node:`` or ``nodes:``; empty for any other key."""
+        """Return the instances for which a sweep of the last two minutes yielded this key ``node:`` or ``nodes:``, if any."""
         at, missing = self._found.get(key, (0.0, frozenset[str]()))
         return missing if time.monotonic() - at < _JUST_FOUND else frozenset()
 
@@ -111,13 +111,13 @@ class Suspects:
         self._found.pop(key, None)
 
     def missing(self, cell: Cell, node: ComputeNode) -> frozenset[str]:
-        """Return the instances at rest on a compute node that have no resources of it."""
+        """Return the instances at rest on a compute node that have no resources of this node."""
         return _missing(self._residents(cell, [node]), self._placement.consumers(node.uuid))
 
     def missing_together(self, cell: Cell, first: ComputeNode) -> frozenset[str]:
         """Return the instances for which the key ``nodes:<uuid of first>`` stands.
 
-        They have no resources of their node: ``first`` or one of the next compute nodes in order of uuid.
+        They are at rest and have no resources of their node, which is ``first`` or one of the next compute nodes by uuid.
         """
         nodes = self._databases.database(cell).run(queries.compute_nodes)
         some = sorted((node for node in nodes if node.uuid >= first.uuid), key=_uuid)[:GROUP]

@@ -1,4 +1,4 @@
-"""Proves from ended migrations on which node an instance runs, without I/O.
+"""Pure functions that prove from ended migrations on which node an instance runs.
 
 A live migration in ``error`` proves nothing: before Nova 27, the instance's row could name the source although the guest
 ran on the destination (bug 1628606).
@@ -20,7 +20,7 @@ Place = tuple[str | None, str | None]
 SUCCEEDED = frozenset({"confirmed", "completed", "done"})
 #: statuses after which the instance lives on the source again, so that the source's share is rightly the instance's
 ROLLED_BACK = frozenset({"failed", "error", "cancelled", "reverted"})
-#: the refusal of a heal without :func:`is_attested`
+#: why stackmend does not heal if :func:`is_attested` returns False
 UNATTESTED = (
     "Neutron does not bind all of its ports to its host, so that only its cell names the host. The cell may have been restored "
     "from before a move. Look for the guest on both nodes"
@@ -37,18 +37,18 @@ def normal(move: Migration, names: HostNames) -> Migration:
 
 
 def bound_hosts(ports: Iterable[Port], names: HostNames) -> frozenset[str]:
-    """Return the hosts to which Neutron binds an instance's ports; an empty name stands for an unbound port of Nova.
+    """Return the hosts to which Neutron binds an instance's ports, and ``""`` if a port that Nova owns is unbound.
 
-    On bare metal, Ironic binds the ports. Elsewhere, an unbound port suggests a shelve offload, which unbinds the ports before
+    On bare metal, Ironic owns the ports. Elsewhere, an unbound port suggests a shelve offload, which unbinds the ports before
     it releases the allocation (``nova/compute/manager.py``, _shelve_offload_instance).
     """
     return frozenset(names.normal(port.host) for port in ports if port.host or port.owner.startswith(INSTANCES))
 
 
 def is_attested(here: Place, bound: frozenset[str]) -> bool:
-    """Return whether all ports of an instance, at least one, are bound to its host, or on Ironic to its node.
+    """Return whether an instance has ports, and all of them are bound to its host (on Ironic: to its node).
 
-    A cell from an older backup may name a former host, so the cell alone is no proof.
+    A cell that was restored from an older backup can name a former host, so the cell alone is no proof.
 
     Source: ``nova/virt/ironic/driver.py`` (network_binding_host_id).
 
@@ -58,7 +58,7 @@ def is_attested(here: Place, bound: frozenset[str]) -> bool:
 
 
 def is_undecided(move: Migration) -> bool:
-    """Return whether a migration is a live migration in ``error``, or one in ``error`` whose row does not name its type."""
+    """Return whether a live migration, or a migration of unknown type, is in ``error``: the guest can run on either node."""
     return move.kind in {None, "live-migration"} and move.status == "error"
 
 
@@ -77,15 +77,16 @@ def lives_on(move: Migration) -> Place | None:
 
 
 def has_left(move: Migration) -> Place | None:
-    """Return the host and node that the instance left: the source, or after a roll-back the destination; None if unproved."""
+    """Return the host and node that the instance left: the source, or after a roll-back the destination. None if unproved."""
     if lives_on(move) is None:
         return None
     return move.source if move.status in SUCCEEDED else move.dest
 
 
 def left_places(migrations: Sequence[Migration], here: Place) -> frozenset[Place]:
-    """Return the places (host and node) that the instance has provably left; none unless its last ended migration
-    ended on ``here`` or stayed on one node.
+    """Return the places (host and node) that the instance left by its ended migrations.
+
+    The result is empty unless the last of them ended on ``here`` or stayed on one node.
     """
     if not _agrees(migrations, here):
         return frozenset()
@@ -103,7 +104,8 @@ def moved_between(migrations: Sequence[Migration], here: Place, other: Place) ->
 def is_owed(move: Migration, migrations: Iterable[Migration], here: Place) -> bool:
     """Return whether the resources of ``move`` belong to its instance.
 
-    ``move`` should have led away from ``here``, but was rolled back, or deleted before its end. No migration succeeded since.
+    They do if ``move``, from ``here`` to another node, was rolled back or deleted before its end, and no migration succeeded
+    since.
     """
     ended_there = move.status in ROLLED_BACK or (move.deleted and not move.terminal)
     return ended_there and move.source == here and not move.within_node and not is_superseded(move, migrations)
@@ -122,7 +124,7 @@ def awaits_user(vm_state: str | None, migrations: Sequence[Migration], here: Pla
 
 
 def is_superseded(move: Migration, migrations: Iterable[Migration]) -> bool:
-    """Return whether a younger migration than ``move`` succeeded, or an older one whose row changed later.
+    """Return whether another migration succeeded that is younger than ``move``, or whose row changed later.
 
     :param migrations: youngest first
     """

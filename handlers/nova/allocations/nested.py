@@ -1,6 +1,6 @@
 """Chooses the nested and sharing providers whose consumers a sweep reads.
 
-A compute node may have dozens of nested providers. So a sweep reads only as many as there are compute nodes, but at least
+A compute node can have dozens of nested providers. So a sweep reads only as many as there are compute nodes, but at least
 :data:`FLOOR`.
 """
 
@@ -16,7 +16,7 @@ FLOOR = 100
 
 
 class Nested:
-    """Chooses providers so that successive sweeps read all. Thread-safe."""
+    """Chooses providers, so that successive sweeps read all of them. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
@@ -25,7 +25,7 @@ class Nested:
     def due(self, roots: Collection[str]) -> dict[str, str]:
         """Return the providers to read in this sweep, each with its root provider.
 
-        :param roots: root providers of compute nodes, never returned
+        :param roots: the root providers of compute nodes, which the result never contains
         """
         sharing = set(self._placement.sharing_providers())
         found = {

@@ -1,6 +1,6 @@
 """Caches answers of Placement for up to two minutes, so that several readers cause one request.
 
-An outdated answer does no harm: the writes that rely on it are first allocations, and Placement refuses these if one exists.
+An outdated answer does no harm: only first allocations rely on it, and Placement refuses them if an allocation exists.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class RecentPlacement:
         return self._offers.get(provider, bool)
 
     def consumers_of(self, providers: Iterable[str], task: str) -> dict[str, ByConsumer]:
-        """Return the consumers of each provider, for a sweep.
+        """Return the consumers of each provider, with their resources, for a sweep.
 
-        :param task: the handler that sweeps; it gets no answers that its own sweeps cached
+        :param task: the name of the handler that sweeps; the cache gives it only answers to other handlers
         """
         asked = list(providers)
         with self._lock:

@@ -1,11 +1,11 @@
-"""Parses which resources an instance's ports request, and chooses the providers for them, without I/O.
+"""Pure functions that parse which resources an instance's ports request, and choose the providers for them.
 
 A port with guaranteed bandwidth or packet rate requests groups of resources. Each group comes from one provider below the
 compute node. Nova writes this provider as ``allocation`` into the port's ``binding:profile``.
 
 Placement proposes candidates: sets of providers that could give all resources. A port's ``allocation`` names the
-providers that the host uses, so a candidate with different providers is wrong. If exactly one candidate is left, this candidate
-is right, even for a port that lost its ``allocation``.
+providers that the host uses, so a candidate with different providers is wrong. If exactly one candidate is left, it is right,
+even for a port that lost its ``allocation``.
 
 Sources: ``nova/cmd/manage.py`` (_get_port_allocations_to_heal), ``nova/objects/request_spec.py`` (RequestGroup),
 ``nova/network/neutron.py`` (_get_binding_profile_allocation), ``neutron/services/qos/qos_plugin.py``.
@@ -99,7 +99,7 @@ class Unshown(Unbuildable):
 
 
 def read(ports: Iterable[Port], group_policy: str = "none") -> Needs | Unbuildable:
-    """Return the resource requests of an instance's ports, or why its allocation cannot be rebuilt from them."""
+    """Return the resource requests of an instance's ports, or why no allocation can be built from them."""
     requests: list[Request] = []
     for port in ports:
         if port.profile.get("arq_uuid"):
@@ -159,7 +159,7 @@ def question(needs: Needs, wanted: Mapping[str, int], home: str) -> list[tuple[s
 
 
 def choose(needs: Needs, candidates: Sequence[Candidate]) -> Candidate | Unbuildable:
-    """Return the only candidate that agrees with the ports' profiles, or why there is not exactly one."""
+    """Return the only candidate that agrees with the ports' profiles, or why no candidate or several agree."""
     if not candidates:
         return Unbuildable(
             "its node has no room, or no fitting providers, for all that flavor, image and ports ask for together"

@@ -70,7 +70,7 @@ def _booted_from_volume(connection: Connection, uuids: Collection[str]) -> set[s
 class Resident:
     """A live instance on a host.
 
-    :param host: the host of its compute node; on Ironic, the instance's row may name a former host
+    :param host: the host of its compute node; on Ironic, the instance's row can name a former host
     :param at_rest: whether the row shows the instance at rest, and neither hidden nor offloaded
     """
 
@@ -138,7 +138,7 @@ def _roots_on(connection: Connection, here: sa.ColumnElement[bool]) -> dict[str,
 
 
 def owners(connection: Connection, consumers: Collection[str]) -> dict[str, Owner]:
-    """Return project and user of each consumer that is an instance or a migration, deleted or not."""
+    """Return, by consumer, the project and user of instances and of the instances of migrations, deleted or not."""
     i, m = tables.instances.c, tables.migrations.c
     moved = tables.migrations.join(tables.instances, i.uuid == m.instance_uuid)
     found: dict[str, Owner] = {}
@@ -181,8 +181,9 @@ def homes(connection: Connection, host: str, node: str) -> list[records.ComputeN
 def rightful(
     connection: Connection, nodes: Collection[records.ComputeNode], consumers: Collection[str]
 ) -> dict[str, set[str]]:
-    """Return, by compute node, those of the consumers with a right to its resources: instances on it, and open migrations
-    from or to it, with their instances.
+    """Return, by compute node, those of the consumers that have a right to the node's resources.
+
+    They are the instances on the node, and the open migrations from or to it with their instances.
     """
     i, m = tables.instances.c, tables.migrations.c
     hosts, uuids = {node.host for node in nodes}, {_place(node.host, node.node): node.uuid for node in nodes}

@@ -1,8 +1,8 @@
 """Reads the facts about several suspects of a sweep in one look, which the inspections of these suspects share.
 
 A sweep lists suspects, and workers soon inspect them one by one. The first inspection reads the facts about the next suspects
-too, and their inspections use these facts within :data:`FRESH` seconds. The second inspections of these suspects also share a
-look. It begins at least ``confirm_after`` seconds after the first look began.
+too, and their inspections use these facts within :data:`FRESH` seconds. The second inspections of these suspects share another
+look, which begins at least ``confirm_after`` seconds after the first look began.
 
 No write relies on a shared look: the heal looks at its consumer alone.
 """
@@ -22,7 +22,7 @@ from handlers.nova.allocations.excess_facts import Look
 CHUNK = 50
 #: seconds from the beginning of a look to the last inspection that uses it
 FRESH = 5.0
-#: seconds for which an inspection is expected; another replica may have made it
+#: seconds for which an inspection is expected; later, another replica has probably made it
 EXPECTED = 120.0
 #: consumers that are expected at most
 _MOST = 20_000
@@ -45,7 +45,7 @@ class _Shared:
 class Taken:
     """A look for one inspection.
 
-    :param again: whether it is for the second inspection
+    :param again: whether the inspection is the second one
     """
 
     look: Look
@@ -78,10 +78,9 @@ class SharedLooks:
             self._expect(consumer, _Expected(due, again=True))
 
     def take(self, consumer: str, oldest: float) -> Taken | None:
-        """Return a fresh look that covers a consumer; None if its inspection must look at it alone. A consumer gets
-        each look once.
+        """Return a fresh look that covers a consumer, once; None if the inspection must read this consumer alone.
 
-        :param oldest: the greatest age of a look, in seconds: an older one began too early to confirm the first inspection,
+        :param oldest: the greatest age of a look, in seconds: an older look began too early to confirm the first inspection,
             perhaps by another replica. A look after :meth:`expect_again` is never too early.
         """
         now = self._clock()
