@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from handlers.octavia import records
 from handlers.octavia.children import Child
 
-#: seconds for which a number of amphorae must be wrong: it is wrong for a moment after a flow has ended
+#: seconds for which the number of amphorae must be wrong, because it can be wrong for a moment after a flow has ended
 SETTLE = 120.0
 
-#: seconds for which ``failed_amphora`` may still detach the row of an amphora that it preserved
+#: seconds for which ``failed_amphora`` can still detach the row of an amphora that it preserved
 _PRESERVING = 600.0
 
 
@@ -20,7 +20,7 @@ class Balancer:
     """A load balancer with its amphora rows.
 
     :param live: rows that are not DELETED
-    :param deleted: DELETED rows, except rows that the handler ``failed_amphora`` may still detach
+    :param deleted: DELETED rows, except rows that the handler ``failed_amphora`` can still detach
     :param children: the load balancer's listeners, pools and their parts that are in PENDING_*
     """
 
@@ -38,7 +38,7 @@ class Balancer:
 
     @property
     def quiet(self) -> float:
-        """Seconds since the last change of the load balancer's row or of a row in ``live`` or ``deleted``."""
+        """Seconds since the load balancer's row, or any row of ``live`` or ``deleted``, last changed."""
         return min([self.row.age, *(amphora.age for amphora in (*self.live, *self.deleted))])
 
     @property
@@ -47,12 +47,15 @@ class Balancer:
 
     @property
     def miscounted(self) -> bool:
-        """Whether the topology requires another number of ``live`` amphorae. False while a flow works on the load balancer."""
+        """Whether the number of ``live`` amphorae is wrong for the topology. False while a flow works on the load balancer."""
         wanted = records.AMPHORAE_OF.get(self.row.topology or "")
         return self.row.idle and wanted is not None and len(self.live) != wanted
 
     def has_stuck_children(self, after: float) -> bool:
-        """Return whether an ACTIVE load balancer, ``quiet`` for SETTLE s, has ``children``, all unchanged for ``after`` s."""
+        """Return whether an ACTIVE load balancer that is ``quiet`` for :data:`SETTLE` seconds has stuck ``children``.
+
+        :param after: seconds for which all children must be unchanged
+        """
         ages = [child.age for child in self.children]
         return self.row.status == "ACTIVE" and self.quiet >= SETTLE and bool(ages) and min(ages) >= after
 
@@ -60,7 +63,7 @@ class Balancer:
         """Return whether a sweep must list the load balancer as a suspect.
 
         :param after: seconds without a change after which no flow works on a load balancer
-        :param detaches: whether stackmend detaches DELETED amphora rows, which make updates fail (Octavia 16 and later)
+        :param detaches: whether stackmend detaches DELETED amphora rows. From Octavia 16 on, they make updates fail.
         """
         if self.is_pending:
             return self.quiet >= after
@@ -71,5 +74,5 @@ class Balancer:
 
 
 def _is_being_preserved(amphora: records.Amphora) -> bool:
-    """Return whether the handler ``failed_amphora`` may still work on an amphora: its row has no server and changed lately."""
+    """Return whether ``failed_amphora`` can still detach an amphora's row, which has no server and changed lately."""
     return amphora.compute_id is None and amphora.age < _PRESERVING

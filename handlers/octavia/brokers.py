@@ -8,7 +8,7 @@ from handlers.octavia import options
 
 
 def octavia_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield the broker of Octavia's notifications; nothing where neither ``[octavia]`` nor ``octavia.conf`` names a broker.
+    """Yield the broker of Octavia's notifications, if ``[octavia]`` or ``octavia.conf`` names one.
 
     :raises ConfigError: a configuration file of Octavia is malformed
     """

@@ -6,10 +6,10 @@ except :func:`detach_deleted`.
 
 No write may leave one of these two states in the database:
 
-- An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as this amphora's, and remove address
-  pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
+- An ALLOCATED amphora without a ``compute_id``. Octavia would treat every visible port as a port of this amphora, and remove
+  address pairs from foreign ports (``get_plugged_networks`` with ``device_id`` None).
 - An amphora in ERROR with an old heartbeat, whose heartbeat record is not ``busy``. The health manager could set the amphora to
-  FAILOVER_STOPPED, and the next heartbeat would set ALLOCATED. So one transaction sets ERROR and ``busy``.
+  FAILOVER_STOPPED, and the next heartbeat would set it to ALLOCATED. So one transaction sets ERROR and ``busy``.
 """
 
 from __future__ import annotations
@@ -85,17 +85,17 @@ def lease(
     at: datetime | None = None,
     leases: Collection[str] = (),
 ) -> bool:
-    """Write a heartbeat lease into an amphora's heartbeat record; the next real heartbeat overwrites the lease.
+    """Write a heartbeat lease into an amphora's heartbeat record. The next real heartbeat overwrites the lease.
 
-    Without a heartbeat, Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
+    If no heartbeat comes, Octavia's health manager replaces the amphora one ``heartbeat_timeout`` after the lease ends.
 
-    :param amphora: the row that proved the failure: ALLOCATED or FAILOVER_STOPPED
-    :param quiet: required seconds of silence, unless a lease already runs
+    :param amphora: the amphora's row that proved the failure, in ALLOCATED or FAILOVER_STOPPED
+    :param quiet: seconds for which the amphora must be silent, unless a lease runs
     :param at: the end of the lease; None: ``seconds`` from now
-    :param leases: ends of the amphora's earlier leases; empty when unknown
-    :return: False without a heartbeat record: then the health manager never replaces the amphora
+    :param leases: ends of the amphora's earlier leases, in ISO format; empty when unknown
+    :return: False without a heartbeat record, because the health manager then never replaces the amphora
     :raises InFlight: Octavia works on the load balancer or already replaces the amphora
-    :raises Conflict: the row has changed, or the amphora sends heartbeats again
+    :raises Conflict: the amphora's row has changed, or the amphora sends heartbeats again
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -116,9 +116,9 @@ def end_lease(connection: Connection, amphora: records.Amphora, silent: float, l
     """End a heartbeat lease, so that Octavia's health manager replaces the amphora at once.
 
     :param silent: age of the heartbeat that replaces the lease, in seconds
-    :param leases: ends of the amphora's leases; empty when unknown
-    :return: whether a lease was ended
-    :raises Conflict: the row is gone or names another load balancer
+    :param leases: as in :func:`lease`
+    :return: whether a lease was running
+    :raises Conflict: the amphora's row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     if locked.status not in records.SERVING or not _is_lease_ahead(locked, leases):
@@ -141,11 +141,11 @@ def let_go(connection: Connection, amphora: records.Amphora, leases: Collection[
     Set the amphora to ERROR without ``compute_id``, and its heartbeat record to ``busy``. The failover then asks Nova to delete
     a server "None", which Nova does not know, and continues.
 
-    :param amphora: the row that proved the failure: ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
-    :param leases: ends of the amphora's leases; empty when unknown
+    :param amphora: the amphora's row that proved the failure: ALLOCATED, FAILOVER_STOPPED or ERROR, with a server
+    :param leases: as in :func:`lease`
     :return: the new row; ``updated_at`` is one second in the past, so that every later write has another time
     :raises InFlight: Octavia works on the load balancer
-    :raises Conflict: the row has changed, the amphora sends heartbeats, or the heartbeat lease has expired
+    :raises Conflict: the amphora's row has changed, or a serving amphora's heartbeat record has no running lease
     """
     locked = _lock(connection, amphora)
     _check(locked, amphora)
@@ -179,14 +179,14 @@ def _is_lease_ahead(locked: _Locked, leases: Collection[str]) -> bool:
 def take_back(
     connection: Connection, amphora: records.Amphora, silent: float, forgotten: records.Amphora | None = None
 ) -> bool:
-    """Undo :func:`let_go` after Octavia refused the failover: write the server into the amphora's row again.
+    """Write the server into the amphora's row again, because Octavia refused the failover after :func:`let_go`.
 
     If the row was ALLOCATED or FAILOVER_STOPPED, also write an old heartbeat and reset ``busy``. Then Octavia's health manager
     replaces the amphora.
 
-    :param amphora: the row before :func:`let_go`
+    :param amphora: the amphora's row before :func:`let_go`
     :param silent: age of the old heartbeat, in seconds
-    :param forgotten: the row after :func:`let_go`; None when an earlier heal wrote that row
+    :param forgotten: the amphora's row after :func:`let_go`; None when an earlier heal wrote that row
     :return: False, without a write, when Octavia works on the load balancer, or the rows have changed since :func:`let_go`
     """
     locked = _lock(connection, amphora)
@@ -213,7 +213,8 @@ def take_back(
 def _is_before_requests(locked: _Locked) -> bool:
     """Return whether no failover has failed since :func:`let_go` wrote the amphora's row.
 
-    A failed failover writes ERROR into the load balancer's row. So without one, this row is ACTIVE or older than the amphora's.
+    A failed failover writes ERROR into the load balancer's row. Otherwise the load balancer is ACTIVE, or its row is older than
+    the amphora's row.
     """
     if locked.lb_status == "ACTIVE" or locked.lb_updated_at is None:
         return True
@@ -229,12 +230,12 @@ def _is_older(locked: _Locked) -> bool:
 def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
     """Set a load balancer from ERROR to ACTIVE if stackmend's failover request was lost between Octavia's API and its workers.
 
-    The API then sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). A changed amphora row shows
-    that a worker got the request.
+    If the API cannot send a request, it sets ERROR, but answers with success (``octavia/api/v2/controllers/amphora.py``). A
+    changed amphora row shows that a worker got the request.
 
-    :param amphora: the row when Octavia accepted the request; its load balancer was ACTIVE
+    :param amphora: the amphora's row when Octavia accepted the request; its load balancer was ACTIVE
     :return: whether the request was lost
-    :raises Conflict: the row is gone or names another load balancer
+    :raises Conflict: the amphora's row is gone or names another load balancer
     """
     locked = _lock(connection, amphora)
     found = (locked.lb_status, locked.status, locked.compute_id, locked.updated_at)
@@ -249,7 +250,9 @@ def end_lost_request(connection: Connection, amphora: records.Amphora) -> bool:
 
 
 def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> bool:
-    """Detach a DELETED amphora's row from a load balancer, whose next update would otherwise fail (Octavia 16 and later).
+    """Detach a DELETED amphora's row from its load balancer.
+
+    From Octavia 16 on, the attached row would make the load balancer's next update fail.
 
     :return: whether this call detached the row
     :raises InFlight: Octavia works on the load balancer
@@ -270,7 +273,7 @@ def detach_deleted(connection: Connection, amphora: str, load_balancer: str) -> 
 def erring(balancer: records.LoadBalancer, at: datetime | sa.ColumnElement[datetime]) -> sa.Update:
     """Return the statement that sets a load balancer from PENDING_* to ERROR if its row is unchanged.
 
-    :param balancer: the row of the proof
+    :param balancer: the row as the proof read it
     :param at: the new ``updated_at``
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
@@ -284,28 +287,28 @@ def erring(balancer: records.LoadBalancer, at: datetime | sa.ColumnElement[datet
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
     """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover or its deletion.
 
-    :param balancer: the row of the proof
+    :param balancer: the row as the proof read it
     :param at: the new ``updated_at``, by the database's clock
-    :raises Conflict: the row has changed
+    :raises Conflict: the load balancer's row has changed
     """
     if connection.execute(erring(balancer, at)).rowcount != 1:
         raise Conflict(f"load balancer {balancer.id} is no longer {balancer.status} since {balancer.updated_at}")
 
 
 def forget_server(connection: Connection, amphora: records.Amphora) -> None:
-    """Set a preserved amphora's row to DELETED without ``compute_id``; delete the heartbeat record and member port rows.
+    """Set a preserved amphora's row to DELETED without ``compute_id``. Delete its heartbeat record and member port rows.
 
-    :param amphora: the row that was read: ERROR, on no load balancer, with a server
-    :raises Conflict: the row has changed
+    :param amphora: the amphora's row as read: in ERROR, on no load balancer, with a server
+    :raises Conflict: the amphora's row has changed
     """
     _delete(connection, amphora, compute_id=None)
 
 
 def mark_deleted(connection: Connection, amphora: records.Amphora) -> None:
-    """Set a removed amphora's row to DELETED; delete the amphora's heartbeat record and member port rows.
+    """Set a removed amphora's row to DELETED. Delete its heartbeat record and member port rows.
 
-    :param amphora: the row that was read: not DELETED, on no load balancer
-    :raises Conflict: the row has changed
+    :param amphora: the amphora's row as read: not DELETED, on no load balancer
+    :raises Conflict: the amphora's row has changed
     """
     _delete(connection, amphora, compute_id=amphora.compute_id)
 
@@ -334,7 +337,7 @@ def _delete(connection: Connection, amphora: records.Amphora, compute_id: str | 
 
 
 def forget_health(connection: Connection, amphora: str, older_than: float) -> bool:
-    """Delete the heartbeat record of an amphora that is DELETED or has no row, which Octavia would count as silent.
+    """Delete the heartbeat record of an amphora that is DELETED or has no row. Octavia would count this amphora as silent.
 
     :param older_than: required seconds of silence; a fresh heartbeat proves that the amphora lives
     :return: whether the record was deleted

@@ -16,7 +16,7 @@ from handlers.octavia.drivers.chosen import chosen_driver, housekeeping_settings
 from handlers.octavia.jobboard.board import Board, UnreadableBoard
 from handlers.octavia.work_queue import WorkQueue
 
-#: seconds between two sweeps of failed_amphora up to which silence proves something
+#: the longest time between two sweeps of failed_amphora, in seconds, with which silence can prove a failure
 #: (:class:`handlers.octavia.failover.heartbeats.Listener`)
 LONGEST_WATCH = 30
 
@@ -177,7 +177,7 @@ def _heartbeats(resources: Resources, where: str) -> Checked:
 
 
 def _earlier(margin: int, preservation: settings.HousekeepingSettings, where: str) -> str:
-    """Return the advice: options that let stackmend find a silent amphora before Octavia fails it over.
+    """Return advice to set options, with which stackmend finds a silent amphora before Octavia fails it over.
 
     :param margin: seconds of ``heartbeat_margin`` in stackmend's configuration; 0 when unset
     :param where: the file of Octavia that has ``heartbeat_timeout``

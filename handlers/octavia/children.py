@@ -4,8 +4,8 @@ Octavia's API sets an object and its load balancer to PENDING_* in one transacti
 PENDING_* under an ACTIVE load balancer has lost its flow.
 
 A failover writes all objects into the new amphorae, except objects in PENDING_DELETE. Then the failover sets all objects to
-ACTIVE, even an object that the owner deleted. But in Octavia 10 to 12, a pool without a listener stays in PENDING_*. A second
-failover would not help, so stackmend requests only one failover for an object.
+ACTIVE, even an object that the owner deleted. But in Octavia 10 to 12, a pool without a listener stays in PENDING_*, even after
+more failovers. So stackmend requests only one failover for an object.
 
 Sources: ``octavia/controller/worker/v2/tasks/database_tasks.py`` (MarkLBActiveInDB, mark_subobjects),
 ``octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py``, ``octavia/api/v2/controllers``; commit 3a157c021.
@@ -52,7 +52,7 @@ _SOURCES: dict[Kind, tuple[sa.Table, sa.FromClause, sa.Column[Any]]] = {
 class Child:
     """A listener, a pool, or a part of one: member, health monitor, L7 policy or L7 rule.
 
-    :param age: seconds since the row was last written
+    :param age: seconds since the object's row was last written
     """
 
     kind: Kind
@@ -99,7 +99,7 @@ def deleted(children: Iterable[Child]) -> str:
 
 
 def obstacle(remains: rebuild.Remains, children: Iterable[Child]) -> str:
-    """Return why stackmend must not fail over the children's load balancer; empty when a failover is allowed."""
+    """Return the reason why stackmend must not fail over the children's load balancer; empty without a reason."""
     if rebuild.attempts(remains.security_group, {child.id for child in children}, remains.balancer):
         return "a failover did not help: examine the logs of octavia-worker"
     return rebuild.obstacle(remains)

@@ -1,7 +1,7 @@
 """Servers, ports, images and groups as values, and the tags and metadata that stackmend gives them.
 
-stackmend reads tags and metadata only from the cloud, never from the journal. Ages are seconds since the object's creation, by
-this host's clock.
+stackmend reads tags and metadata only from the cloud, never from the journal. Each ``age`` is the seconds since the object's
+creation, by this host's clock.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Server:
 class Port:
     """A port, as Neutron shows it to an administrator.
 
-    :param revision: a change of the port names it, and fails when Neutron's port has another revision
+    :param revision: Neutron's number for the port's state; a change succeeds only while Neutron's port has this number
     """
 
     id: str
@@ -113,8 +113,8 @@ class Image:
 class Group:
     """A server group or a security group of Octavia's project.
 
-    :param tags: empty unless a security group was read by name
-    :param age: 0 unless a security group was listed; Nova does not show the age of a server group
+    :param tags: the tags of a security group that was read by its name; otherwise empty
+    :param age: 0 except in a listing of security groups; Nova does not show the age of a server group
     """
 
     id: str

@@ -1,5 +1,6 @@
-"""Names the concerns of a finding. A superfluous name can only withhold a heal. With a missing name, stackmend can heal an
-exempt object.
+"""Names the concerns of a finding.
+
+A superfluous name can only withhold a heal. But if a name is missing, stackmend can heal an exempt object.
 """
 
 from __future__ import annotations

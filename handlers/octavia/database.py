@@ -35,7 +35,7 @@ class OctaviaDatabase:
         return cls(options.database_url(conf), exempt_by_tag=conf[options.GROUP].exempt_by_tag)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in a transaction; ``work`` may run more than once.
+        """Call ``work`` in a transaction, and return its result. ``work`` can run more than once.
 
         :raises Unavailable: the database does not answer, or answers with an error
         """
@@ -45,7 +45,9 @@ class OctaviaDatabase:
         return self._database.plan(statements).splitlines()
 
     def typed(self, statement: Writing) -> str:
-        """Return a statement as an operator types it, on one line and without ``;``, so that an undo can join several."""
+        """Return a statement as SQL that an operator can type: one line without ``;``, so that an undo can join several
+        statements.
+        """
         return " ".join(self._database.typed(statement).split()).removesuffix(";")
 
     def require_known_schema(self) -> None:
@@ -55,7 +57,7 @@ class OctaviaDatabase:
         self._schemas.require([self._database])
 
     def warnings(self) -> Iterator[str]:
-        """Yield the reasons why handlers cannot inspect or heal with this database.
+        """Yield a sentence for each reason why handlers cannot inspect or heal with this database.
 
         :raises Unavailable: the database does not answer
         """

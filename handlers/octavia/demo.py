@@ -1,8 +1,7 @@
 """Octavia's scenes in ``stackmend demo``: three amphorae of the driver ``noop`` fail, and a spare is missing.
 
-``preservation_method = snapshot`` preserves an amphora as an image. But the first amphora boots from a volume: stackmend makes
-no image of it, and keeps the server, without a network. The third amphora exceeds the maximum of two, so
-``preservation_scheme = cycle`` deletes the first.
+stackmend preserves a failed amphora as an image. But the first amphora boots from a volume, so stackmend keeps its server
+without a network. The third amphora exceeds the maximum of two, so stackmend deletes the first.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _KIND = "load-balancer:"
 
 
 def holder(database: OctaviaDatabase, finding: Finding) -> str:
-    """Return a sentence that names a load balancer of the finding with the tag ``stackmend:exempt``; empty if none has it.
+    """Return a sentence that names a load balancer of the finding with the tag ``stackmend:exempt``; empty if none has the tag.
 
     :raises Unavailable: the database does not answer
     """

@@ -1,11 +1,11 @@
 """The longest time for which a flow of Octavia works without writing a row.
 
-When a row has not changed for longer, no flow works on it. Between two writes, a flow waits for a build slot, the boot, the
-amphora's agent, a detached port, Nova and Neutron. Options of ``octavia.conf`` limit each wait; the longest time is the sum of
-these limits.
+No flow works on a row that is unchanged for longer. Between two writes, a flow waits for a build slot, the boot, the amphora's
+agent, a detached port, Nova and Neutron. Options of ``octavia.conf`` limit each wait. The longest time is the sum of these
+limits.
 
-If the agent accepts connections and never answers, the flow repeats the request ``connection_max_retries`` times. Each attempt
-takes the connection timeout, the read timeout and two retry intervals.
+If the agent never answers, the flow repeats the request ``connection_max_retries`` times. Each attempt takes the connection
+timeout, the read timeout and two retry intervals.
 
 Sources: ``octavia/common/config.py``, ``octavia/amphorae/drivers/haproxy/rest_api_driver.py`` (``request``),
 ``octavia/controller/worker/v2/tasks/retry_tasks.py``, ``octavia/controller/worker/v2/tasks/compute_tasks.py``.
@@ -51,7 +51,7 @@ class FlowTimes:
 
     @property
     def safe_age(self) -> float:
-        """The default number of seconds after which an unchanged row proves that no flow works on it."""
+        """By default, a row that is unchanged for this number of seconds proves that no flow works on it."""
         return 2 * self.longest_silence
 
 
@@ -72,7 +72,7 @@ _SECTIONS = {
 
 
 def flow_times(files: ServiceFiles) -> FlowTimes:
-    """Read the options from Octavia's configuration files.
+    """Read Octavia's retry and timeout options from its configuration files.
 
     :raises ConfigError: a value is not a number of 0 or more
     """
@@ -97,10 +97,10 @@ def _number(value: str, where: str) -> float:
 
 
 def age_or_default(given: float | None, times: FlowTimes, option: str) -> float:
-    """Return ``given``, by default :attr:`FlowTimes.safe_age`.
+    """Return ``given``, or :attr:`FlowTimes.safe_age` if ``given`` is None.
 
-    :param given: the operator's value; None for the default
-    :raises ConfigError: a flow can work for longer than ``given``
+    :param given: the operator's value, in seconds
+    :raises ConfigError: a flow can work for longer than ``given`` without a change to its rows
     """
     if given is None:
         return times.safe_age

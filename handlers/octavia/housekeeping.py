@@ -1,9 +1,9 @@
 """The interface of Octavia's Housekeeping Manager specification (2014), and its errors.
 
-The handlers ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae`` do the work of the specification's loop.
+Three handlers replace the specification's loop: ``spare_pool``, ``failed_amphora`` and ``deactivated_amphorae``.
 
-Every error of an API becomes exactly one exception of this module; an error of the database is
-:class:`~handlers.base.Unavailable`. A method that is switched off, or that the driver lacks, raises NotImplementedError.
+Each error of an API becomes one exception of this module. An error of the database is :class:`~handlers.base.Unavailable`. A
+method that is switched off, or that the driver lacks, raises NotImplementedError.
 
 Source: Octavia's ``specs/version0.5/housekeeping-manager-interface.rst``.
 """
@@ -28,9 +28,9 @@ class NotFoundError(AmphoraDriverError):
 
 
 class UnavailableException(AmphoraDriverError, Unavailable):
-    """An API did not answer, failed (5xx), was too busy (413, 429), or refused because of the object's state (409, 412).
+    """An API gave no useful answer, which proves nothing about the object.
 
-    This proves nothing about the object.
+    The API did not answer, failed (5xx), was too busy (413, 429), or refused because of the object's state (409, 412).
 
     :param dependency: the service that did not answer (such as ``compute`` or ``octavia-worker``), or the object whose state
         refused the call (``server:<id>``)
@@ -42,11 +42,11 @@ class UnauthorizedException(AmphoraDriverError, Unavailable):
 
 
 class DeleteFailed(AmphoraDriverError):
-    """stackmend or an API refused a removal for good, or the API accepted it without removing the object."""
+    """stackmend or an API refused a removal for good, or the object still exists although the API accepted the removal."""
 
 
 class HousekeepingManager(ABC):
-    """The interface of the specification. Every method may also raise :class:`AmphoraDriverError` and HandlerError."""
+    """The interface of the specification. Every method can also raise :class:`AmphoraDriverError` and HandlerError."""
 
     @abstractmethod
     def get_spare_amphora_size(self) -> int:
@@ -54,16 +54,17 @@ class HousekeepingManager(ABC):
 
     @abstractmethod
     def get_ready_spare_amphora_count(self) -> int:
-        """Return the number of spare amphorae that are ready for use, without surplus."""
+        """Return the number of spare amphorae that are ready for use. Surplus spares do not count."""
 
     @abstractmethod
     def create_amphora(self, num_to_create: int = 1) -> None:
-        """Without waiting, begin to build up to ``num_to_create`` spare amphorae, within the limit of simultaneous builds."""
+        """Begin to build at most ``num_to_create`` spares, within the limit of simultaneous builds. Do not wait."""
 
     @abstractmethod
     def remove_amphora(self, amphora_ids: Sequence[str]) -> None:
-        """Remove deactivated amphorae completely, and verify the removal. After an error, continue with the next amphora. At
-        the end, raise the first error.
+        """Remove deactivated amphorae completely, and verify the removal.
+
+        After an error, continue with the next amphora. At the end, raise the first error.
 
         :raises NotFoundError: an amphora does not exist
         :raises DeleteFailed: an amphora cannot be removed, or still exists
@@ -71,7 +72,10 @@ class HousekeepingManager(ABC):
 
 
 def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log and return two numbers: ready spares without surplus, and wanted spares. Both are 0 if the manager has no spares."""
+    """Log and return the number of ready spares, without surplus, and the number of wanted spares.
+
+    :return: two zeros if the manager does not support spares
+    """
     try:
         wanted = manager.get_spare_amphora_size()
         ready = manager.get_ready_spare_amphora_count()
@@ -82,7 +86,10 @@ def log_pool_size(manager: HousekeepingManager) -> tuple[int, int]:
 
 
 def top_up(manager: HousekeepingManager) -> tuple[int, int]:
-    """Log the numbers of ready and of wanted spares, begin to build the missing ones, and return both numbers."""
+    """Begin to build the missing spares.
+
+    :return: the numbers of ready and of wanted spares before the builds
+    """
     ready, wanted = log_pool_size(manager)
     if ready < wanted:
         manager.create_amphora(wanted - ready)

@@ -1,4 +1,4 @@
-"""The names that Octavia gives to objects, and whether a server is preserved, a spare or released.
+"""The names that Octavia gives to objects, and whether stackmend keeps a server.
 
 Source: ``octavia/common/constants.py`` and the tasks that create servers, ports and groups.
 """
@@ -63,7 +63,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def is_kept(server: Server) -> bool:
-    """Return whether a server is no leftover because it is preserved, a spare, or released to an operator."""
+    """Return whether a server is preserved, a placeholder, or released to an operator, so that it is no leftover."""
     return _is_marked(server) or server.name.startswith(PRESERVED_PREFIX)
 
 
@@ -80,15 +80,15 @@ def may_be_stuck(row: records.Amphora) -> bool:
 
 
 def in_flow(row: records.Amphora, grace: float) -> bool:
-    """Return whether Octavia may still work on an amphora without a load balancer.
+    """Return whether Octavia can still be at work on an amphora that is on no load balancer.
 
-    :param grace: seconds after a change during which a flow may still work
+    :param grace: seconds for which a flow can work without a change to the row
     """
     return row.load_balancer_id is None and row.status in IN_A_FLOW and row.age < grace
 
 
 def foreign(found: Server, amphora: str, project: str) -> str:
-    """Return why a server is not the one that Octavia created for this amphora; empty if it is.
+    """Return a sentence if Octavia did not create a server for this amphora; otherwise an empty text.
 
     A server that stackmend renamed for a preservation counts as Octavia's.
     """
@@ -99,7 +99,7 @@ def foreign(found: Server, amphora: str, project: str) -> str:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return why stackmend must not delete an amphora's server; empty when the deletion is allowed."""
+    """Return the reason why stackmend must not delete an amphora's server; empty without a reason."""
     if reason := foreign(found, amphora, project):
         return reason
     return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if _is_marked(found) else ""

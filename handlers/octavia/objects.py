@@ -1,4 +1,4 @@
-"""The kinds of objects that findings about Octavia name, and whether Octavia's database has one."""
+"""The kinds of objects that findings about Octavia name, and look-ups of such objects in Octavia's database."""
 
 from __future__ import annotations
 

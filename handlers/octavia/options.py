@@ -1,4 +1,4 @@
-"""The options ``[octavia]``; by default, values come from Octavia's configuration files."""
+"""The options of the group ``[octavia]``. By default, most values come from Octavia's configuration files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class AmphoraSettings:
-    """The options by which Octavia boots and watches amphorae. Networks and security groups are ids."""
+    """The options by which Octavia boots amphorae and watches their heartbeats.
+
+    Networks and security groups are ids.
+    """
 
     image_tag: str | None
     image_owner: str | None
@@ -108,7 +111,7 @@ def database_url(conf: cfg.ConfigOpts) -> str:
 
 
 def notification_url(conf: cfg.ConfigOpts) -> str | None:
-    """Return the URL of the broker on which Octavia publishes notifications; None when no option or file names it."""
+    """Return the URL of the broker on which Octavia publishes notifications; None if no option and no file names a broker."""
     if conf[GROUP].transport_url:
         return str(conf[GROUP].transport_url)
     octavia = files(conf)

@@ -1,7 +1,8 @@
-"""Whether Octavia's database and the cloud belong together. If not, stackmend removes no leftover except heartbeat records.
+"""Decides whether Octavia's database and the cloud belong together.
 
-Database and cloud disagree after a mistake in the configured region, with a second Octavia in the project, or after a restore
-of a database. Then Nova lacks many of the servers that the rows name, or many servers have no row.
+They do not after a mistake in the configured region, with a second Octavia in the project, or after a restore of a database.
+Then Nova lacks many of the servers that amphora rows name, or many servers have no row. stackmend then removes no leftover
+except heartbeat records.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ FEW, FEW_PART = 2, 0.05
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Counts of the servers that Octavia's rows name and that Nova shows.
+    """Numbers of servers that amphora rows name and that Nova shows.
 
     :param named: servers in the rows of amphorae on load balancers
-    :param seen: those of ``named`` that Nova shows
+    :param seen: servers of ``named`` that Nova shows
     :param strangers: servers with an amphora's name, but without a row
     """
 
@@ -33,7 +34,7 @@ class Pairing:
 
 
 def pairing(servers: Iterable[Server], live: Iterable[records.Amphora], deleted: Iterable[records.Amphora]) -> Pairing:
-    """Compare the servers of Octavia's project with all amphora rows."""
+    """Compare the servers of Octavia's project with all amphora rows, which are ``live`` or ``deleted``."""
     live, shown = list(live), {server.id: server for server in servers}
     known = [*live, *deleted]
     ids, owned = {row.id for row in known}, {row.compute_id for row in known}
@@ -71,5 +72,5 @@ RULES = (
 
 
 def mismatch(found: Pairing) -> str:
-    """Return why database and cloud perhaps do not belong together; empty when they do."""
+    """Return the reason why database and cloud perhaps do not belong together; empty without a reason."""
     return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")

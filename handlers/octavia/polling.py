@@ -10,7 +10,7 @@ POLL = 0.5
 
 
 def until(done: Callable[[], bool], within: float, every: float = POLL) -> bool:
-    """Call ``done``, at least once, until it returns True; return False if it does not in time.
+    """Call ``done``, at least once, until it returns True. Return False if it does not return True in time.
 
     :param within: seconds after which to stop
     """

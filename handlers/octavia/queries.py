@@ -1,6 +1,6 @@
 """SELECTs against Octavia's database that several handlers run.
 
-Each function runs in the caller's transaction, and can run twice. Ages are by the database's clock.
+Each function runs in the caller's transaction, and can run again. Ages are by the database's clock.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _AMPHORA_COLUMNS = (
 
 
 def age(row: Any) -> float:
-    """Return the seconds since a row with the column ``now`` was last written; infinity for unknown times."""
+    """Return the seconds since a row with the column ``now`` was last written; infinity if the row has no times."""
     times = [time for time in (row.created_at, row.updated_at) if time is not None]
     return max(0.0, (row.now - max(times)).total_seconds()) if times else float("inf")
 
@@ -115,7 +115,7 @@ def load_balancers(connection: Connection) -> list[records.LoadBalancer]:
 
 
 def open_requests(connection: Connection) -> int:
-    """Count the load balancers and amphorae whose request may wait in Octavia's queues or in a worker."""
+    """Count the load balancers and amphorae whose requests perhaps wait in Octavia's queues or in a worker."""
     pending = sa.select(sa.func.count()).where(
         _LB.provider.in_(records.AMPHORA_PROVIDERS), _LB.provisioning_status.startswith("PENDING_")
     )
@@ -145,7 +145,7 @@ def amphora(connection: Connection, identity: str) -> records.Amphora | None:
 
 
 def amphora_of_server(connection: Connection, server: str) -> records.Amphora | None:
-    """Return the amphora whose row names a server; of several, preferably one that is not DELETED."""
+    """Return the amphora whose row names a server; of several, preferably one that is not DELETED and changed last."""
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.compute_id == server)
     rows = [_amphora(row) for row in connection.execute(query)]
     rows.sort(key=lambda found: (found.status == "DELETED", found.age))
@@ -179,12 +179,12 @@ def healths(connection: Connection) -> dict[str, records.Health]:
 
 
 def has_member_ports(connection: Connection) -> bool:
-    """Return whether this Octavia has the table ``amphora_member_port`` (16 and later)."""
+    """Return whether the database has the table ``amphora_member_port``, which exists from Octavia 16 on."""
     return sa.inspect(connection).has_table(tables.amphora_member_port.name)
 
 
 def member_ports(connection: Connection, amphora: str) -> list[str]:
-    """Return the ids of an amphora's member ports; none before Octavia 16."""
+    """Return the ids of an amphora's member ports; empty before Octavia 16."""
     if not has_member_ports(connection):
         return []
     c = tables.amphora_member_port.c

@@ -1,24 +1,24 @@
-"""Whether and how often stackmend may fail over a load balancer that is in ERROR or ACTIVE.
+"""Decides whether and how often stackmend may fail over a load balancer in ERROR or ACTIVE.
 
-The failover creates a missing VIP port again. So after a failed deletion or creation, the owner must decide, not stackmend.
-Missing objects show such a failure: a deletion by Octavia first removes the server group, then the security group and the VIP
-port, then the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
+A failover creates a missing VIP port again. So after a failed deletion or creation, the load balancer's owner must decide, not
+stackmend. Missing objects show such a failure. Octavia's deletion first removes the server group, then the security group and
+the VIP port, then the amphorae (``octavia/controller/worker/v2/flows/load_balancer_flows.py``,
 ``octavia/network/drivers/neutron/allowed_address_pairs.py``). A failed creation leaves no amphora row.
 
 Before it requests a failover, stackmend records the attempt as a tag of the load balancer's security group. The tag names an
-amphora to replace (or an object in PENDING_*) and the version of the load balancer's row. Octavia writes the row when it
+amphora to replace, or an object in PENDING_*, and the version of the load balancer's row. Octavia writes the row when it
 accepts a request. So a changed row shows an accepted request, even if the answer was lost. The attempt then counts for a week,
 or longer while the amphora exists. Tags with the same version count once: Octavia accepts one request, and refuses the others.
 
-The owner can change the row before the request arrives. Octavia lets the owner of an ACTIVE load balancer change anything, so
-after a refusal stackmend removes its tag. A load balancer in ERROR can only be failed over or deleted. There the tag stays: the
-change was a failover, of the owner or of another handler (``octavia/db/repositories.py``: test_and_set_provisioning_status,
-set_status_for_failover).
+The owner can change the row before the request arrives, and Octavia then refuses the request. If the load balancer is ACTIVE,
+the owner can change anything, so stackmend removes its tag. A load balancer in ERROR can only be failed over or deleted. There
+the tag stays, because the change was a failover by the owner or by another handler (``octavia/db/repositories.py``:
+test_and_set_provisioning_status, set_status_for_failover).
 
-A load balancer that stackmend freed from PENDING_CREATE or PENDING_DELETE has a tag too (:data:`FREED`). It gets no failover.
+A load balancer that stackmend freed from PENDING_CREATE or PENDING_DELETE has the tag :data:`FREED`, and gets no failover.
 
-An ACTIVE load balancer may pass traffic, and a failover interrupts it. If a failover does not cure its reason, the next one
-waits. After three within a week, stackmend only reports.
+A failover interrupts the traffic of an ACTIVE load balancer. If it does not help, the next failover waits. After three
+failovers within a week, stackmend only reports.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ _EPOCH = datetime(1970, 1, 1)
 class Attempt:
     """A failover that stackmend recorded before the request.
 
-    :param amphora: the id of one amphora that the failover should replace; of one object in PENDING_* under the load balancer,
-        which the failover should complete; or of the load balancer, if it has no amphora
-    :param version: version of the load balancer's row before the request
+    :param amphora: the id of one amphora that the failover should replace; for :mod:`handlers.octavia.children`, the id of an
+        object in PENDING_*; without amphorae, the id of the load balancer
+    :param version: the :func:`version` of the load balancer's row before the request
     """
 
     amphora: str
@@ -85,7 +85,7 @@ def recorded(group: Group | None) -> Iterator[Attempt]:
 
 
 def attempts(group: Group | None, amphorae: Collection[str], balancer: records.LoadBalancer) -> int:
-    """Count the failovers that Octavia accepted for one of ``amphorae``. All failed, because the amphorae still exist."""
+    """Count the recorded failovers for ``amphorae`` that Octavia accepted. All failed, because the amphorae still exist."""
     return len({one.version for one in recorded(group) if one.amphora in amphorae} - {version(balancer)})
 
 
@@ -95,6 +95,7 @@ class Remains:
 
     :param amphorae: ids of the rows that are not DELETED
     :param security_group: None when Neutron has no such group
+    :param server_group: False when Nova lacks the group that ``balancer`` names
     """
 
     balancer: records.LoadBalancer
@@ -159,12 +160,12 @@ RULES = (
 
 
 def obstacle(remains: Remains) -> str:
-    """Return why stackmend must not fail over the load balancer; empty when a failover is allowed."""
+    """Return the reason why stackmend must not fail over a load balancer; empty without a reason."""
     return _first(RULES, remains)
 
 
 def repetition(remains: Remains) -> str:
-    """Return why stackmend must not fail over an ACTIVE load balancer; empty when a failover is allowed."""
+    """Return the reason why stackmend must not fail over an ACTIVE load balancer; empty without a reason."""
     return _first(ACTIVE_RULES, remains)
 
 
@@ -173,9 +174,9 @@ def _first(rules: Sequence[_Rule], remains: Remains) -> str:
 
 
 def pause(remains: Remains) -> float:
-    """Return the seconds for which a load balancer must be in ERROR, or unchanged while ACTIVE, before its next failover.
+    """Return how many seconds a load balancer must be in ERROR, or unchanged in ACTIVE, before its next failover.
 
-    Each failover gives an ACTIVE load balancer new amphorae. So for it, all failovers of a week count.
+    Each failover gives an ACTIVE load balancer new amphorae. So in ACTIVE, all failovers of a week count.
     """
     failed = remains.attempts if remains.balancer.status == "ERROR" else remains.lately
     return PAUSES[min(failed, len(PAUSES) - 1)]
@@ -204,9 +205,9 @@ def require(
     """Return the result of :func:`read`, if stackmend may fail over the load balancer now.
 
     :param settled_for: seconds since a flow last worked on the load balancer
-    :raises Refused: a deletion or creation has failed, or earlier failovers did not help
-    :raises InFlight: the next failover must wait
-    :raises Unavailable: the database, Neutron or Nova does not answer
+    :raises Refused: :func:`obstacle` or :func:`repetition` gives a reason
+    :raises InFlight: the next failover must wait (:func:`pause`)
+    :raises Unavailable: as in :func:`read`
     """
     remains = read(driver, balancer, amphorae)
     if reason := obstacle(remains) if balancer.status == "ERROR" else repetition(remains):
@@ -223,15 +224,16 @@ def security_group(driver: Driver, balancer: str) -> Group | None:
 
 
 def is_freed(group: Group | None) -> bool:
-    """Return whether stackmend set the load balancer of a security group to ERROR for its owner."""
+    """Return whether a load balancer's security group has the tag of :func:`record_freed`."""
     return group is not None and any(tag.startswith(FREED) for tag in group.tags)
 
 
 def record_freed(driver: Driver, balancer: str, at: datetime) -> None:
-    """Record, right before the write, that stackmend sets a load balancer to ERROR for its owner; forget earlier records.
+    """Record in a tag that stackmend is about to set a load balancer to ERROR for its owner. Remove earlier records.
 
-    A load balancer without a security group needs no record: :data:`RULES` allows it no failover.
+    A load balancer without a security group needs no record, because :data:`RULES` allow it no failover.
 
+    :param at: the load balancer's new ``updated_at``
     :raises Conflict: the security group is gone
     """
     group = security_group(driver, balancer)
@@ -248,7 +250,7 @@ def record_freed(driver: Driver, balancer: str, at: datetime) -> None:
 
 
 def forget_freed(driver: Driver, balancer: str, at: datetime) -> None:
-    """Remove a record of :func:`record_freed`, because the write was not made."""
+    """Remove a record of :func:`record_freed`, because stackmend did not set the load balancer to ERROR."""
     if (group := security_group(driver, balancer)) is not None:
         driver.untag_security_group(group.id, f"{FREED}{at.isoformat()}")
 
@@ -257,8 +259,9 @@ def forget_freed(driver: Driver, balancer: str, at: datetime) -> None:
 def recorded_attempt(
     driver: Driver, group: Group | None, balancer: records.LoadBalancer, amphora: str
 ) -> Iterator[None]:
-    """Record a failover as a tag of the security group; the block requests it. Do nothing when ``group`` is None.
+    """Record a failover as a tag of the security group. The ``with`` block then requests the failover.
 
+    :param group: None: record nothing
     :param amphora: as in :class:`Attempt`
     :raises Conflict: the security group is gone
     """
@@ -277,7 +280,7 @@ def recorded_attempt(
 
 
 def _is_refusal(error: AmphoraDriverError | HandlerError) -> bool:
-    """Return whether Octavia got no request or answered that it does not accept it; False if an answer may be lost."""
+    """Return whether an error proves that Octavia accepted no request. A lost answer is no such proof."""
     if isinstance(error, UnavailableException):
         return ":" in error.dependency  # the object whose state refused the call
     return isinstance(error, AmphoraDriverError) or not isinstance(error, Unavailable)
@@ -291,7 +294,9 @@ def _remove(driver: Driver, group: Group, attempt: Attempt) -> None:
 
 
 def _record(driver: Driver, group: Group, balancer: records.LoadBalancer, attempt: Attempt) -> None:
-    """Tag a security group. Remove tags that are older than a week: Neutron allows 50 tags (``neutron/extensions/tagging.py``).
+    """Record an attempt as a tag of a security group, and remove the tags of attempts older than a week.
+
+    Neutron allows 50 tags (``neutron/extensions/tagging.py``).
 
     :raises Conflict: the security group is gone
     """

@@ -1,7 +1,7 @@
 """Rows of Octavia's database as values.
 
-Ages are seconds since the last write of the row, by the database's clock. ``updated_at`` keeps the value that was read, because
-writes compare it.
+Each ``age`` is the seconds since the last write of the row, by the database's clock. ``updated_at`` is the value as read,
+because writes compare it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LoadBalancer:
     def is_whole(self, serving: int) -> bool:
         """Return whether the load balancer is ACTIVE, and all amphorae of its topology serve.
 
-        A failover of any further amphora would build one too many, which answers for the same VIP
+        If a further amphora is failed over, Octavia builds one amphora too many, which answers for the same VIP
         (``get_failover_amphora_flow`` in ``octavia/controller/worker/v2/flows/amphora_flows.py``).
 
         :param serving: number of its amphorae that serve
@@ -79,7 +79,7 @@ class Amphora:
 
     @property
     def is_device(self) -> bool:
-        """Whether the row has no server, address and certificate, like that of an F5 device (F5's ``status_manager.py``)."""
+        """Whether the row has no server, address and certificate, like the row of an F5 device (F5's ``status_manager.py``)."""
         return self.compute_id is None and self.lb_network_ip is None and self.cert_expiration is None
 
 
@@ -89,7 +89,7 @@ class Health:
 
     :param silent: seconds since the last heartbeat; negative for a heartbeat in the future
     :param last_update: the time of the last heartbeat, or the end of a heartbeat lease
-    :param busy: whether Octavia's health manager or stackmend has begun to replace the amphora; Octavia never clears it
+    :param busy: whether Octavia's health manager or stackmend has begun to replace the amphora; Octavia never resets ``busy``
     """
 
     amphora_id: str

@@ -1,4 +1,4 @@
-"""Runs the code of a heal without its writes, to show them as the plan.
+"""Runs the code of a heal without its writes, to list the writes as the plan.
 
 Only reads reach the cloud and the database. Writing statements, and driver calls outside :data:`READS`, are recorded instead.
 """
@@ -49,7 +49,7 @@ _DELETIONS = frozenset(
 
 
 def plan(driver: Driver, heal: Callable[[Driver], object]) -> str:
-    """Return the writes of a heal as lines.
+    """Return the writes of a heal, one on each line.
 
     :param heal: receives a driver that writes nothing
     """
@@ -62,7 +62,7 @@ def plan(driver: Driver, heal: Callable[[Driver], object]) -> str:
 
 
 class _Rehearsal:
-    """A driver that records its writes; objects that they would delete disappear from its answers."""
+    """A driver that records writes. Its answers omit the objects that the recorded writes would delete."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

@@ -1,6 +1,7 @@
 """Removes an amphora completely, and verifies the removal.
 
-stackmend sets the row to DELETED last, because it needs the row to continue an interrupted removal. Every step can run twice.
+stackmend sets the amphora's row to DELETED last, because it needs the row to continue an interrupted removal. Every step can
+run again.
 
 For an amphora in ERROR, stackmend first calls Octavia's ``DELETE /octavia/amphorae/ID``. Only the row shows the result. Before
 Octavia 18, the row becomes PENDING_DELETE, and no worker gets the request. In Octavia 19, a row stays PENDING_DELETE after a
@@ -27,13 +28,13 @@ SERVER_DEADLINE = 60.0
 
 
 def remove_amphora(driver: Driver, identity: str) -> None:
-    """Remove server and ports of an amphora that is on no load balancer; its row becomes DELETED.
+    """Remove server and ports of an amphora that is on no load balancer, and set its row to DELETED.
 
     :raises NotFoundError: the amphora does not exist
-    :raises DeleteFailed: the amphora is on a load balancer or may be another provider's device, its server or a port stays, or
-        :func:`names.not_removable` has a reason
-    :raises Unavailable: Octavia may work on the amphora, or an API or the database does not answer
-    :raises Conflict: the row has changed meanwhile
+    :raises DeleteFailed: server or port stays; or stackmend refuses an amphora on a load balancer, a row that is perhaps
+        another provider's device, or a server that is :func:`names.not_removable`
+    :raises Unavailable: Octavia perhaps works on the amphora, or an API or the database does not answer
+    :raises Conflict: the amphora's row has changed meanwhile
     """
     row = _row(driver, identity)
     if row is None:
@@ -78,7 +79,7 @@ def _octavia_deletes(driver: Driver, identity: str) -> bool:
 def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     """Return the amphora's server; None when Nova has none.
 
-    :raises DeleteFailed: for the reasons of :func:`names.not_removable`
+    :raises DeleteFailed: :func:`names.not_removable` gives a reason to keep the server
     """
     found = driver.server(row.compute_id) if row.compute_id else None
     refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
@@ -117,7 +118,7 @@ def remove_server(driver: Driver, server: Server) -> None:
 
 
 def remove_port(driver: Driver, port: Port) -> None:
-    """Delete a port after a new read, because Nova changes the port when it deletes the server.
+    """Delete a port, after a new read of it: Nova changes the port when it deletes the server.
 
     :raises DeleteFailed: a server uses the port, or Neutron still has it
     """

@@ -1,6 +1,6 @@
-"""The undo of writes that several handlers make.
+"""Builds the undo, an SQL statement, of writes that several handlers make.
 
-A handler records the undo before the write. A statement changes a row only while the row is as the heal left it.
+A handler records the undo before the write. The statement changes a row only while the row is as the heal left it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ _AMPHORA = tables.amphora.c
 
 
 def attaching(amphorae: Collection[str], balancer: str, typed: Typed) -> str:
-    """Return the undo of :func:`handlers.octavia.changes.detach_deleted`."""
+    """Return the SQL statement that undoes :func:`handlers.octavia.changes.detach_deleted`."""
     detached = (_AMPHORA.id.in_(sorted(amphorae)), _AMPHORA.status == "DELETED", _AMPHORA.load_balancer_id.is_(None))
     return typed(sa.update(tables.amphora).where(*detached).values(load_balancer_id=balancer))
 
 
 def restoring_row(amphora: str, status: str, typed: Typed) -> str:
-    """Return the undo of :func:`handlers.octavia.changes.mark_deleted`; the heartbeat record and member ports stay deleted."""
+    """Return the SQL statement that undoes :func:`handlers.octavia.changes.mark_deleted`.
+
+    The heartbeat record and the member port rows stay deleted.
+    """
     removed = (_AMPHORA.id == amphora, _AMPHORA.status == "DELETED", _AMPHORA.load_balancer_id.is_(None))
     return typed(sa.update(tables.amphora).where(*removed).values(status=status))
 
 
 def to_pending(balancer: records.LoadBalancer, at: datetime | None, typed: Typed) -> str:
-    """Return the undo of :func:`handlers.octavia.changes.mark_error`.
+    """Return the SQL statement that undoes :func:`handlers.octavia.changes.mark_error`.
 
-    :param balancer: the row of the proof
-    :param at: the time that the heal wrote; None before the write, then the statement has the word TIME
+    :param balancer: the row as the proof read it
+    :param at: the time that the heal wrote; None before the write: the statement then has the word TIME
     """
     wrote: sa.ColumnElement[datetime] = (
         sa.literal_column("'TIME'") if at is None else sa.literal(at, _LB.updated_at.type)

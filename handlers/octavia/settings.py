@@ -1,4 +1,4 @@
-"""The options ``[housekeeping]``: those of Octavia's Housekeeping Manager specification, and stackmend's own."""
+"""The options ``[housekeeping]``, of Octavia's Housekeeping Manager specification and of stackmend itself."""
 
 from __future__ import annotations
 
@@ -186,9 +186,10 @@ class HousekeepingSettings:
 
 
 def _threshold(own: int, octavias: int) -> int:
-    """Return how many other failed amphorae stop stackmend's failovers, by the smaller of both limits; 0: no limit.
+    """Return how many other failed amphorae stop stackmend's failovers; 0: no limit. The smaller of both limits counts.
 
-    :param octavias: Octavia's limit, which counts the amphora itself; 0 or 1 does not limit stackmend
+    :param own: stackmend's ``failover_threshold``
+    :param octavias: Octavia's ``failover_threshold``, which counts the amphora itself; 0 or 1 does not limit stackmend
     """
     if octavias <= _DELEGATED:
         return own

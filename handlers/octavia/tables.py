@@ -1,8 +1,8 @@
 """The tables and columns of Octavia that stackmend reads or writes.
 
-All exist since Octavia 10 (Yoga), except ``amphora_member_port``: since Octavia 16.
+All exist since Octavia 10 (Yoga), except ``amphora_member_port``, which exists since Octavia 16.
 
-All times are naive UTC. The schema does not set ``updated_at``.
+All times are naive UTC.
 
 Sources: ``octavia/db/models.py``, ``octavia/db/migration``.
 """

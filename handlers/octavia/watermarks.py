@@ -1,6 +1,7 @@
 """The watermark of Octavia's database: the creation times of old load balancers.
 
-It has no highest ids, because the ids are UUIDs. A missing row proves nothing: Octavia's housekeeping deletes expired rows.
+The watermark has no highest ids, because the ids are UUIDs. A missing row proves nothing: Octavia's housekeeping deletes
+expired rows.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from handlers.base import HandlerError, Resources, Watermark
 from handlers.octavia import options, tables
 from handlers.octavia.database import OctaviaDatabase
 
-#: the oldest load balancers that are remembered
+#: number of load balancers in the watermark: the oldest ones
 _MOST = 20
 
 
 def octavia_watermarks(resources: Resources) -> Iterator[Watermark]:
-    """Yield the watermark; nothing when Octavia is not configured or its database does not answer."""
+    """Yield the watermark of Octavia's database, if Octavia is configured and its database answers."""
     if not options.configured(resources.conf):
         return
     try:

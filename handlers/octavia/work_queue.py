@@ -1,7 +1,8 @@
-"""Octavia's work queue: whether a request for a load balancer still waits, and whether a worker takes new requests.
+"""Decides whether a request for a load balancer still waits in Octavia's work queue, and whether a worker takes new requests.
 
-The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed
-before a worker takes the request, two flows would run. So three facts must hold before stackmend heals an object in PENDING_*:
+The API sets a load balancer to PENDING_* and sends a request to the queue ``octavia_provisioning_v2``. If stackmend healed the
+load balancer before a worker takes the request, two flows would run. So three facts must hold before stackmend heals an object
+in PENDING_*:
 
 - Octavia has no jobboard, or the jobboard has no job of the object (:mod:`handlers.octavia.jobboard`). A worker can resume the
   flow of a job at any time.
@@ -10,12 +11,12 @@ before a worker takes the request, two flows would run. So three facts must hold
 - Fewer requests are open than one worker has threads. A worker immediately takes every message off the queue, and a message
   without a thread waits inside the worker (``oslo_messaging/_drivers/amqpdriver.py``, ``oslo_messaging/server.py``).
 
-The queue does not show a flow that has begun. The age of the rows excludes this flow (:mod:`handlers.octavia.flow_times`), if
-``octavia.conf`` has ``[haproxy_amphora]``. One flow would be younger than its rows: that of a request which waited while no
-worker ran. So after stackmend has seen the queue without a worker, the queue proves nothing for the longest time of a flow.
+The queue does not show a flow that has begun. Old rows exclude such a flow (:mod:`handlers.octavia.flow_times`), if
+``octavia.conf`` has ``[haproxy_amphora]``. But they do not exclude the flow of a request that waited while no worker ran. So
+after stackmend has seen the queue without a worker, the queue proves nothing for the longest time of a flow.
 
-Before stackmend asks Octavia's API for a flow, a worker must consume the queue; otherwise the request would wait there. The
-broker must answer; otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
+Before stackmend asks Octavia's API for a flow, a worker must consume the queue. Otherwise the request would wait there. The
+broker must answer. Otherwise the API would wait with a lock on the load balancer's row, which stops Octavia's health manager
 too (``octavia/api/v2/controllers/amphora.py``, ``oslo_messaging/rpc/client.py``).
 
 Sources: ``TOPIC_AMPHORA_V2`` in ``octavia/common/constants.py``; in Octavia 12 ``octavia/controller/queue/v1/consumer.py``.
@@ -54,11 +55,11 @@ THREADS = 64
 class WorkQueue:
     """Octavia's queues on Octavia's broker. Thread-safe.
 
-    :param depth: reads the numbers of messages and consumers of the queue with a given name
+    :param depth: returns the numbers of messages and consumers of a queue, by the queue's name
     :param refusal: why the queue proves nothing; empty when it can prove that no request waits
-    :param threads: requests that one worker runs at the same time
+    :param threads: number of requests that one worker runs at the same time
     :param old_topic: the queue of the provider ``amphorav1``; empty when unknown
-    :param board: Octavia's jobboard; None if it has none
+    :param board: Octavia's jobboard; None if Octavia has no jobboard
     :param longest: seconds for which a flow can work without a change to its rows
     :param clock: returns seconds that never run backwards
     """
@@ -110,11 +111,11 @@ class WorkQueue:
     def prove_idle(self, requests: int, providers: Collection[str] = ()) -> None:
         """Verify that no request waits in the queues, and that a worker takes new requests.
 
-        :param requests: number of load balancers and amphorae whose request may still be open
+        :param requests: number of load balancers and amphorae whose request is perhaps still open
         :param providers: the amphora providers that have a load balancer
-        :raises InFlight: requests wait, or may wait inside a worker
+        :raises InFlight: a request waits in a queue, or perhaps has reached a worker
         :raises Unavailable: the broker does not answer, a queue is unknown, or no worker consumes it
-        :raises Refused: the queue proves nothing
+        :raises Refused: the queue proves nothing, for the reason ``refusal``
         """
         if self.refusal:
             raise Refused(self.refusal)
@@ -132,7 +133,7 @@ class WorkQueue:
             )
 
     def job(self, identities: Collection[str]) -> str:
-        """Return why a job of the jobboard may work on one of these objects; empty if none does, or without a jobboard.
+        """Return the reason why a job of the jobboard perhaps works on one of these objects; empty without a reason.
 
         To miss no job, call :meth:`prove_idle` first: a worker takes a request off the queue before it posts the job.
 
@@ -170,9 +171,9 @@ class WorkQueue:
 
 
 def _jobboard(resources: Resources, files: ServiceFiles) -> Board | None:
-    """Return Octavia's jobboard; None where an option proves that Octavia has none.
+    """Return Octavia's jobboard; None if an option states that Octavia has none.
 
-    A missing option proves nothing, because stackmend's copy of ``octavia.conf`` may lack the group.
+    A missing option proves nothing: stackmend's copy of ``octavia.conf`` perhaps lacks the group ``[task_flow]``.
 
     :raises UnreadableBoard: it is unknown whether Octavia has a jobboard, or stackmend cannot read it
     """

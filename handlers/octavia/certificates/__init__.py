@@ -1,7 +1,7 @@
-"""Finds amphora certificates that Octavia does not rotate, and lets Octavia rotate those whose rotation died.
+"""Finds amphora certificates that Octavia does not rotate, and lets Octavia rotate a certificate whose rotation died.
 
 ``amphora_certificates``  the handler
-``rotation``              when Octavia rotates a certificate, by ``octavia.conf``
+``rotation``              computes from ``octavia.conf`` when Octavia rotates a certificate
 ``queries``               reads and writes the columns of certificates
-``rules``                 the problem of a certificate, and why a heal must not follow
+``rules``                 finds a certificate's problem, and decides whether stackmend may heal it
 """

@@ -9,13 +9,13 @@ certificate-expired   the certificate has ended: reported; only a failover helps
 ====================  ==================================================================================================
 
 **Why Octavia lets it.** octavia-housekeeping sets ``cert_busy`` before it rotates a certificate, and later selects only
-amphorae without ``cert_busy``. When the process dies, the mark stays. After the certificate's end, Octavia's worker refuses to
-talk to the amphora. Then every change of the load balancer takes hours and fails, although traffic passes.
+amphorae without ``cert_busy``. When the process dies, ``cert_busy`` stays. After the certificate's end, Octavia's worker
+refuses to talk to the amphora. Then every change of the load balancer takes hours and fails, although traffic passes.
 
 **What is read.** The rows of amphorae and load balancers, the heartbeat record, and the server. ``cert_busy`` counts if the row
-is unchanged for ``amphora_certificates_after``. A round can take longer than that, because few threads share it. But each
-rotation ends with a write. So the round has ended if no row shows a rotation within that time. Octavia's jobboard, if it has
-one, must have no job of the amphora.
+is unchanged for ``amphora_certificates_after``. A round of rotations can take longer, because few threads share the work. But
+each rotation ends with a write. So the round has ended if no row shows a rotation within that time. Octavia's jobboard, if it
+has one, must have no job of the amphora.
 
 **What is changed.** ``cert_busy`` of one row, from 1 to 0. Octavia's next round then rotates the certificate.
 
@@ -23,7 +23,7 @@ one, must have no job of the amphora.
 fail, and Octavia would set them to ERROR. No certificate is written, and no failover is requested.
 
 **Why a race does no harm.** The write compares the row with the proof. If a rotation did run, Octavia would rotate the
-certificate twice, and the second one would stay.
+certificate twice, and keep the second certificate.
 
 **Undo.** The history has the SQL statement that sets ``cert_busy`` again.
 
@@ -91,7 +91,7 @@ class AmphoraCertificates(OctaviaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: octavia.conf is malformed, or ``amphora_certificates_after`` is shorter than a flow may take"""
+        """:raises ConfigError: octavia.conf is malformed, or ``amphora_certificates_after`` is shorter than a flow can take"""
         files = options.files(resources.conf)
         option = "amphora_certificates_after"
         longest = age_or_default(

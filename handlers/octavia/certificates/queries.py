@@ -50,7 +50,7 @@ def _certificate(row: Any) -> Certificate:
 
 
 def certificates(connection: Connection) -> list[Certificate]:
-    """Return the certificates of all amphorae that are at work or in ERROR, on load balancers."""
+    """Return the certificates of all amphorae that are on a load balancer, and serve or are in ERROR."""
     query = sa.select(*_COLUMNS).select_from(tables.amphora.join(tables.load_balancer)).where(*_OURS)
     return [_certificate(row) for row in connection.execute(query.order_by(_AMPHORA.id))]
 
@@ -62,9 +62,9 @@ def certificate(connection: Connection, amphora: str) -> Certificate | None:
 
 
 def rotated_lately(connection: Connection, but: str, seconds: float, buffer: float) -> str | None:
-    """Return an amphora whose certificate Octavia began or ended to rotate within the last ``seconds``; None without one.
+    """Return the id of an amphora whose certificate Octavia began or ended to rotate in the last ``seconds``; None without one.
 
-    A new amphora counts only with ``cert_busy``, because Octavia writes its row often while it builds the amphora.
+    A younger amphora counts only with ``cert_busy``, because Octavia writes its row often while it builds the amphora.
 
     :param but: the id of an amphora that does not count
     :param buffer: as in :class:`handlers.octavia.certificates.rotation.Rotation`
@@ -108,7 +108,10 @@ def releasing(certificate: Certificate, at: datetime | sa.ColumnElement[datetime
 
 
 def taking_back(certificate: Certificate) -> sa.Update:
-    """Return the undo of :func:`releasing`; it does nothing once Octavia has marked or rotated the certificate."""
+    """Return the statement that undoes :func:`releasing`.
+
+    It changes nothing once Octavia has set ``cert_busy`` or rotated the certificate.
+    """
     released = (
         _AMPHORA.id == certificate.amphora,
         _AMPHORA.status == certificate.status,
@@ -119,6 +122,6 @@ def taking_back(certificate: Certificate) -> sa.Update:
 
 
 def release(connection: Connection, certificate: Certificate, at: datetime | sa.ColumnElement[datetime]) -> None:
-    """:raises Conflict: the row has changed"""
+    """:raises Conflict: the amphora's row has changed"""
     if connection.execute(releasing(certificate, at)).rowcount != 1:
         raise Conflict(f"amphora {certificate.amphora} has changed")

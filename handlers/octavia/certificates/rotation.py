@@ -1,8 +1,8 @@
-"""When Octavia rotates a certificate.
+"""Computes when Octavia rotates a certificate.
 
 Once in ``cert_interval``, a round of octavia-housekeeping sets ``cert_busy`` of every amphora whose certificate ends within
-``cert_expiry_buffer``. Then some threads rotate the certificates, in this order. A rotation asks the amphora's agent twice. It
-always ends with a write into the amphora's row: a success resets ``cert_busy``, a failure sets ERROR.
+``cert_expiry_buffer``. Then a few threads rotate these certificates. A rotation asks the amphora's agent twice. It always ends
+with a write into the amphora's row: a success resets ``cert_busy``, a failure sets ERROR.
 
 Sources: ``octavia/controller/housekeeping/house_keeping.py`` (CertRotation), ``get_cert_expiring_amphora`` in
 ``octavia/db/repositories.py``, ``cert_rotate_amphora_flow`` in ``octavia/controller/worker/v2/flows/amphora_flows.py``,
@@ -33,12 +33,12 @@ class Rotation:
 
     @property
     def overdue(self) -> float:
-        """Seconds after which a round must have begun to rotate a certificate in the buffer, even after a slow round."""
+        """Seconds within which Octavia must begin to rotate a certificate inside ``buffer``, even after a slow round."""
         return self.longest + 2 * self.interval
 
 
 def rotation(files: ServiceFiles, longest: float) -> Rotation:
-    """Read the options from Octavia's configuration files.
+    """Read the options of rotations from Octavia's configuration files.
 
     :param longest: as in :class:`Rotation`
     :raises ConfigError: a value is not a number

@@ -1,7 +1,7 @@
-"""Decides, by facts alone, what is wrong with an amphora's certificate, and why it may only be reported.
+"""Decides from given facts whether an amphora's certificate has a problem, and whether stackmend may heal it.
 
 The worker verifies the agent's certificate. So no rotation can succeed after the certificate's end, and a failed rotation sets
-the amphora to ERROR. Then only a failover helps: it builds an amphora with a new certificate.
+the amphora to ERROR. Then only a failover helps.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Problem(StrEnum):
 class Certificate:
     """The certificate of an amphora, by the rows of the amphora and its load balancer.
 
-    :param left: seconds until its end, by the database's clock
+    :param left: seconds until the certificate's end, by the database's clock
     :param busy: whether a rotation has begun and has not ended
     :param quiet: seconds since the amphora's row was last written
     """
@@ -44,7 +44,7 @@ class Certificate:
 
 
 def problem(certificate: Certificate, rotation: Rotation) -> Problem | None:
-    """Return the problem of a certificate; None while a flow may work on it, or Octavia has time to rotate it."""
+    """Return the problem of a certificate; None if a flow perhaps works on it, or if Octavia has time to rotate it."""
     if certificate.load_balancer_status not in records.IDLE:
         return None
     if certificate.left <= 0:
@@ -71,10 +71,10 @@ def summary(certificate: Certificate, found: Problem, rotation: Rotation) -> str
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a heal of ``certificate-busy`` needs beside the certificate.
+    """The facts that decide whether stackmend may heal ``certificate-busy``.
 
-    :param flow: why a flow may work on the amphora; empty if none does
-    :param rotated_lately: an amphora that a round of rotations may have marked or left within the longest time of a rotation
+    :param flow: a sentence why a flow perhaps works on the amphora; empty if none does
+    :param rotated_lately: an amphora of a round of rotations that perhaps still runs (:func:`queries.rotated_lately`)
     :param health: the heartbeat record of the amphora
     :param server: the amphora's server
     :param heard_within: the greatest age, in seconds, of the last heartbeat of a healthy amphora
@@ -135,7 +135,7 @@ RULES = (
 
 
 def obstacle(facts: Facts) -> str:
-    """Return why stackmend must not reset ``cert_busy``; empty when it may."""
+    """Return the reason why stackmend must not reset ``cert_busy``; empty without a reason."""
     return next((rule.reason(facts) for rule in RULES if rule.applies(facts)), "")
 
 

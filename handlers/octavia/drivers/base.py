@@ -34,7 +34,10 @@ class Driver(ABC):
         """
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
-        """Return the requests that a writing method would send, as lines of a plan. The default is its name and arguments."""
+        """Return the requests that a writing method would send, as lines of a plan.
+
+        By default, return one line: the method's name and arguments.
+        """
         return [" ".join([name, *(_text(one) for one in arguments if one not in ("", None))])]
 
     # the project
@@ -53,7 +56,7 @@ class Driver(ABC):
     def servers(self) -> Sequence[Server]:
         """Return the servers of Octavia's project. Only :meth:`server` proves that a server does not exist.
 
-        :raises UnavailableException: also when a cell that may have servers of Octavia does not answer
+        :raises UnavailableException: Nova does not answer, or a cell that can have servers of Octavia does not
         """
 
     @abstractmethod
@@ -88,17 +91,22 @@ class Driver(ABC):
     def describe_server(self, server: str, metadata: Mapping[str, str], name: str = "") -> None:
         """Add metadata to a server. Set a new name unless ``name`` is empty.
 
-        :raises UnavailableException: also when metadata are given and the server is not ACTIVE, PAUSED, SUSPENDED or SHUTOFF;
-            Nova accepts a name in every state (``nova/compute/api.py``)
+        Nova accepts metadata if the server is ACTIVE, PAUSED, SUSPENDED or SHUTOFF, and a name in every state
+        (``nova/compute/api.py``).
+
+        :raises UnavailableException: Nova refuses because of the server's state, or does not answer
         """
 
     @abstractmethod
     def tag_server(self, server: str, tag: str) -> None:
-        """Add a tag to a server. Nova refuses tags and metadata in the same states (:meth:`describe_server`)."""
+        """Add a tag to a server. Nova accepts tags and metadata in the same states (:meth:`describe_server`)."""
 
     @abstractmethod
     def untag_server(self, server: str, tag: str) -> bool:
-        """Remove a server's tag; Nova refuses in the states of :meth:`tag_server`. Return whether this call removed the tag."""
+        """Remove a tag from a server. Nova accepts this in the same states as :meth:`tag_server`.
+
+        :return: whether this call removed the tag
+        """
 
     @abstractmethod
     def lock_server(self, server: str, reason: str) -> None:
@@ -202,7 +210,7 @@ class Driver(ABC):
 
     @abstractmethod
     def security_group(self, name: str) -> Group | None:
-        """Return the security group with this name, and its tags; None unless Octavia's project has exactly one."""
+        """Return the security group with this name, with its tags; None unless Octavia's project has exactly one such group."""
 
     @abstractmethod
     def tag_security_group(self, group: str, tag: str) -> None:

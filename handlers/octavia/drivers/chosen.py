@@ -32,7 +32,7 @@ def housekeeping_settings(resources: Resources) -> HousekeepingSettings:
 
 
 def chosen_driver(resources: Resources) -> Driver:
-    """Make the driver that ``[housekeeping] driver`` names. ``resources.get(chosen_driver)`` gives all handlers the same.
+    """Make the driver that ``[housekeeping] driver`` names. All handlers share the one from ``resources.get(chosen_driver)``.
 
     :raises ConfigError: an option is missing or wrong, or the driver is not installed
     """

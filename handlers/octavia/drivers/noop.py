@@ -3,8 +3,8 @@
 The driver creates and writes Octavia's tables. So :meth:`NoopDriver.made` accepts only an SQLite database, which no real
 Octavia uses.
 
-The cloud ends with the process. On the same database, a new process creates the servers and ports of all amphora rows that are
-not DELETED. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
+The cloud exists in one process only. On the same database, a new process creates the servers and ports of all amphora rows that
+are not DELETED. Preserved amphorae and spares are lost. The driver writes no heartbeat records, so no amphora becomes silent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class NoopDriver(Driver):
 
     @classmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """:raises ConfigError: the configured database may belong to a real Octavia"""
+        """:raises ConfigError: the configured database is not SQLite, so it can belong to a real Octavia"""
         if make_url(options.database_url(resources.conf)).get_backend_name() != "sqlite":
             raise ConfigError(
                 "[housekeeping] driver = noop writes Octavia's tables, so it needs an SQLite database "

@@ -1,8 +1,7 @@
 """Carries out the steps that :mod:`handlers.octavia.failover.rules` chooses. Each step can run again.
 
-Each write into Octavia's database compares the locked row with the row that was read. Before stackmend detaches the networks of
-an amphora on a load balancer, Octavia's API must show that it would accept the failover. Otherwise stackmend ends the heartbeat
-lease, so that Octavia's health manager replaces the amphora.
+Before stackmend detaches the networks of an amphora on a load balancer, Octavia's API must show that it would accept the
+failover. Otherwise stackmend ends the heartbeat lease, so that Octavia's health manager replaces the amphora.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class Actions:
         """Carry out a step.
 
         :raises Conflict: the cloud has changed since ``s`` was read
-        :raises Refused: the step does not exist for the type of ``s``
+        :raises Refused: ``s`` is of a type that has no such step
         :raises InFlight: Octavia works on the load balancer
         :raises AmphoraDriverError: a call to the cloud fails
         """
@@ -121,8 +120,8 @@ class Actions:
     def _record_lease(self, s: Situation) -> tuple[datetime | None, tuple[str, ...]]:
         """Write the end of a new lease into the server's metadata, by which stackmend later recognises the lease.
 
-        :return: the lease's end (None without a heartbeat record), and the ends in the metadata, newest first (empty without a
-            record, or where Nova takes no metadata)
+        :return: the end of the lease, None without a heartbeat record; and the ends in the metadata, newest first, empty
+            without a record or where Nova takes no metadata
         """
         server, at = _server(s), s.end_of_lease(self._settings.preservation_lease)
         if at is None or server.status not in DESCRIBABLE:
@@ -197,9 +196,9 @@ class Actions:
         return spares.spares_for(self._driver, s.amphora, s.attempts) if has_spares else []
 
     def _request(self, s: Situation, amphora: records.Amphora) -> None:
-        """Ask Octavia to replace the amphora, or all amphorae of a load balancer in ERROR.
+        """Ask Octavia to replace the amphora, or all amphorae if the load balancer is in ERROR.
 
-        :param amphora: the row as Octavia's worker will find it
+        :param amphora: the amphora's row after the writes of this heal
         :raises AmphoraDriverError: Octavia refused or lost the request
         """
         if s.balancer.status != "ACTIVE":

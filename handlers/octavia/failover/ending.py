@@ -1,7 +1,8 @@
-"""The steps after an amphora's row is DELETED: Octavia has replaced the amphora, or it was on no load balancer.
+"""Chooses the steps after an amphora's row is DELETED: Octavia has replaced the amphora, or it was on no load balancer.
 
-They complete a preserved server's image and marks, and shelve the server if it is in a server group. With the scheme ``cycle``,
-they delete the oldest preserved amphora from a full pool. They also detach DELETED rows from the load balancer.
+The steps make and protect the image of a preserved server, complete its mark, and shelve it if it is in a server group. With
+``preservation_scheme = cycle``, they delete the oldest amphora from a full pool of preserved amphorae. They detach DELETED
+amphora rows from the load balancer.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ class End:
 
     @property
     def server(self) -> Server | None:
-        """The marked server that the amphora's row no longer names."""
+        """The marked server that the amphora's row no longer names; None without such a server."""
         return self.s.server if self.s.marked and self.s.amphora.compute_id is None else None
 
     @property
     def imaging(self) -> Imaging | None:
-        """The server whose image must be made or completed; None when the image needs no step."""
+        """The image that must be made or completed, with its server; None when the image needs no step."""
         server = self.server
         if server is None or server.image is None or server.metadata.get(METHOD) != "snapshot":
             return None
@@ -56,9 +57,10 @@ class End:
 
     @property
     def closing(self) -> Step | Wait | None:
-        """The step that completes the marks of a preserved server, or removes the marks of a server that is not preserved.
+        """The step that completes the mark of a preserved server, or removes the mark of a server that is not preserved.
 
-        ``Wait`` while Nova works on the server or refuses the step. None when no step is needed, or the image still needs one.
+        ``Wait`` while Nova works on the server or refuses the step. None when no step is needed, or the image still needs a
+        step.
         """
         server = self.s.server
         if server is None or not self.s.marked or self.imaging is not None:
@@ -83,7 +85,7 @@ class End:
 
     @property
     def attached(self) -> tuple[str, ...]:
-        """The ids of amphorae whose DELETED rows stackmend must detach; none while a flow works on the load balancer."""
+        """The ids of amphorae whose DELETED rows stackmend must detach; empty while a flow works on the load balancer."""
         if self.s.balancer is None or not self.s.balancer.idle:
             return ()
         return tuple(sorted(self.s.rows))
@@ -106,13 +108,13 @@ class Imaging:
 
     @property
     def image(self) -> Image | None:
-        """The protected image; otherwise an active image; otherwise any other; None without an image."""
+        """The image to complete: a protected image, otherwise an active image, otherwise any; None without an image."""
         rest = sorted(self.s.images, key=lambda found: (found.status != "active", found.id))
         return self.s.sealed or next(iter(rest), None)
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """The ids of surplus unprotected images: stackmend lost Nova's answer, and asked for an image again."""
+        """The ids of surplus unprotected images. stackmend lost Nova's answer, and asked for an image again."""
         return tuple(found.id for found in self.s.images if found is not self.image and not found.protected)
 
     @property
@@ -121,7 +123,10 @@ class Imaging:
 
     @property
     def done(self) -> bool:
-        """Whether no step is left: the image is complete and its kept server is stopped, or Nova cannot do this in time."""
+        """Whether the image needs no further step.
+
+        The image is complete and its kept server is stopped, or Nova cannot do this in time.
+        """
         if self.image is None:
             return self.late or self.server.status not in {*WILLING, "ERROR"}
         return self.complete and not self.extra and self.keeps_server and (self.server.status != "ACTIVE" or self.late)

@@ -1,4 +1,4 @@
-"""Reads the facts about one amphora: first Octavia's rows, then Nova, Neutron and Glance."""
+"""Reads the facts about one amphora, from Octavia's rows, then from Nova, Neutron and Glance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Cloud:
 
 
 def amphora_of(driver: Driver, key: Key) -> str | None:
-    """Return the id of the amphora that a key names by its own id or by its server's id; None for an unknown server.
+    """Return the id of an amphora, which a key names by the amphora's id or by the server's id; None for an unknown server.
 
     :raises Unavailable: Octavia's database or Nova does not answer
     """
@@ -63,9 +63,9 @@ def read(
     identity: str,
     known: Situation | None = None,
 ) -> Situation | Replaced | Wait | Nothing:
-    """Return an amphora's facts, or ``Wait`` or ``Nothing`` when Octavia's rows alone give this decision.
+    """Return the facts about an amphora. Return ``Wait`` or ``Nothing`` if Octavia's rows alone decide so.
 
-    :param known: an earlier reading of the same heal; its images and preserved amphorae are used again
+    :param known: an earlier result of the same heal, whose images and preserved amphorae are not read again
     :raises Unavailable: a database or an API does not answer
     """
     rows = driver.database.run(partial(_rows, identity=identity, settings=settings))
@@ -84,9 +84,7 @@ def read(
 def read_deactivated(
     driver: Driver, settings: HousekeepingSettings, amphora: records.Amphora
 ) -> Deactivated | Replaced | Nothing:
-    """Return the facts about an amphora in ERROR, or DELETED without ``compute_id``.
-
-    Return ``Nothing`` in other states, or when the amphora is on a load balancer.
+    """Return the facts about an amphora on no load balancer, in ERROR or DELETED without ``compute_id``; otherwise ``Nothing``.
 
     :raises Unavailable: an API does not answer
     """
@@ -138,11 +136,11 @@ def _cloud(driver: Driver, settings: HousekeepingSettings, rows: _Rows, known: S
 
 
 def _server(driver: Driver, amphora: records.Amphora) -> Server | None:
-    """Return the server that the amphora's row names.
+    """Return the server that the amphora's row names; None without a server.
 
-    If a row in ERROR or DELETED names none, return the server whose mark names the amphora.
+    If a row in ERROR or DELETED names no server, return the server whose mark (tag and metadata) names the amphora.
 
-    Read the server by its id, because a listing shows no server groups.
+    The server is read by its id, because a listing shows no server groups.
     """
     if amphora.compute_id is not None:
         return driver.server(amphora.compute_id)
@@ -174,9 +172,9 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
 def _is_to_detach(driver: Driver, rows: _Rows, row: records.Amphora) -> bool:
     """Return whether to detach an amphora's row, which must be DELETED, from its load balancer.
 
-    When Octavia deletes a load balancer, it deletes servers and ports of attached rows only. So stackmend detaches a row
-    without a server only if it is the inspected amphora's. From Octavia 16 on, it also detaches rows whose server and port are
-    gone.
+    When Octavia deletes a load balancer, it deletes only the servers and ports of attached rows. So stackmend detaches a row
+    without a server only if the row is the inspected amphora's. From Octavia 16 on, it also detaches rows whose server and port
+    are gone.
     """
     if row.status != "DELETED":
         return False
@@ -226,9 +224,10 @@ def _situation(
 
 
 def _failing(rows: _Rows, cloud: _Cloud) -> dict[str, str | None]:
-    """Return the ids of other amphorae that are silent, or recently failed or were replaced, with the ids of their servers.
+    """Return the servers' ids, by amphora id, of the other amphorae that are silent, or recently failed or were replaced.
 
-    A heartbeat in the future is a lease only if a mark names the amphora. Otherwise a clock is ahead: omit the amphora.
+    A heartbeat in the future is a heartbeat lease only if a server's mark names the amphora. Otherwise a clock is ahead, and
+    the amphora does not count.
     """
     marked = {server.metadata.get(AMPHORA) for server in cloud.servers if PRESERVED in server.tags}
     return {

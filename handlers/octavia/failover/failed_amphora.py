@@ -8,36 +8,36 @@ The health manager never replaces an amphora that is in ERROR or never sent a he
 ERROR.
 
 **What is read.** Nova's notifications about amphorae (:mod:`handlers.octavia.failover.keys`). The sweep finds silent amphorae,
-amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure.
-The handler leaves a load balancer in PENDING_* to Octavia.
+amphorae in ERROR or without a server, and interrupted recoveries. :mod:`handlers.octavia.failover.proof` proves a failure. The
+handler leaves a load balancer in PENDING_* to Octavia.
 
-**What is changed.** Steps, each after its own proof (:mod:`handlers.octavia.failover.rules`). One heal can take several steps
-up to the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the server and writes a
-heartbeat lease, which keeps the health manager off. Then it detaches the server's networks and removes the server from the
-amphora's row. With or without preservation, it asks Octavia's API for a failover. After the failover, it detaches the old
-amphora's DELETED row from the load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last, with the method
-snapshot, it makes an image of a preserved server.
+**What is changed.** stackmend takes steps, each after a proof of its own (:mod:`handlers.octavia.failover.rules`). One heal can
+take several steps up to the failover. To preserve an amphora within ``maximum_preserved_amphora_count``, stackmend marks the
+server and writes a heartbeat lease, which keeps the health manager off. Then it detaches the server's networks and removes the
+server from the amphora's row. With or without preservation, it asks Octavia's API for a failover. After the failover, it
+detaches the old amphora's DELETED row from the load balancer, whose next update would otherwise fail (Octavia 16 to 19). Last,
+with the method snapshot, it makes an image of a preserved server.
 
 **What is not changed.** An amphora that sends heartbeats keeps its networks and is not preserved. If it is in ERROR, stackmend
-replaces it once. Silence proves nothing while most amphorae are silent, nor for one ``heartbeat_timeout`` afterwards or after a
-start of stackmend. In a cloud of three or fewer amphorae, silence proves nothing alone
-(:mod:`handlers.octavia.failover.heartbeats`). When ``failover_threshold`` (not 0) other amphorae failed or were replaced within
-``failover_window``, or two on the same host, stackmend reports the failure and begins no recovery. stackmend fails over a
-load balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
+replaces it once. Silence proves nothing while most amphorae are silent, and for one ``heartbeat_timeout`` afterwards or after a
+start of stackmend. In a cloud of three or fewer amphorae, silence alone proves nothing
+(:mod:`handlers.octavia.failover.heartbeats`). stackmend reports the failure and begins no recovery when ``failover_threshold``
+(not 0) other amphorae failed or were replaced within ``failover_window``, or two on the same host. stackmend fails over a load
+balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
 
 **Why a race does no harm.** Each write into Octavia's database compares the locked row. If the health manager was faster,
 stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If
 Octavia still refuses, stackmend writes the server back into the row. Unless the row was in ERROR, the health manager then
 replaces the amphora. After a crash of stackmend, the lease expires, and the next inspection continues from the marks.
 
-**Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops the
-recovery up to the failover.
+**Modes.** The default is ``audit``, because a failover deletes a server. Once the server is marked, no gate stops the recovery
+up to the failover.
 
 **Undo.** The history has the command or statement that reverses each step; failovers and deletions have none.
 ``stackmend amphora preserved`` releases or deletes a preserved amphora.
 
 Sources: ``octavia/controller/healthmanager/health_manager.py``, ``octavia/controller/worker/v2/flows/amphora_flows.py``,
-``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py`` (the states in which a call is refused).
+``octavia/api/v2/controllers/amphora.py``, ``nova/compute/api.py``.
 """
 
 from __future__ import annotations
@@ -237,10 +237,10 @@ class FailedAmphora(OctaviaHandler):
         yield from keys_of("amphora", self._gone([row for row in rows if row.id not in suspects]))
 
     def _gone(self, rows: Iterable[queries.Watched]) -> Iterator[str]:
-        """Yield the ids of serving amphorae without a server in Nova that send no heartbeat, or never sent one.
+        """Yield the ids of serving amphorae that send no heartbeat and have no server in Nova.
 
-        Their silence alone may prove nothing: perhaps Octavia's health manager is away or never heard them. Yield none if
-        database and cloud perhaps do not belong together.
+        Silence alone is no proof: perhaps Octavia's health manager is away. Yield no id if database and cloud perhaps do not
+        belong together.
         """
         patience = self._settings.heartbeat_timeout
         unheard = {row.id: row.compute_id for row in rows if row.compute_id and row.unheard(patience)}
@@ -273,7 +273,9 @@ class FailedAmphora(OctaviaHandler):
     def _take_following(
         self, actions: Actions, read: Situation | Replaced, step: Step, ends: float
     ) -> Iterator[tuple[StepName, Healed]]:
-        """Take and yield further steps, each after its own proof. An error ends them; the next heal continues.
+        """Take further steps, each after its own proof, and yield each step's name and result.
+
+        After an error, the next heal continues.
 
         :param ends: the monotonic time after which no step begins
         """
@@ -330,7 +332,7 @@ def _listener(s: HousekeepingSettings) -> Listener:
 
 
 def _with_one_gone(compared: Pairing) -> Pairing:
-    """Count one more server as seen, unless Nova shows none: in a small cloud, one missing server is no mismatch."""
+    """Count one more server as seen, if Nova shows any. So in a small cloud, one missing server is no mismatch."""
     return replace(compared, seen=min(compared.named, compared.seen + 1)) if compared.seen else compared
 
 

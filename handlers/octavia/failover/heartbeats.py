@@ -1,8 +1,8 @@
-"""Whether the silence of one amphora can prove a failure now.
+"""Decides whether the silence of one amphora can prove a failure now.
 
-Heartbeat records also age while Octavia's health manager or database is away. So silence is a witness only while at least half
-of the amphorae send heartbeats. After a start of stackmend, or once half send heartbeats again, silence proves nothing for one
-``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
+Heartbeat records of living amphorae age, too, while Octavia's health manager or database is away. So silence is a witness only
+while at least half of the amphorae send heartbeats. After a start of stackmend, or once half send heartbeats again, silence
+proves nothing for one ``heartbeat_timeout``, as in Octavia (``octavia/cmd/health_manager.py``,
 ``octavia/controller/healthmanager/health_manager.py``).
 """
 

@@ -27,7 +27,10 @@ _LEAVING_TASKS = frozenset({"deleting", "soft-deleting", "powering-off"})
 
 
 def amphora(event: Event) -> Key | None:
-    """Return the key of the amphora in a server's name, or the server's key for a random name; None for other servers."""
+    """Return the key of the amphora that a server's name contains.
+
+    For a random name, return the server's key; for other names, None.
+    """
     name = event.payload.get("display_name")
     if not isinstance(name, str):
         return None
@@ -42,12 +45,12 @@ def amphora(event: Event) -> Key | None:
 
 
 def lost_amphora(event: Event) -> Key | None:
-    """Return the key of :func:`amphora` when ``instance.update`` shows a server that failed, stopped or is gone; else None."""
+    """Return the key of :func:`amphora` if ``instance.update`` shows a failed, stopped or deleted server; otherwise None."""
     return amphora(event) if _updated(event).get("state") in _LOST_STATES else None
 
 
 def leaving_amphora(event: Event) -> Key | None:
-    """Return the key of :func:`amphora` when ``instance.update`` shows a server that Nova stops or deletes; else None."""
+    """Return the key of :func:`amphora` if ``instance.update`` shows that Nova stops or deletes the server; otherwise None."""
     update = _updated(event)
     leaving = update.get("new_task_state") in _LEAVING_TASKS and update.get("state") not in _LOST_STATES
     return amphora(event) if leaving else None

@@ -1,8 +1,8 @@
-"""Whether an amphora has failed: the first rule of :data:`RULES` that applies decides.
+"""Decides whether an amphora has failed, by the first rule of :data:`RULES` that applies.
 
-A server that Nova shows as stopped or in ERROR may still run. After a restore of Nova's database, Nova perhaps does not know a
-server that runs. So a recent heartbeat contradicts Nova in both cases. An amphora without a row in ``amphora_health`` has never
-sent a heartbeat. While the server is ACTIVE, the missing row proves nothing.
+A server that Nova shows as stopped or in ERROR perhaps still runs. After a restore of Nova's database, Nova perhaps does not
+know a server that runs. So a recent heartbeat contradicts Nova in both cases. An amphora without a row in ``amphora_health``
+has never sent a heartbeat. While the server is ACTIVE, the missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Alive:
 class Unclear:
     """The verdict that the facts prove neither life nor failure yet.
 
-    :param after: seconds until an inspection may prove something
+    :param after: seconds until an inspection can prove something
     """
 
     reason: str
@@ -56,7 +56,7 @@ class Unclear:
 
 @dataclass(frozen=True, slots=True)
 class OneWitness:
-    """The verdict that only one record shows a failure, and no second record will.
+    """The verdict that one record shows a failure, and that no second record will follow.
 
     :param why: the sign of the failure
     :param reason: why stackmend reports the amphora but does not heal it

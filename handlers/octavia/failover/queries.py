@@ -39,7 +39,7 @@ class Watched:
         return self.status in records.SERVING
 
     def looks_failed(self, stale_after: float | None) -> bool:
-        """Return whether no flow works on the load balancer, and the amphora looks failed or its recovery is unfinished.
+        """Return whether the amphora looks failed or its recovery is unfinished; False while a flow works on the load balancer.
 
         :param stale_after: seconds of silence that count as a failure; None when silence proves nothing now
         """
@@ -49,16 +49,16 @@ class Watched:
         return silent or self.compute_id is None
 
     def unheard(self, patience: float) -> bool:
-        """Return whether a serving amphora sends no heartbeat, although it should.
+        """Return whether the amphora serves but sends no heartbeat; False while a flow works on the load balancer.
 
-        :param patience: required seconds of silence, and of no change to the row
+        :param patience: seconds for which the amphora must be silent and its row unchanged
         """
         silent = self.silent is None or self.silent > patience
         return self.idle and self.serves and silent and self.age > patience
 
 
 def watch(connection: Connection) -> list[Watched]:
-    """Return amphorae on load balancers: those that serve, are in ERROR, or are DELETED without a ``compute_id``."""
+    """Return the amphorae on load balancers in these states: serving, in ERROR, or DELETED without a ``compute_id``."""
     query = (
         sa.select(
             utcnow().label("now"),
@@ -94,7 +94,7 @@ def watch(connection: Connection) -> list[Watched]:
 
 
 def heard_of(rows: Sequence[Watched], within: float) -> Heard:
-    """Count the serving amphorae of ``rows`` with a heartbeat record, and those with a recent heartbeat.
+    """Count the serving amphorae of ``rows`` that have a heartbeat record, and those of them with a recent heartbeat.
 
     :param within: greatest age of a recent heartbeat, in seconds
     """
@@ -108,7 +108,7 @@ def now(connection: Connection) -> datetime:
 
 
 def heard(connection: Connection, now: datetime, within: float) -> Heard:
-    """Count like :func:`heard_of`, but over all serving amphorae of the database.
+    """Count like :func:`heard_of`, but all serving amphorae of the database.
 
     :param now: the time by the database's clock
     """
@@ -127,7 +127,8 @@ def heard(connection: Connection, now: datetime, within: float) -> Heard:
 class Failing:
     """An amphora that is silent, has a heartbeat in the future, or recently failed or was replaced.
 
-    :param ahead: whether the only sign is a heartbeat in the future: a heartbeat lease, or the time of a clock that is ahead
+    :param ahead: whether the only sign is a heartbeat in the future; stackmend wrote it as a heartbeat lease, or a clock is
+        ahead
     """
 
     server: str | None

@@ -1,7 +1,6 @@
 """The rules that choose the next step for a failed amphora.
 
-Only the cloud and Octavia's database store the progress, so any process can continue a recovery after a crash.
-:mod:`handlers.octavia.failover.ending` has the steps after the failover.
+The cloud and Octavia's database store all progress, so any process can continue a recovery after a crash.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ from handlers.octavia.settings import HousekeepingSettings
 
 #: seconds for which another process may still be giving a marked server its number
 CHOOSING = 30.0
-#: the part of a lease below which it is renewed; the shortest lease must not look like a wrong clock then
+#: stackmend renews a heartbeat lease of which less than this part is left. Even of the shortest lease, this part is longer than
+#: ``records.SKEW``, the time by which a wrong clock can be ahead
 _RENEW = 2 / 3
-#: neighbours on one host that failed as well, from which on the host is reported
+#: number of other failed amphorae on the same host from which on stackmend reports the host
 _NEIGHBOURS = 2
 
 #: the states of a server that can be preserved
@@ -82,7 +82,7 @@ class ServerCase:
 
     @property
     def wants_lease(self) -> bool:
-        """Whether a serving amphora's heartbeat record has no lease, or one that is more than a third over."""
+        """Whether a serving amphora with a heartbeat record has no lease, or less than two thirds of its lease is left."""
         if isinstance(self.s, Deactivated) or not self.s.serves or self.s.health is None:
             return False
         return not self.s.leased or -self.s.health.silent < _RENEW * self.settings.preservation_lease
@@ -94,7 +94,7 @@ class ServerCase:
 
     @property
     def runs(self) -> bool:
-        """Whether the guest possibly still runs. Its SR-IOV port then still works, even with ``admin_state_up`` false."""
+        """Whether the guest perhaps still runs. Then its SR-IOV port works even when ``admin_state_up`` is false."""
         return self.server.status in {"ACTIVE", "PAUSED"} and self.server.host_up is not False
 
     @property
@@ -106,7 +106,7 @@ class ServerCase:
 
 
 def at_rest(amphora: records.Amphora, balancer: records.LoadBalancer | None) -> Wait | Nothing | None:
-    """Return the decision if Octavia's rows alone give it; None when the cloud must be read too."""
+    """Return the decision if Octavia's rows alone give it; None when stackmend must read the cloud too."""
     forgotten = amphora.status == "DELETED" and amphora.compute_id is None
     if balancer is None:
         return None if forgotten else Nothing()
@@ -367,7 +367,7 @@ def _recover_forgotten(s: Situation) -> Decision:
 
 
 def has_place(s: Situation | Deactivated, settings: HousekeepingSettings) -> bool | None:
-    """Return whether the pool has room for an amphora; None while that depends on amphorae that have no number yet."""
+    """Return whether the pool has room for an amphora; None while that depends on marked amphorae without a number."""
     mine = (s.since, s.amphora.id)
     limit = settings.maximum_preserved_amphora_count
     cycles = settings.preservation_scheme == "cycle"

@@ -93,7 +93,7 @@ class Reading:
 
     @property
     def connected(self) -> list[Port]:
-        """The server's ports that are not set down: first the VRRP port, then member ports, then others."""
+        """The server's ports that are not set down: first the VRRP port, then member ports, then other ports."""
 
         def order(port: Port) -> tuple[bool, bool, str]:
             return (port.id != self.amphora.vrrp_port_id, not port.name.startswith("octavia-lb-"), port.id)
@@ -114,7 +114,7 @@ class Situation(Reading):
     """An amphora that is on a load balancer and is not DELETED.
 
     :param failing: ids of other amphorae that are silent, or recently failed or were replaced
-    :param neighbours: those of ``failing`` whose servers are on this amphora's host
+    :param neighbours: amphorae of ``failing`` whose servers are on this amphora's host
     :param unsettled: seconds until silence can prove a failure
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
     :param attempts: failovers that failed to replace the load balancer's amphorae; 0 if ``group`` was not read
@@ -144,7 +144,7 @@ class Situation(Reading):
 
     @property
     def leases(self) -> tuple[str, ...]:
-        """The ends of the last heartbeat leases, the newest first; none where Nova takes no metadata."""
+        """The ends of the last heartbeat leases in ISO format, the newest first; empty where Nova takes no metadata."""
         if self.server is None or self.server.status not in DESCRIBABLE:
             return ()
         return tuple(self.server.metadata.get(LEASE, "").split())
@@ -152,7 +152,7 @@ class Situation(Reading):
     def end_of_lease(self, seconds: float) -> datetime | None:
         """Return the end of a lease that begins now, by the database's clock, in whole seconds as in MySQL.
 
-        :return: None without a heartbeat record: then the health manager never replaces the amphora
+        :return: None without a heartbeat record, because the health manager then never replaces the amphora
         """
         if self.health is None or self.health.last_update is None:
             return None
@@ -201,6 +201,7 @@ class Step:
     """The decision to take a step.
 
     :param summary: the step's effect, in the infinitive
+    :param objects: ids that the step concerns
     """
 
     name: StepName

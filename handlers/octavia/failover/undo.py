@@ -1,7 +1,7 @@
-"""Builds the undo of a step from facts that were read before the step.
+"""Builds the undo of a step, from facts that were read before the step.
 
-``typed`` writes a statement for Octavia's database. An operator can run it at any later time: it changes a row only while the
-row is as the step left it.
+An undo has commands or SQL statements. An operator can run a statement at any later time: it changes a row only while the row
+is as the step left it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def undo_of(s: AnyReading, step: Step, typed: Typed) -> str:
 
 
 def undo_of_heal(s: AnyReading, step: Step, typed: Typed) -> str:
-    """Return the undo of a step and of the further steps that the same heal may take, the last step first."""
+    """Return the undo of a step and of the further steps that the same heal can take, the last step first."""
     ports = tuple(port.id for port in s.connected)
     further = [Step(name, "", objects=ports) for name in reversed(THEN.get(step.name, ()))]
     if not further:
@@ -39,7 +39,7 @@ def _server(s: AnyReading) -> str:
 
 
 def _mark(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo, which removes the marks: any of them would protect a leftover server from removal."""
+    """Return the commands that remove the mark. Each part of a mark would protect a leftover server from removal."""
     server = _server(s)
     without_tag = f"openstack --os-compute-api-version 2.26 server unset --tag {PRESERVED} {server}"
     return f"{_properties(server, {AMPHORA: '', SINCE: '', STATE: ''})}; {without_tag}"
@@ -50,7 +50,7 @@ def _properties(server: str, marks: Mapping[str, str]) -> str:
 
 
 def _stop(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo. It also restores the name of a server without a mark, because the step renames such a server."""
+    """Return the commands that start the server. Without a mark, they restore its name too, because the step renames it."""
     start = f"openstack server start {_server(s)}"
     return (
         start if s.marked or s.server is None else f"{start}; openstack server set --name {s.server.name} {s.server.id}"
@@ -70,9 +70,9 @@ def _label(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
-    """Return the undo, which replaces a running lease by the present time.
+    """Return the SQL statement that ends a running lease now.
 
-    With an earlier time, Octavia's health manager could replace an amphora that lives, before its next heartbeat.
+    If it wrote an earlier time, Octavia's health manager could replace an amphora that lives, before its next heartbeat.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())
@@ -80,7 +80,7 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the undo: the amphora gets back its status and its server's id.
+    """Return the SQL statements that give the amphora's row its status and its server's id again.
 
     For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches it again.
     """
@@ -106,7 +106,10 @@ def _forget(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _unplug(s: AnyReading, step: Step, _typed: Typed) -> str:
-    """Return the undo. Nova deletes a detached port that it created; the undo creates another in the same network."""
+    """Return the commands that attach the ports again.
+
+    Nova deletes a detached port that it created. For it, a command creates another port in the same network.
+    """
     server, ports = _server(s), {port.id: port for port in s.ports}
     plugs = [f"openstack server add {_plug(ports.get(port), server, port)}" for port in step.objects]
     return "; ".join([*plugs, _properties(server, {STATE: State.PRESERVING})])

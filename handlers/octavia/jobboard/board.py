@@ -19,8 +19,8 @@ class UnreadableBoard(Exception):
 class Job:
     """A job of the board.
 
-    :param name: the flow and a number
-    :param posting: the job as it is posted; never shown, because it may hold secrets
+    :param name: the flow's name and a number
+    :param posting: the job's bytes on the board; never shown, because they can hold secrets
     :param named: whether the job names a load balancer or an amphora; only the deletion of an amphora names none
     """
 
@@ -30,7 +30,7 @@ class Job:
 
     @classmethod
     def of(cls, posting: bytes, decode: Callable[[bytes], Any]) -> Job:
-        """:param decode: raises ValueError or TypeError for a posting of another form"""
+        """:param decode: decodes a posting; raises ValueError or TypeError for a posting of another form"""
         try:
             read = decode(posting)
             return cls(str(read["name"]), posting, _names_an_object(read["details"]["store"]))
@@ -57,7 +57,7 @@ class Board(ABC):
         """
 
     def job_of(self, identities: Collection[str]) -> str:
-        """Return why a flow may work on one of these objects; empty if the board proves that none does.
+        """Return the reason why a flow perhaps works on one of these objects; empty if the board proves that none does.
 
         :raises Unavailable: the board does not answer
         """

@@ -1,6 +1,6 @@
 """Chooses the board that ``[task_flow]`` of Octavia's files names.
 
-The host has no default here: a copy of ``octavia.conf`` without it could name an empty board on stackmend's own host.
+Octavia's default for the host does not apply: it would name an empty board on stackmend's own host.
 
 Source: ``octavia/common/config.py`` (task_flow_opts).
 """
@@ -115,9 +115,10 @@ class _Section:
         return {name: value for name, value in given.items() if value is not None}
 
     def tls(self, name: str, switch: str, names: tuple[str, ...], flags: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Return the options of TLS for a client; none unless the boolean ``switch`` is true.
+        """Return the TLS options of a client; empty unless the boolean option ``switch`` is true.
 
-        :param names: options with a text; ``flags``: options with a boolean
+        :param names: options with a text
+        :param flags: options with a boolean
         """
         text = self.text(name)
         if text is None:

@@ -1,6 +1,8 @@
-"""A board in Redis. Octavia's user suffices; so does a user with INFO, GET and HGETALL on the keys of the namespace.
+"""A board in Redis.
 
-Redis without persistence forgets its jobs when it restarts, and the number of the last job too. A replica may lack jobs.
+stackmend can use Octavia's user, or a user with INFO, GET and HGETALL on the keys of the namespace.
+
+When Redis without persistence restarts, it forgets its jobs and the number of the last job. A replica can lack jobs.
 
 Source: ``taskflow/jobs/backends/impl_redis.py``.
 """
@@ -57,7 +59,7 @@ def connector(host: str, port: int, options: dict[str, Any]) -> Callable[[], Any
 def sentinel_connector(
     name: str, sentinels: list[tuple[str, int]], options: dict[str, Any], guarded: dict[str, Any]
 ) -> Callable[[], Any]:
-    """Return the ``connect`` of a board on the server that sentinels name.
+    """Return the ``connect`` of a board on the Redis server that sentinels name.
 
     :param guarded: the options for connections to the sentinels
     """

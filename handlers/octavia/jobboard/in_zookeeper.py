@@ -1,7 +1,7 @@
 """A board in ZooKeeper: one node for each job below the path of the board.
 
-The path exists once a worker has started. The node of the path counts its children that were ever created. A server may lag
-behind the leader, so it is brought up to date first.
+The path exists once a worker has started. Its node counts the changes of its children. A server can lag behind the leader, so
+stackmend first lets it catch up.
 
 Source: ``taskflow/jobs/backends/impl_zookeeper.py``.
 """

@@ -7,9 +7,10 @@ amphora-deactivated        a row on no load balancer, in any state except DELETE
 amphora-eligible           a row in ERROR on no load balancer, whose server is to be preserved
                            (``maximum_preserved_amphora_count``); or a DELETED row whose preservation is incomplete
 amphora-without-server     a row on no load balancer that is not DELETED, and has no server in Nova
-amphora-stuck              a row in BOOTING or PENDING_* on a load balancer without a flow; or in PENDING_DELETE on none
+amphora-stuck              a row in BOOTING or PENDING_* on a load balancer without a flow, or in PENDING_DELETE on no
+                           load balancer
 server-without-row         a server named ``amphora-<uuid>`` of which Octavia has no row
-zombie-server              a server whose amphora is DELETED; it may still answer for an address of another amphora
+zombie-server              a server whose amphora is DELETED; it can still answer for an address of another amphora
 leaked-port                a VRRP or member port of an amphora that is DELETED or has no row
 leaked-vip-port            the VIP port of a load balancer that is DELETED or has no row
 leaked-security-group      ``lb-<uuid>`` of a load balancer that is DELETED or has no row
@@ -20,28 +21,29 @@ load-balancer-leftovers    the removable leftovers of one load balancer, after O
 =========================  ==========================================================================================
 
 **Why Octavia lets it.** Octavia gives up a server or port that it could not delete in fifteen attempts. When a worker dies, the
-flow ends halfway. When Nova fails while Octavia reverts a creation, only the row is deleted. The API call that deletes an
+flow ends halfway. When Nova fails while Octavia reverts a creation, Octavia deletes only the row. The API call that deletes an
 amphora is unreliable (:mod:`handlers.octavia.removal`).
 
 **What is read.** Octavia's rows; servers, ports, security groups and server groups by name and project. Only a DELETED row
 proves that its objects are leftovers. stackmend only reports an object of the cloud without a row. With
-``deactivated_amphorae_without_rows``, stackmend removes it, except a server group, and except a server that serves an address
-of an existing port. The object must be older than ``deactivated_amphorae_after``, its row unchanged for as long, and two
-inspections must agree. After the deletion of a load balancer, half a minute is enough: its flow writes DELETED after all
-removals. stackmend removes nothing but heartbeat records while database and cloud perhaps do not belong together. Signs of
-this: Nova shows less than 90 % of the servers of amphorae on load balancers, or more than a few servers have no row. stackmend
-removes an amphora in PENDING_DELETE only while no request waits in Octavia's queue (:mod:`handlers.octavia.work_queue`).
+``deactivated_amphorae_without_rows``, stackmend removes such an object too, except server groups, and servers that serve an
+address of an existing port. The object must be older than ``deactivated_amphorae_after``, its row unchanged for as long, and
+two inspections must agree. After the deletion of a load balancer, half a minute is enough, because the flow writes DELETED
+after all removals. stackmend removes nothing but heartbeat records while database and cloud perhaps do not belong together.
+Signs of this: Nova shows less than 90 % of the servers of amphorae on load balancers, or more than a few servers have no row.
+stackmend removes an amphora in PENDING_DELETE only while no request waits in Octavia's queue
+(:mod:`handlers.octavia.work_queue`).
 
 **What is changed.** stackmend fails over an amphora that is stuck on a load balancer, and never deletes it. While the pool has
 room, it preserves an amphora in ERROR on no load balancer by the steps of ``failed_amphora``
-(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete the amphora. stackmend itself removes
-the server and ports that remain of a removed amphora, and sets the row to DELETED if Octavia did not
+(:mod:`handlers.octavia.failover.rules`). Otherwise it asks Octavia's API to delete the amphora. stackmend itself removes the
+server and ports that remain of a removed amphora, and sets the row to DELETED if Octavia did not
 (:mod:`handlers.octavia.removal`). It verifies that deleted servers, ports, groups and images are gone. A leaked port must still
 have the inspected revision.
 
 **What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows without
-server, address and certificate, unless their load balancer consists of amphorae: another provider may own them. But
-stackmend reports those in PENDING_CREATE on no load balancer. Amphorae that serve, or are in ERROR on a load balancer:
+server, address and certificate, unless their load balancer consists of amphorae: another provider perhaps owns them. But
+stackmend reports such rows in PENDING_CREATE on no load balancer. Amphorae that serve, or are in ERROR on a load balancer:
 ``failed_amphora`` handles them. A load balancer whose deletion or creation failed. With Octavia's option
 ``[nova] random_amphora_name_length``: an amphora that has a server, and a server that Octavia left behind.
 
@@ -139,7 +141,7 @@ class DeactivatedAmphorae(OctaviaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: octavia.conf is malformed, or ``deactivated_amphorae_after`` is shorter than a flow may take"""
+        """:raises ConfigError: octavia.conf is malformed, or ``deactivated_amphorae_after`` is shorter than a flow can take"""
         group = resources.conf[settings.GROUP]
         grace = age_or_default(
             group.deactivated_amphorae_after,
@@ -229,7 +231,7 @@ class DeactivatedAmphorae(OctaviaHandler):
         return self._remove_leftovers(now) if now.problem == Problem.BALANCER else self._disposal.remove(now)
 
     def _remove_leftovers(self, finding: Finding) -> Healed:
-        """Prove each object of the finding again and remove it; raise the first error if every removal fails."""
+        """Prove each object of the finding again, and remove it. If every removal fails, raise the first error."""
         removed: list[str] = []
         failures: list[AmphoraDriverError | HandlerError] = []
         for part, evidence in finding.evidence.items():

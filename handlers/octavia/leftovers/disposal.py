@@ -35,8 +35,8 @@ class Disposal:
     def undo(self, finding: Finding) -> str:
         """Return the undo of :meth:`remove`, as far as it is known before the removal.
 
-        :raises InFlight: when the step to preserve an amphora must wait
-        :raises Conflict: when the amphora is no longer to be preserved
+        :raises InFlight: the step that preserves the amphora must wait
+        :raises Conflict: this step is no longer the finding's step
         """
         match Problem(finding.problem):
             case Problem.HEALTH:
@@ -55,7 +55,7 @@ class Disposal:
         return f"none for {gone}; {row}"
 
     def remove(self, now: Finding) -> Healed:
-        """:param now: the finding as just proved, with its undo"""
+        """:param now: the finding that the caller has just proved, with its undo"""
         match Problem(now.problem):
             case Problem.HEALTH:
                 return self._forget_health(now)

@@ -29,9 +29,9 @@ class Judge:
         self._without_rows = without_rows
 
     def judge(self, key: Key) -> Iterable[Judged]:
-        """Return the leftovers that a key names; for an amphora, perhaps also its heartbeat record.
+        """Return the leftovers that a key names. For an amphora, one of them can be its heartbeat record.
 
-        :raises InFlight: while Octavia may work on the object
+        :raises InFlight: Octavia or Nova perhaps works on the object
         """
         judges: Mapping[str, Callable[[str], Iterable[Judged]]] = {
             "amphora": self._amphora,
@@ -44,7 +44,7 @@ class Judge:
         return judges[key.kind](key.id)
 
     def _scope(self, *balancers: records.LoadBalancer | None) -> Scope:
-        """Return the facts for rules about objects of these load balancers; the grace is shorter if all are DELETED."""
+        """Return the facts for rules about objects of these load balancers. If all are DELETED, the ``grace`` is shorter."""
         ended = bool(balancers) and all(found is not None and found.status == "DELETED" for found in balancers)
         grace = min(rules.SETTLED, self._grace) if ended else self._grace
         live, deleted = self._database.run(
@@ -91,11 +91,12 @@ class Judge:
         )
 
     def _unless_queued(self, found: Leftover, row: records.Amphora) -> Leftover:
-        """Return the leftover; add a refusal if the amphora is PENDING_DELETE, and the queue or the jobboard proves nothing.
+        """Return the leftover, with a refusal if a flow perhaps deletes the amphora.
 
-        The API sets PENDING_DELETE before it sends the request. Only workers set the other states: no request waits then.
+        In PENDING_DELETE, the queue must prove that no request waits, and the jobboard must have no job of the amphora.
+        Octavia's API sets this state before it sends the request. Only workers set other states.
 
-        :raises InFlight: while the request may wait in the queue
+        :raises InFlight: the request perhaps waits in the queue
         """
         if row.status != "PENDING_DELETE" or found.refusal:
             return found

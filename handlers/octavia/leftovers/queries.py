@@ -1,4 +1,4 @@
-"""The ports and groups that Octavia's rows still name."""
+"""SELECTs of the ports and groups that Octavia's rows still name."""
 
 from __future__ import annotations
 

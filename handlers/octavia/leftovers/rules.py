@@ -6,13 +6,13 @@ An object is no leftover when any of these holds (for an amphora's own row, see 
   ``octavia-lb-member-<uuid>``, ``octavia-lb-<uuid>``, ``lb-<uuid>`` and, for an image, ``preserved-amphora-<uuid>``.
 - It is preserved, a spare, or released.
 - The row of its amphora or load balancer is not DELETED.
-- It is younger than the grace (some seconds), or the row changed within the grace: a flow may still work. Nova shows no age
-  of a server group.
+- It is younger than the grace (some seconds), or its row changed within the grace. Then a flow perhaps still works. Nova shows
+  no age of a server group.
 - Another object uses it, or a flow works on its load balancer.
 
-stackmend only reports a leftover in the cloud without a row, because another Octavia may own it. An operator can allow the
-removal, except of a server group: another Octavia's group has no member until its first amphora boots. stackmend only reports a
-VIP port outside Octavia's project, which belongs to the load balancer's owner.
+stackmend only reports a leftover in the cloud without a row, because another Octavia perhaps owns it. An operator can allow the
+removal, except of a server group: another Octavia's group has no member until its first amphora boots. A VIP port outside
+Octavia's project belongs to the load balancer's owner, so stackmend only reports it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Scope:
     mismatch: str = ""
 
     def refusal(self, known: bool) -> str:
-        """Return why stackmend must not remove a leftover; empty when removal is allowed.
+        """Return the reason why stackmend must not remove a leftover; empty without a reason.
 
         :param known: whether the leftover's amphora or load balancer has a row
         """
@@ -89,8 +89,8 @@ class Scope:
 class Place:
     """The load balancer of an amphora.
 
-    :param serving: number of its amphorae that serve
-    :param obstacle: why stackmend must not fail it over; empty when a failover is allowed
+    :param serving: number of the load balancer's amphorae that serve
+    :param obstacle: why stackmend must not fail over the load balancer; empty when a failover is allowed
     """
 
     balancer: records.LoadBalancer
@@ -106,9 +106,9 @@ _DELETED_BY_HAND = "if it is no device of another provider, set its row to DELET
 
 
 def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
-    """Return whether a row may be another provider's device, which is no amphora.
+    """Return whether a row perhaps belongs to another provider's device.
 
-    Return False for PENDING_CREATE on no load balancer, which stackmend reports: the amphora provider begins with such a row.
+    Return False for PENDING_CREATE on no load balancer: the amphora provider begins with such a row.
 
     :param provider: the provider of the row's load balancer; None without one
     """
@@ -118,7 +118,7 @@ def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
 
 
 def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
-    """Return a leftover if this amphora's row is one.
+    """Return this amphora's row as a leftover; None if it is no leftover.
 
     :param place: None when the row names no load balancer, or one without a row
     :param found: the amphora's server; None when Nova has none
@@ -182,7 +182,7 @@ def health(scope: Scope, amphora: str, row: records.Amphora | None, beat: record
 def server(
     scope: Scope, found: Server, rows: Iterable[records.Amphora], working: bool, rival: str = ""
 ) -> Leftover | None:
-    """Return a leftover if this server is one.
+    """Return this server as a leftover; None if it is no leftover.
 
     :param rows: amphora rows that name the server, or whose id is in the server's name
     :param working: whether a flow works on a load balancer of ``rows``
@@ -212,7 +212,7 @@ def server(
 def amphora_port(
     scope: Scope, port: Port, row: records.Amphora | None, working: bool, device_exists: bool, used: bool
 ) -> Leftover | None:
-    """Return a leftover if this VRRP or member port is one.
+    """Return this VRRP or member port as a leftover; None if it is no leftover.
 
     :param row: the row of the amphora in the port's name
     :param device_exists: whether the server that uses the port exists
@@ -234,7 +234,7 @@ def amphora_port(
 
 
 def balancer_port(scope: Scope, port: Port, balancer: records.LoadBalancer | None, used: bool) -> Leftover | None:
-    """Return a leftover if this VIP port is one.
+    """Return this VIP port as a leftover; None if it is no leftover.
 
     :param used: whether a row that is not DELETED names the port
     """
@@ -297,7 +297,7 @@ def _perhaps_new(group: Group) -> str:
 
 
 def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: bool) -> Leftover | None:
-    """Return a leftover if this image, which stackmend made of an amphora, is one.
+    """Return this image, which stackmend made of an amphora, as a leftover; None if it is no leftover.
 
     :param row: the row of the amphora that the image's properties name
     :param preserving: whether a server has this amphora's mark, so that stackmend still completes the image

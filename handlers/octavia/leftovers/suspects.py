@@ -23,7 +23,7 @@ class Suspects:
     def sweep(self) -> Iterator[Key]:
         """Yield the keys of objects that look like leftovers, from listings of all rows and objects.
 
-        :raises Unavailable: Nova lists no server although amphorae have servers
+        :raises Unavailable: Nova lists no server although amphora rows name servers
         """
         rows, deleted, beats, used, used_groups, providers = self._database.run(
             lambda connection: (
@@ -61,7 +61,8 @@ class Suspects:
     def _unfinished(self, servers: Sequence[Server]) -> list[str]:
         """Return the ids of marked amphorae whose preservation is incomplete.
 
-        With the scheme ``cycle``, if the pool is over its maximum, add the newest amphora, whose heal deletes the oldest.
+        With ``preservation_scheme = cycle``, if too many amphorae are preserved, add the newest amphora, whose heal deletes the
+        oldest.
         """
         kept, settings = preserved.assemble(servers, (), self._driver.settings.spare_owner), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]

@@ -122,7 +122,10 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands to examine an amphora. None boots the server with a network: the amphora would send heartbeats."""
+    """Return the commands to examine an amphora.
+
+    No command boots the server with a network, because the amphora would send heartbeats.
+    """
     match one:
         case Preserved(image=Image(id=image)):
             return (

@@ -2,9 +2,10 @@
 
 A preserved server has the tag :data:`~handlers.octavia.cloud_objects.PRESERVED`; a preserved image is protected.
 
-Lamport's bakery algorithm orders the amphorae. A replica tags the server, then reads the other marks, then writes the number.
-The number is a time later than all numbers that it read. So replicas together do not exceed the maximum, without a lock. With
-the scheme ``cycle``, they exceed it until the oldest is deleted.
+Lamport's bakery algorithm orders the amphorae. A replica tags the server, then reads the marks of other servers, then writes
+the number into the server's mark. The number is a time later than all numbers that the replica read. So replicas together do
+not exceed the pool's maximum, without a lock. With ``preservation_scheme = cycle``, they exceed the maximum until the oldest
+amphora is deleted.
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ def is_ours(marks: Mapping[str, str], owner: str) -> bool:
 
 
 def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> list[Preserved]:
-    """Return the preserved or marked amphorae of ``owner``, ordered by number; server and image of one amphora count once."""
+    """Return the amphorae of ``owner`` that are preserved or marked for preservation, ordered by number.
+
+    Server and image of one amphora count once.
+    """
     marked = {
         server.metadata.get(AMPHORA) or server.id: server
         for server in servers
@@ -113,7 +117,7 @@ def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> 
 
 
 def obstacle(server: Server, deadline: float) -> str:
-    """Return why a server will never accept a mark: Nova cannot end its ERROR, or has worked on it for too long.
+    """Return the reason why a server will never accept a mark: Nova cannot end its ERROR, or has worked on it for too long.
 
     :param deadline: seconds to wait for Nova's work
     :return: empty when the server accepts marks now, or perhaps later
@@ -135,7 +139,7 @@ def is_about(server: Server, amphora: str) -> bool:
 
 
 def next_number(preserved: Sequence[Preserved], now: datetime) -> str:
-    """Return a number later than all others: the time ``now``, or just after the latest number."""
+    """Return a number later than all others: the time ``now``, or a time just after the latest number."""
     numbers = [when for one in preserved if (when := parsed(one.since)) is not None]
     return max([now, *(number + timedelta(microseconds=1) for number in numbers)]).isoformat(timespec="microseconds")
 
@@ -157,7 +161,7 @@ def restoring(server: Server) -> str:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora's image, and its server with Octavia's ports; after an error, call again."""
+    """Delete a preserved amphora's image, server and ports. After an error, call again."""
     if one.image is not None:
         try:
             driver.unseal_image(one.image.id)

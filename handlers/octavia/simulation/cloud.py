@@ -257,7 +257,7 @@ class Cloud:
                 del self._ports[port.id]
 
     def remove_port(self, identity: str) -> None:
-        """Delete a port. Like Octavia, compare no revisions."""
+        """Delete a port of any revision, as Octavia does."""
         with self.lock:
             self._ports.pop(identity, None)
 

@@ -75,7 +75,7 @@ class Controller:
     _waiting: list[Callable[[], None]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Create missing tables, and boot the missing servers that rows name, except DELETED rows."""
+        """Create missing tables. Boot the missing servers that amphora rows name, except DELETED rows."""
 
         def make(connection: Connection) -> None:
             tables.octavia.create_all(connection)
@@ -197,7 +197,7 @@ class Controller:
         self.database.run(lambda connection: connection.execute(change))
 
     def rotate_certificates(self, buffer: timedelta = timedelta(days=14)) -> list[str]:
-        """Rotate certificates as octavia-housekeeping does; return the amphorae.
+        """Rotate certificates as octavia-housekeeping does; return the ids of their amphorae.
 
         Source: ``get_cert_expiring_amphora`` in ``octavia/db/repositories.py``.
         """

@@ -1,9 +1,11 @@
-"""The spare pools, as Nova shows them.
+"""The pools of spares, as Nova shows them.
 
-A placeholder is a server of Octavia's project whose name begins with :data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its
-metadata name its zone, flavor and owner (``spare_amphora_owner``). With the tag :data:`~handlers.octavia.cloud_objects.SPARE`,
-a placeholder is a spare. To claim a spare, a caller removes the tag, which only one caller can do. Then the caller deletes the
-server; if the caller dies, ``spare_pool`` deletes the server. A released placeholder belongs to an operator.
+A placeholder is a server of Octavia's project that reserves room for a failover. Its name begins with
+:data:`~handlers.octavia.cloud_objects.SPARE_PREFIX`. Its metadata name its zone, flavor and owner (``spare_amphora_owner``).
+With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, a placeholder is a spare.
+
+A failover claims a spare: it removes the tag, which only one caller can do, and deletes the server. If this caller dies, the
+handler ``spare_pool`` deletes the server. An operator can release a placeholder, and then owns it.
 """
 
 from __future__ import annotations
@@ -52,17 +54,17 @@ _REPLACED = _BUILDING | {"PENDING_DELETE", "ERROR"}
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The placeholders of one flavor in one zone.
+    """The placeholders of one flavor in one zone. All but ``claimed`` are spares.
 
     :param flavor: the flavor's id; empty for Octavia's ``amp_flavor_id``
     :param wanted: the pool's size; 0 for a zone or flavor that is not configured
     :param excess: number of spares to delete, because the quotas leave Octavia too little room
-    :param ready: stopped placeholders whose host is not known to be down
+    :param ready: stopped on a host that is not known to be down
     :param running: built, but not yet stopped
     :param coming: in BUILD, or Nova is working on the server
     :param asleep: stopped on a host that is down; not counted, and not deleted while the pool is configured
     :param failed: in ERROR, or in a state that stackmend does not set
-    :param claimed: without the tag of a spare; ``spare_pool`` deletes these
+    :param claimed: placeholders without the tag of a spare, which ``spare_pool`` deletes
     """
 
     zone: str
@@ -90,9 +92,9 @@ class Pool:
 
     @property
     def surplus(self) -> tuple[Server, ...]:
-        """The youngest placeholders beyond the pool's size or the quotas, and all that are ``asleep`` if the size is 0.
+        """The spares to delete: the youngest ones beyond the pool's size or the quotas, and all in ``asleep`` if the size is 0.
 
-        Those that are ``coming`` stay, because Nova refuses to remove the tag of a server in BUILD.
+        Spares in ``coming`` stay, because Nova refuses to remove the tag of a server in BUILD.
         """
         over = max(self.excess, len(self.present) - self.wanted, 0)
         youngest = sorted(self.ready + self.running, key=lambda server: (server.age, server.id))
@@ -100,7 +102,7 @@ class Pool:
 
 
 def is_placeholder(server: Server) -> bool:
-    """Return whether a server is a placeholder, of any stackmend, that no operator has released."""
+    """Return whether a server is a placeholder of any stackmend, and no operator has released it."""
     return server.name.startswith(SPARE_PREFIX) and ZONE in server.metadata and server.metadata.get(STATE) != RELEASED
 
 
@@ -156,9 +158,9 @@ def deploying(servers: Iterable[Server], rows: Iterable[records.Amphora], longes
     """Count the amphorae and placeholders that Octavia or any stackmend is building.
 
     An amphora with a row and a server counts once. A row unchanged for ``longest_flow`` does not count, because its worker has
-    died. A row in BOOTING does not count if it may be another provider's device.
+    died. A row in BOOTING does not count if it is perhaps another provider's device.
 
-    :param longest_flow: seconds for which a build may write no row
+    :param longest_flow: seconds for which a build can write no row
     """
     begun = [row for row in rows if row.status in _BUILDING and row.age < longest_flow]
     of_octavia = {row.id for row in begun if row.status != "BOOTING" or not row.is_device}
@@ -172,9 +174,9 @@ def failing_over(
 ) -> frozenset[str]:
     """Return the ids of load balancers of which Octavia is replacing an amphora, or that recently went into ERROR.
 
-    Until none is left, stackmend builds no spare: the spare could take the room for the replacement.
+    While there is such a load balancer, stackmend builds no spare, which could take the replacement's room.
 
-    :param longest_flow: seconds for which a failover may write no row
+    :param longest_flow: seconds for which a failover can write no row
     """
     rows = tuple(rows)
     replaced = {row.load_balancer_id for row in rows if row.status in _REPLACED}
@@ -189,15 +191,16 @@ def failing_over(
 def next_to_fill(found: Sequence[Pool]) -> Pool | None:
     """Return the first pool that lacks spares and has no failed spare; None without such a pool.
 
-    Replicas fill only this pool, whose key one of them claims. So they do not exceed the limit of simultaneous builds.
+    Replicas fill only this pool, and only one replica claims its key. So they do not exceed the limit of simultaneous builds.
     """
     return next((one for one in found if one.missing and not one.failed), None)
 
 
 def giving_way(driver: Driver, found: Sequence[Pool]) -> list[Pool]:
-    """Return the pools. The last configured one with spares gets an ``excess`` if the quotas leave Octavia too little room.
+    """Return the pools. If the quotas leave Octavia too little room, the last configured pool with spares gets an ``excess``.
 
-    A used-up quota fails every build of Octavia, also those of its health manager (``octavia/compute/drivers/nova_driver.py``).
+    A used-up quota fails every build of Octavia, even builds of its health manager
+    (``octavia/compute/drivers/nova_driver.py``).
     """
     last = next((one for one in reversed(found) if one.wanted and (one.ready or one.running)), None)
     room = driver.headroom(last.flavor) if last is not None else None
@@ -232,10 +235,9 @@ def _create(driver: Driver, pool: Pool) -> str:
 
 
 def spares_for(driver: Driver, amphora: records.Amphora, attempts: int = 0) -> list[Server]:
-    """Return the ready spares that may make room for the replacement of an amphora, best first.
+    """Return the ready spares that can make room for the replacement of an amphora, best first.
 
-    Call it before the failover request: Octavia asks Nova for a server within a second. An error is only logged: the failover
-    may find room without a spare.
+    Call it before the failover request: Octavia asks Nova for a server within a second. Errors are only logged.
 
     :param attempts: recorded failovers that did not replace the amphora; if any, return no spare: the room of the first
         failover's spare is still free
@@ -276,7 +278,7 @@ def room_text(spare: str | None) -> str:
 
 
 def _taken(driver: Driver, amphora: records.Amphora) -> frozenset[str]:
-    """Return the hosts that a replacement must not use: the survivor's, and in a server group the failed amphora's."""
+    """Return the hosts that a replacement must not use: of surviving amphorae and, in a server group, of the failed amphora."""
     pair = (
         driver.database.run(partial(queries.amphorae_of, load_balancer=amphora.load_balancer_id))
         if amphora.load_balancer_id

@@ -1,4 +1,4 @@
-"""Keeps placeholder servers (spares), so that a failover finds room in a full cloud.
+"""Keeps spares, so that a failover finds room in a full cloud.
 
 **What drifts.** Each zone and flavor has one pool. A pool has fewer or more spares than ``spare_amphora_pool_size``. Or a spare
 still runs, failed to build, or was claimed for a failover and not deleted.
@@ -6,8 +6,7 @@ still runs, failed to build, or was claimed for a failover and not deleted.
 **What a spare is.** A stopped, tagged server without a network in Octavia's project, with an amphora's flavor and image. It
 holds an allocation in Placement, but uses no processor and no memory. As soon as Octavia has accepted a failover, stackmend
 deletes one spare that is not on the surviving amphora's host. Octavia's new amphora then finds the room. stackmend deletes a
-spare even where a host has room: only a refusal by Nova would show that none has. After a refusal, the load balancer is in
-ERROR, and the next failover replaces all its amphorae.
+spare even where a host has room. Only a refusal by Nova would show that none has, and would leave the load balancer in ERROR.
 
 **What spares bring.** A failover that would end with NoValidHost can succeed, also with anti-affinity. The new amphora does not
 boot faster. New load balancers, and failovers of Octavia's health manager, get no room. For some seconds, any other server can
@@ -18,10 +17,10 @@ of Octavia's flavor profiles in ``spare_amphora_flavors``. A spare holds no SR-I
 **What is read.** The servers and quotas of Octavia's project, amphora rows and load balancers.
 
 **What is changed.** stackmend builds spares, and stops and deletes only its own. No build of a spare begins while Octavia
-replaces an amphora or has just failed to, or while a claimed spare exists. With each build, at most
-``maximum_deploying_amphora_count`` amphorae and spares are building. stackmend fills one pool at a time, so that replicas
-together cannot exceed this limit. After a failed build, the pool waits ten minutes. The quotas of Octavia's project must leave
-room for two amphorae; otherwise stackmend deletes spares.
+replaces an amphora, has just failed to replace one, or a claimed placeholder exists. With each build, at most
+``maximum_deploying_amphora_count`` amphorae and spares are building. stackmend fills one pool at a time. After a failed build,
+the pool waits ten minutes. The quotas of Octavia's project must leave room for two amphorae; otherwise stackmend deletes
+spares.
 
 **What is not changed.** Spares of another stackmend in the same project (``spare_amphora_owner``). If an amphora in the project
 has no row in this Octavia, stackmend only reports surplus spares, and spares of pools that are not configured. Where the quotas
@@ -65,7 +64,7 @@ class Problem(StrEnum):
 
 
 def pool_key(event: Event) -> Key | None:
-    """Return the key of the pool in a placeholder's name; None for other servers."""
+    """Return the key of the pool that a server's name contains: ``octavia-spare-<pool>-<suffix>``; None for any other name."""
     name = event.payload["display_name"]
     if not (isinstance(name, str) and name.startswith(SPARE_PREFIX)):
         return None
@@ -232,7 +231,7 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
 
 
 def _foreign(pool: spares.Pool, cloud: _Cloud, problem: Problem, server: Server) -> str:
-    """Return why stackmend leaves a spare that may belong to another stackmend; empty when stackmend may change it."""
+    """Return the reason why stackmend leaves a spare, which is perhaps another stackmend's; empty without a reason."""
     disputed = problem is Problem.OVER or not pool.wanted
     gives_quota = server in pool.surplus[: pool.excess]
     return _FOREIGN if cloud.strangers and disputed and not gives_quota else ""

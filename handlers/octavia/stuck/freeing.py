@@ -1,12 +1,11 @@
 """Sets a load balancer from PENDING_* to ERROR, as Octavia's flows do when they revert.
 
-From PENDING_UPDATE, a failover follows. The time of the write is in the metadata of the amphorae's servers, so that a later
-inspection recognises the load balancer.
+After PENDING_UPDATE, a failover follows. The metadata of the amphorae's servers hold the time of the write (:func:`was_freed`).
 
-From PENDING_CREATE and PENDING_DELETE, only the owner's deletion follows: Octavia accepts it in ERROR. The time is in a tag of
-the load balancer's security group, and :mod:`handlers.octavia.rebuild` refuses every failover of a load balancer with this tag.
-It refuses one without a security group too. But Octavia's health manager fails over load balancers in ERROR. So stackmend frees
-none while an amphora of it is silent.
+After PENDING_CREATE or PENDING_DELETE, only the owner's deletion follows, which Octavia accepts in ERROR. A tag of the load
+balancer's security group holds the time of the write. :mod:`handlers.octavia.rebuild` refuses every failover of a load balancer
+with this tag, or without a security group. But Octavia's health manager fails over load balancers in ERROR. So stackmend frees
+no such load balancer while one of its amphorae is silent.
 
 Sources: ``octavia/controller/worker/v2/tasks/lifecycle_tasks.py`` (LoadBalancerToErrorOnRevertTask); ``DELETABLE_STATUSES`` and
 ``FAILOVERABLE_STATUSES`` in ``octavia/common/constants.py``; ``get_stale_amphora`` in ``octavia/db/repositories.py``.
@@ -51,7 +50,10 @@ def was_freed(driver: Driver, balancer: Balancer) -> bool:
 
 
 def endangered(driver: Driver, balancer: Balancer) -> str:
-    """Return the silent amphora for which Octavia's health manager would fail over the load balancer in ERROR; else empty."""
+    """Return the id of a silent amphora; empty without one.
+
+    In ERROR, Octavia's health manager would fail over the load balancer because of this amphora.
+    """
     beats = driver.database.run(queries.healths)
     heard = driver.settings.heard_within
     for amphora in balancer.live:
@@ -64,18 +66,21 @@ def endangered(driver: Driver, balancer: Balancer) -> str:
 
 
 def marking_busy(driver: Driver, amphora: str) -> str:
-    """Return the statement with which an operator makes the health manager leave an amphora, as Octavia's deletion does."""
+    """Return the SQL statement that makes Octavia's health manager ignore an amphora, as Octavia's deletion does."""
     health = tables.amphora_health
     return driver.database.typed(sa.update(health).where(health.c.amphora_id == amphora).values(busy=True))
 
 
 def by_hand(driver: Driver, balancer: Balancer) -> str:
-    """Return the statement that an operator runs instead of :func:`for_owner`."""
+    """Return the SQL statement that an operator runs instead of :func:`for_owner`."""
     return driver.database.typed(changes.erring(balancer.row, utcnow()))
 
 
 def for_failover(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]) -> Healed:
-    """:param prove_idle: raises an exception unless no flow works on the load balancer; called right before the write"""
+    """Set a load balancer to ERROR for a failover.
+
+    :param prove_idle: raises an exception unless no flow works on the load balancer; called right before the write
+    """
     at = driver.database.run(_a_second_ago)
     for server in servers(driver, balancer):
         _mark(driver, server, at)
@@ -83,7 +88,7 @@ def for_failover(driver: Driver, balancer: Balancer, prove_idle: Callable[[], No
 
 
 def for_owner(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]) -> Healed:
-    """:param prove_idle: as in :func:`for_failover`"""
+    """Set a load balancer to ERROR for its owner; ``prove_idle`` is as in :func:`for_failover`."""
     at = driver.database.run(_a_second_ago)
     rebuild.record_freed(driver, balancer.row.id, at)
     try:
@@ -94,7 +99,10 @@ def for_owner(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]
 
 
 def undo_for_failover(driver: Driver, balancer: Balancer) -> str:
-    """Return the undo as known before the write: only the servers' metadata hold the time that the write chooses."""
+    """Return the undo of :func:`for_failover` before its write.
+
+    The undo needs the time of the write. Only the servers' metadata will hold this time.
+    """
     holders = [server.id for server in servers(driver, balancer) if server.status in DESCRIBABLE]
     if not holders:
         return "none until the heal has ended: no server of its amphorae can hold the time of the write"
@@ -102,7 +110,10 @@ def undo_for_failover(driver: Driver, balancer: Balancer) -> str:
 
 
 def undo_for_owner(driver: Driver, balancer: Balancer) -> str:
-    """Return the undo as known before the write: only the security group's tag holds the time that the write chooses."""
+    """Return the undo of :func:`for_owner` before its write.
+
+    As in :func:`undo_for_failover`, but the tag of the security group will hold the time.
+    """
     group = rebuild.security_group(driver, balancer.row.id)
     if group is None:
         return "none until the heal has ended: it has no security group that can hold the time of the write"
@@ -132,8 +143,8 @@ def _free(
 def _mark(driver: Driver, server: Server, at: datetime) -> None:
     """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
 
-    Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has
-    failed, and the handler ``failed_amphora`` requests the failover.
+    Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has failed,
+    and ``failed_amphora`` requests the failover.
     """
     try:
         driver.describe_server(server.id, {FREED: at.isoformat()})

@@ -48,7 +48,7 @@ class Problem(StrEnum):
     CHILDREN = "stuck-children"
 
 
-#: states of a flow, with the problem of one that stays
+#: states that a flow sets, with the problem of a load balancer that stays in the state
 STUCK = {
     "PENDING_CREATE": Problem.PENDING_CREATE,
     "PENDING_UPDATE": Problem.PENDING_UPDATE,
@@ -61,7 +61,10 @@ OWNERS = frozenset({Problem.PENDING_CREATE, Problem.PENDING_DELETE})
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """The operator's permissions for heals that are off by default: the options of these names."""
+    """The operator's permissions for heals that are off by default.
+
+    Each field is the option ``stuck_load_balancers_<field>``.
+    """
 
     failover_errors: bool = False
     failover_children: bool = False

@@ -35,12 +35,12 @@ deleted amphora's row once the amphora has no server and no port.
 A load balancer in PENDING_CREATE or PENDING_DELETE becomes ERROR too, but gets no failover: Octavia lets its owner delete it in
 ERROR. A tag of its security group keeps the time (:mod:`handlers.octavia.stuck.freeing`).
 
-**What is not changed.** A load balancer on which a flow may work. Failed amphorae, which ``failed_amphora`` replaces. A load
-balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
+**What is not changed.** A load balancer on which a flow perhaps works. Failed amphorae, which ``failed_amphora`` replaces. A
+load balancer in ERROR whose deletion or creation failed: the owner decides (:mod:`handlers.octavia.rebuild`). An object in
 PENDING_DELETE: a failover would restore it.
 
 **Why a race does no harm.** Octavia refuses a failover while a flow works on the load balancer. After a failover that did not
-help, the next one waits for ``stuck_load_balancers_after``. stackmend requests at most three a week, in ACTIVE too
+help, the next failover waits for ``stuck_load_balancers_after``. stackmend requests at most three a week, in ACTIVE too
 (:mod:`handlers.octavia.rebuild`), and repeats none that left an object in PENDING_*.
 
 **Undo.** The history has the SQL statement that restores a row. Nothing takes a failover back.
@@ -137,7 +137,7 @@ class StuckLoadBalancers(OctaviaHandler):
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """:raises ConfigError: octavia.conf is malformed, or ``stuck_load_balancers_after`` is shorter than a flow may take"""
+        """:raises ConfigError: octavia.conf is malformed, or ``stuck_load_balancers_after`` is shorter than a flow can take"""
         group = resources.conf[settings.GROUP]
         after = age_or_default(
             group.stuck_load_balancers_after,
@@ -210,9 +210,9 @@ class StuckLoadBalancers(OctaviaHandler):
         return [Finding(key, problem, summary, evidence(balancer), not refusal, refusal)]
 
     def _flow(self, balancer: Balancer) -> str:
-        """Return why a flow of Octavia may carry on with a load balancer; empty if none does.
+        """Return the reason why a flow of Octavia perhaps works on a load balancer; empty without a reason.
 
-        :raises InFlight: a request may wait in Octavia's queue or in a worker
+        :raises InFlight: a request perhaps waits in Octavia's queue or in a worker
         :raises Unavailable: the broker or the jobboard does not answer
         """
         if self._queue.refusal:
@@ -228,7 +228,7 @@ class StuckLoadBalancers(OctaviaHandler):
             raise Refused(refusal)
 
     def _keeps_from_owner(self, balancer: Balancer) -> str:
-        """Return why stackmend must not set a load balancer to ERROR for its owner; empty when it may."""
+        """Return the reason why stackmend must not set a load balancer to ERROR for its owner; empty without a reason."""
         row = balancer.row
         if silent := freeing.endangered(self._driver, balancer):
             return (
@@ -286,7 +286,7 @@ class StuckLoadBalancers(OctaviaHandler):
         return f"the reason is unknown; to replace its amphorae: openstack loadbalancer failover {balancer.row.id}"
 
     def _repetition(self, balancer: Balancer) -> str:
-        """Return why an ACTIVE load balancer's wrong number of amphorae justifies no failover now; empty if one is due."""
+        """Return the reason not to fail over an ACTIVE load balancer with a wrong amphora count; empty without a reason."""
         serving = sum(amphora.status in records.SERVING for amphora in balancer.live)
         if serving < len(balancer.live) and balancer.row.is_whole(serving):
             return (

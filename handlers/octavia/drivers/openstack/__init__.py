@@ -7,10 +7,10 @@ loadbalancer.py      failovers and deletions: Octavia
 api.py               calls one API; turns failures into exceptions of ``handlers.octavia.housekeeping``
 places.py            the regions and endpoints that Octavia uses
 
-Spares boot with Octavia's own credentials (``[service_auth]`` or ``[keystone_authtoken]`` in ``octavia.conf``), so that
-Octavia's project owns them. Without ``[octavia] project_id``, the project of these credentials is Octavia's. They also read
-quotas, and list servers while a cell does not answer. If they are missing or belong to another project, ``[openstack]`` serves
-if it belongs to Octavia's project. All other calls use ``[openstack]``, with an administrator's role.
+The driver boots spares with Octavia's own credentials (``[service_auth]`` or ``[keystone_authtoken]`` in ``octavia.conf``), so
+that Octavia's project owns them. With these credentials, the driver also reads quotas, and lists servers while a cell does not
+answer. If they are missing or of another project, the driver uses ``[openstack]``, which must be of Octavia's project. All
+other calls use ``[openstack]``, with an administrator's role.
 """
 
 from __future__ import annotations

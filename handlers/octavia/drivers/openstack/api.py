@@ -1,6 +1,6 @@
 """A client of one OpenStack API.
 
-Results of failed requests, with exceptions of :mod:`handlers.octavia.housekeeping`:
+Methods of :class:`Api` treat failed requests as follows, with exceptions of :mod:`handlers.octavia.housekeeping`:
 
 ======================================= ==============================================================================
 the object does not exist (404)         get: None; remove: success; list: UnavailableException; call: NotFoundError
@@ -67,7 +67,7 @@ class Api:
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
         """Yield the objects of a listing of Nova or Glance, page after page.
 
-        :raises AmphoraDriverError: as the module's table shows; objects yielded before are valid
+        :raises AmphoraDriverError: as the module's table shows; objects yielded before the error are valid
         """
         marker: dict[str, str] = {}
         while True:
@@ -80,13 +80,13 @@ class Api:
             marker = {"marker": body[name][-1]["id"]}
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
-        """Send a request once: a request without an answer may have arrived, so stackmend does not repeat it."""
+        """Send a request once, and return the response. A request without an answer can have arrived, so it is not repeated."""
         response = translated(lambda: self._service.write(method, url, **self._always, **arguments))
         self._check(response, thing)
         return response
 
     def remove(self, url: str, thing: str) -> None:
-        """Send DELETE; succeed when the object does not exist."""
+        """Send a DELETE request. Succeed when the object does not exist."""
         response = translated(lambda: self._service.write("DELETE", url, **self._always))
         if response.status_code == 404:
             return

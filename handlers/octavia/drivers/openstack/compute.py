@@ -2,13 +2,14 @@
 
 Microversion 2.73 (Train) adds reasons for locks. Since 2.69, Nova shows a server as UNKNOWN when its cell does not answer. The
 driver treats UNKNOWN as no answer. For a server without a request spec, Nova answers 404 instead (``nova/compute/api.py``,
-``_get_instance_from_cell``). A listing with a filter or in pages omits the servers of that cell
+``_get_instance_from_cell``). A listing with a filter or in pages omits the servers of such a cell
 (``nova/api/openstack/compute/servers.py``, ``_is_cell_down_supported``).
 
-So after a listing of servers, or a 404 for one server, the driver lists the services. Nova shows the services of that cell's
-mapped hosts as UNKNOWN (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). cell0 has no mapped hosts, but
+So after a listing of servers, or a 404 for one server, the driver lists the services. Nova shows the services on mapped hosts
+of such a cell as UNKNOWN (``nova/api/openstack/compute/services.py``, ``_get_service_detail``). cell0 has no mapped hosts, but
 its servers never ran. If a service is UNKNOWN, the driver lists servers without a filter, with credentials for Octavia's
-project. This listing shows the cell's servers as UNKNOWN, up to Nova's ``max_limit``. If it shows one, the driver's call fails.
+project. This listing shows the cell's servers as UNKNOWN, up to Nova's ``max_limit``. If it shows one or is incomplete, the
+driver's call fails.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ComputeCalls(Driver):
         return found
 
     def _must_be_whole(self) -> None:
-        """:raises UnavailableException: a cell that may have servers of Octavia does not answer"""
+        """:raises UnavailableException: a cell that can have servers of Octavia does not answer"""
         services = _listed(self.compute.get("/os-services", "services", params={"binary": "nova-compute"}), "services")
         silent = sorted(shown["host"] for shown in services if shown["status"] == _UNKNOWN)
         if silent and self._may_be_in_silent_cells():
@@ -115,7 +116,7 @@ class ComputeCalls(Driver):
         self._act(server, {"os-stop": None})
 
     def shelve_server(self, server: str) -> None:
-        """Shelve a server, or offload a SHELVED server. Nova itself may offload late or never (``shelved_offload_time``)."""
+        """Shelve a server, or offload a SHELVED server. Nova alone can offload late or never (``shelved_offload_time``)."""
         found = self.server(server)
         if found is None:
             raise NotFoundError(f"server:{server}: it does not exist")

@@ -1,6 +1,7 @@
-"""The driver's requests to Octavia. An answer only confirms the receipt of a request. Octavia's database shows the result.
+"""The driver's requests to Octavia.
 
-Before each request, the driver verifies that a worker takes requests (:mod:`handlers.octavia.work_queue`).
+An answer confirms only that Octavia received the request. Octavia's database shows the result. Before each request, the driver
+verifies that a worker takes requests (:mod:`handlers.octavia.work_queue`).
 
 Octavia answers 409 while a flow works on the load balancer, and 404 for a DELETED amphora. Octavia deletes an amphora in ERROR
 even while the amphora serves a load balancer (``octavia/api/v2/controllers/amphora.py``).
