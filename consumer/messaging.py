@@ -1,6 +1,6 @@
 """The only module of ``consumer`` that imports oslo.messaging. First, it selects oslo.service's threads instead of eventlet.
 
-The import takes a fifth of a second, so commands that need no broker avoid this module.
+Commands that need no broker avoid this module, because the import is slow.
 """
 
 import os

@@ -21,9 +21,9 @@ _QUERY = re.compile(r"""([?&]\w*(?:password|passwd|secret|token)=)[^&\s]+""", re
 
 
 def redacted(text: str) -> str:
-    """Return text, also JSON, with ``***`` in place of every password in a URL. Takes linear time.
+    """Return a text or JSON with ``***`` in place of every password in a URL.
 
-    Passwords may contain any unescaped character. In doubt, this also replaces text after the password.
+    Passwords can contain any unescaped character. In doubt, this function also replaces text after the password.
     """
     if _JSON.match(text):  # no password reaches beyond its string, so JSON stays JSON
         return "".join(_masked(piece) for piece in _PIECE.findall(text))

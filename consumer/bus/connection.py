@@ -1,8 +1,7 @@
 """Opens a kombu connection from a transport URL of oslo.messaging.
 
 ``[oslo_messaging_rabbit]`` and the URL's query (``?ssl=1``) configure the connection by the rules of oslo.messaging:
-``impl_rabbit.Connection.__init__`` (URL, login), ``_drivers.common.ConfigOptsProxy`` (query). For TLS, see
-:mod:`~consumer.bus.tls`.
+``impl_rabbit.Connection.__init__`` (URL, login), ``_drivers.common.ConfigOptsProxy`` (query).
 
 Errors must not contain passwords. Libraries quote text that they cannot parse, so this module replaces their errors.
 """
@@ -60,7 +59,7 @@ class Endpoint:
     """One host of a broker.
 
     :param name: host and port
-    :param arguments: for ``kombu.Connection``; they can contain the password
+    :param arguments: for ``kombu.Connection``; these arguments can contain the password
     """
 
     name: str
@@ -114,7 +113,7 @@ class Link:
 
     @contextmanager
     def brief_channel(self) -> Iterator[Any]:
-        """Open a channel for a ``with`` block, so that an error closes no channel in longer use."""
+        """Open a channel for a ``with`` block. An error of the broker then closes this channel and no other."""
         channel = self.channel()
         try:
             yield channel
@@ -134,11 +133,11 @@ class Link:
         return True
 
     def beat(self) -> None:
-        """Send a due heartbeat; raise an error if the broker's heartbeats are missing. Call this about once a second."""
+        """Send a heartbeat if one is due. Raise an error if the broker's heartbeats are missing. Call this once a second."""
         self._transport.heartbeat_check(self._connection, rate=2)
 
     def close(self) -> None:
-        """Close the connection after a handshake, so that the broker first reads all that was sent. Ignore errors."""
+        """Close the connection after a handshake, so that the broker first reads all sent data. Ignore errors."""
         with suppress(*LOST, AttributeError):
             self._transport.close_connection(self._connection)
 
@@ -187,7 +186,7 @@ def plan(url: str, settings: BusSettings, options: Options = ()) -> Plan:
 def connect(endpoints: tuple[Endpoint, ...], settings: BusSettings) -> Link:
     """Connect to the first host that answers.
 
-    :raises ConnectionError: no host answers; the text gives each host's reason
+    :raises ConnectionError: no host answers; the error's text has the failure of each host
     """
     reasons = []
     for endpoint in endpoints:
@@ -252,7 +251,7 @@ def _cuts_a_login(url: str, hosts: Sequence[oslo_messaging.TransportHost]) -> bo
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme of an unreadable URL, for an error; any other part may contain a password."""
+    """Return the scheme of an unreadable URL, for an error's text. All other parts of the URL can contain a password."""
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
     return f" {found[0]}..." if found else ""
 

@@ -38,7 +38,7 @@ _TAIL = b'}"}'
 
 
 class Sieve:
-    """Decodes messages with wanted event types, and drops the others.
+    """Decodes messages with wanted event types, and drops all other messages.
 
     :param wanted: versioned names of event types
     :param max_body: size of the largest message to parse, in bytes

@@ -125,7 +125,7 @@ def raw_names(wanted: frozenset[str]) -> frozenset[str]:
 
 
 def format_of(name: str, payload: Mapping[str, Any]) -> str:
-    """Return ``versioned`` or ``unversioned`` (nova.conf's names); empty for other services and a few legacy events."""
+    """Return ``versioned`` or ``unversioned`` (nova.conf's names); an empty text for other services and a few legacy events."""
     if any(key.endswith(_DATA) for key in payload):
         return "versioned"
     return "unversioned" if _is_legacy(name) else ""

@@ -1,11 +1,10 @@
 """Consumes the queues of one broker over one connection.
 
-stackmend never creates a service's queue or exchange: if its arguments differed, RabbitMQ would refuse the service's own
-declaration with 406. A passive declaration shows whether a queue exists. No message is lost before a queue first exists:
-oslo.messaging's publisher creates the queue with the first message
-(``impl_rabbit.Connection._publish_and_creates_default_queue``).
+stackmend never creates a queue or exchange of a service. If stackmend declared other arguments than the service, RabbitMQ would
+refuse the service's own declaration with 406. No message is lost before a queue first exists, because oslo.messaging's
+publisher creates the queue with the first message (``impl_rabbit.Connection._publish_and_creates_default_queue``).
 
-With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets no earlier messages.
+With ``[bus] queue_mode = bind``, stackmend creates one queue of its own, which gets only messages sent afterwards.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ class Arrived:
     """A message from the broker, not decoded.
 
     :param tag: the delivery tag
-    :param body: without the end if ``size`` exceeds ``[bus] max_body_bytes``
+    :param body: the message's body; only its start if ``size`` exceeds ``[bus] max_body_bytes``
     :param size: bytes of the complete body
     :param compression: the message's header ``compression``
-    :param unreadable: why the message's properties cannot be read; empty if they can
+    :param unreadable: why the message's properties cannot be read; empty for readable properties
     """
 
     tag: Any
@@ -84,12 +83,12 @@ def queue_arguments(version: str) -> dict[str, Any]:
 
 
 class Intake:
-    """Receives messages from one connection into the list ``arrived``; ``size`` counts the bytes of these messages' bodies.
+    """Receives messages from one connection into the list ``arrived``. ``size`` is the sum of their bodies' sizes, in bytes.
 
-    The list ``gaps`` has a sentence for each time that messages were perhaps missed. All uses of the connection can raise the
-    errors in :data:`consumer.bus.connection.LOST`.
+    The list ``gaps`` has a sentence for each time that messages were perhaps missed. Every method that uses the connection can
+    raise the errors in :data:`consumer.bus.connection.LOST`.
 
-    :param logged: (queue or exchange, reply code) of each logged problem; successive connections share this set
+    :param logged: the problems that were logged, as (queue or exchange, reply code). Successive connections share this set
     :param prefetch: how many unacknowledged messages the broker may send, per queue
     """
 
@@ -143,7 +142,7 @@ class Intake:
                 self._channel.basic_ack(message.tag)
 
     def tend(self) -> None:
-        """Send heartbeats, look for missing queues and exchanges, count the backlog, each if due. Call this every second."""
+        """Send heartbeats, look for missing queues and exchanges, and count the backlog, if due. Call this every second."""
         now = monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
@@ -154,7 +153,7 @@ class Intake:
             self._count(now)
 
     def discover(self) -> None:
-        """Consume each configured queue that exists now."""
+        """Begin to consume each configured queue that exists. If all exist, bind stackmend's own queue to exchanges."""
         for queue in self.missing:
             if self._exists(queue):
                 self._consume(queue)
@@ -172,7 +171,7 @@ class Intake:
         self.link.close()
 
     def _exists(self, queue: str) -> bool:
-        """Return whether a queue exists; False also after an error. With ``queue_mode = bind``, first create it if missing."""
+        """Return whether a queue exists; False after any error. With ``queue_mode = bind``, first create a missing queue."""
         try:
             try:
                 self._declare(queue, passive=True)

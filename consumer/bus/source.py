@@ -1,17 +1,16 @@
 """Reads one broker in batches until it is stopped.
 
 A :class:`Source` has one thread and one connection. It collects a batch of messages, stores the batch in the journal, and
-then acknowledges the batch. After a loss of the connection, the broker sends unacknowledged messages again; to store a hint
-twice is harmless.
+then acknowledges the batch. After a loss of the connection, the broker sends unacknowledged messages again.
 
-- **Batch not stored** (:class:`NotStored`): the source tries to store the same batch again. Meanwhile it sends heartbeats.
-  After ``unacknowledged_seconds`` it closes the connection, because RabbitMQ waits only 30 minutes for acknowledgements.
+- **Batch not stored** (:class:`NotStored`): the source sends heartbeats and tries to store the same batch again. After
+  ``unacknowledged_seconds`` it closes the connection, because RabbitMQ waits only 30 minutes for acknowledgements.
 - **Broker unreachable**: the source tries every host, without end and with growing pauses.
-- **Messages were perhaps missed** (lost broker, deleted queue): ``on_gap`` requests a sweep when messages can arrive again;
-  after a deletion, also at once.
+- **Messages were perhaps missed** (lost connection, deleted queue): ``on_gap`` requests a sweep when messages can arrive
+  again. After the deletion of a queue, it requests another sweep at once.
 - **A message cannot be decoded**: it becomes a dead letter.
 - **Unexpected error while reading**: the source reconnects, and takes one message at a time. The broker then repeats only the
-  message that causes the error. A queue with a delivery limit finally drops this message; stackmend's own queue has no limit.
+  message that causes the error. A queue with a delivery limit finally drops this message.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ class Source:
     ) -> None:
         self.broker = broker
         self.connected = False
-        #: why it does not read or store; empty when it does
+        #: why the source does not read or store; empty when it does both
         self.problem = "not started"
         #: queues that are read, and those that do not exist yet
         self.queues: tuple[str, ...] = ()
@@ -189,7 +188,7 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Return the next messages, at most a full batch; none if no message arrives for half a second."""
+        """Return the next messages, at most a full batch; an empty list if no message arrives for half a second."""
         # batch_seconds counts from the last batch, so the first message after a silence does not wait.
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -226,7 +225,8 @@ class Source:
         """If a message is compressed (``[oslo_messaging_rabbit] kombu_compression``), decompress and decode it.
 
         :param error: why the body cannot be decoded as received
-        :return: the body, the event (None if unwanted or undecodable), and why the message is undecodable (empty if it is not)
+        :return: the body, decompressed if possible; the event, None if unwanted or undecodable; the reason why the message is
+            undecodable, otherwise empty
         """
         body = message.body
         if message.size > self._settings.max_body_bytes:

@@ -2,7 +2,7 @@
 
 TLS works as in oslo.messaging, with two differences. With ``ssl_ca_file``, each host's certificate must name this host, even
 if the URL has several hosts. Without ``ssl_ca_file``, an authority that the system knows must have signed the certificate,
-which can name any host; oslo.messaging then accepts any certificate if ``ssl_version`` is set.
+which can name any host. In that case, oslo.messaging accepts any certificate if ``ssl_version`` is set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FILES = {"ca_certs": "ssl_ca_file", "certfile": "ssl_cert_file", "keyfile": "ss
 
 
 def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, Any] | bool:
-    """Return py-amqp's TLS parameters, or True for its defaults; False without TLS.
+    """Return the TLS parameters for py-amqp: a dictionary, True for py-amqp's defaults, or False for no TLS.
 
     :raises UnusableURL: this Python does not support ``ssl_version``, or an option names no regular file
     """
@@ -50,7 +50,7 @@ def parameters(hostname: str | None, options: Mapping[str, Any]) -> dict[str, An
 
 
 def advice(error: BaseException, given: Mapping[str, Any] | bool) -> str:
-    """If TLS may have caused a failure, return a text that names the options to check; otherwise an empty text.
+    """If TLS might have caused a failure, return a clause that names the options to check; otherwise an empty text.
 
     :param given: the result of :func:`parameters`
     """

@@ -1,4 +1,4 @@
-"""Inspects a broker without consuming. Also publishes messages, for the demonstration and tests."""
+"""Inspects a broker's exchanges and queues, and consumes no message. Publishes messages for the demonstration and tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Topology:
 
     @property
     def ready(self) -> bool:
-        """Whether any configured queue exists; the others may appear later."""
+        """Whether the broker answers and at least one configured queue exists."""
         return self.reachable and any(thing.exists for thing in self.found if thing.kind is Kind.QUEUE)
 
 

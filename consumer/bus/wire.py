@@ -1,9 +1,9 @@
 """A variant of py-amqp's connection that makes fewer system calls, and that survives unreadable messages.
 
-One system call reads many frames. py-amqp makes about 25 calls for a message.
+One system call reads many frames.
 
 In py-amqp, a routing key or property that is not UTF-8 ends the connection. RabbitMQ then sends the message again.
-Here the message records why its properties are unreadable, and invalid bytes of a routing key are replaced.
+In this variant, the message records why its properties are unreadable, and a routing key's invalid bytes are replaced.
 """
 
 from __future__ import annotations

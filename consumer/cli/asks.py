@@ -111,9 +111,9 @@ class Decide(Command):
     def explain_rest(
         self, chosen: Sequence[Ask], decided: Sequence[Ask], did: str, why_not: Callable[[Ask, float], str]
     ) -> int:
-        """Explain why asks were not decided; return the exit code.
+        """Print why chosen asks were not decided; return the command's exit code.
 
-        :param why_not: gets an ask as it was before the command, and the journal's present time
+        :param why_not: gets an ask as it was before the command, and the journal's present time; returns the reason
         """
         done = {one.id for one in decided}
         rest = [one for one in chosen if one.id not in done]

@@ -77,7 +77,7 @@ class Command(command.Command):
     audience = Audience.COMMAND
 
     def named_handlers(self, parsed_args: argparse.Namespace) -> Sequence[str]:
-        """Return the handlers that the command uses; empty for all."""
+        """Return the names of the handlers that the command uses; empty for all handlers."""
         return ()
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -123,7 +123,7 @@ class Lister(Command, lister.Lister):
     exit_code = OK
 
     def rows(self, parsed_args: argparse.Namespace) -> Iterable[Sequence[Any]]:
-        """Return the table's rows: values in the order of ``titles``, then ``more_titles``."""
+        """Return the rows of the table. Each row has a value for each of ``titles``, then for each of ``more_titles``."""
         raise NotImplementedError
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Iterable[Any]]:
@@ -207,7 +207,7 @@ def add_by(parser: argparse.ArgumentParser) -> None:
 
 
 def operator(parsed_args: argparse.Namespace) -> str:
-    """Return the operator's name for the history: that of ``--by``, and the operating system's user if different."""
+    """Return the operator's name for the history: the value of ``--by`` and, if it differs, the operating system's user."""
     by, user = one_line(parsed_args.by), person()
     return by if by == user else f"{by} (as {user})"
 

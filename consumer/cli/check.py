@@ -84,7 +84,10 @@ class CheckCommand(Lister):
 
 
 def grouped(found: Iterable[Checked]) -> list[tuple[str, str, str]]:
-    """Return the rows of the table, the worst last."""
+    """Group checks with the same verdict and text into rows of the command's table, the worst verdict last.
+
+    :return: for each row: verdict, subjects (one in each line), text
+    """
     subjects: dict[tuple[Verdict, str], list[str]] = {}
     for one in found:
         subjects.setdefault((one.verdict, one_line(one.text)), []).append(one.subject)
@@ -318,7 +321,10 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Check the notification formats in ``arrived``, which has the latest arrival first."""
+    """Check which notification formats arrived from a broker.
+
+    :param arrived: the formats that arrived, the latest arrival first
+    """
     subject = f"broker {broker.name}: notifications"
     if not arrived:
         text = (

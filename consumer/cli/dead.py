@@ -70,9 +70,10 @@ class DeadShow(ShowOne):
 
 
 class DeadReplay(Lister):
-    """Decode dead letters again with this release. The daemon then inspects the objects that they name.
+    """Decode dead letters again with this release. The daemon then inspects the objects that the letters name.
 
-    The command deletes the letters whose keys it can read, or that no handler wants. Exit code 2 if any letter stays.
+    The command deletes a letter if it can read the letter's keys, or if no handler wants the letter. Exit code 2 if any letter
+    stays.
     """
 
     example = "example:\n  %(prog)s dead replay --all"

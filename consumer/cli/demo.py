@@ -101,9 +101,10 @@ def _perform(daemon: DemoDaemon, narrator: Narrator, confirm_after: dict[str, fl
 
 
 def heals(daemon: DemoDaemon) -> list[dict[str, Any]]:
-    """Return a dictionary for each heal, earliest end first, then one for each unhealed scene (a drift of the demo).
+    """Return a dictionary for each heal, earliest end first, then one for each scene (drift of the demo) that is not healed.
 
-    ``lag_s`` is the seconds from the scene's notification (without one, from its drift) to the heal's end; None without a heal.
+    ``lag_s`` counts seconds from the scene's notification to the heal's end. Without a notification, it counts from the
+    scene's drift. Without a heal, it is None.
     """
     done = [(entry, act.after(entry.closed_at)) for act in daemon.acts for entry in act.healed]
     done += [(entry, entry.lag or 0.0) for entry in daemon.stray.values() if entry.outcome == "healed"]

@@ -67,7 +67,7 @@ class ExemptAdd(Command):
             self.remark(f"these handlers do not know the {kind} of each finding and can still heal: {', '.join(names)}")
 
     def _doubts(self, scope: Key) -> Iterator[str]:
-        """Yield why the scope may name no object: no configured service knows it, or a service does not answer."""
+        """Yield a sentence if no configured service knows the scope's object, or if a service does not answer."""
         try:
             configured = [one for one in self.session.all_classes if one.applies(self.session.conf)]
             unknown: list[str] = []
@@ -136,9 +136,9 @@ def _key(scope: str) -> Key:
 
 
 def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
-    """Return the handlers that can heal despite an exemption of this kind.
+    """Return the names of handlers that can heal an object despite its exemption, because not every finding names the object.
 
-    :param kind: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
+    :param kind: the kind of the exempt object: ``host``, ``project``, ``cell``, ``problem`` or the kind of a key
     """
     if kind == "problem":
         return []
@@ -150,7 +150,7 @@ def blind(kind: str, handlers: Iterable[type[Handler]]) -> list[str]:
 
 
 def read_scope(text: str, handlers: Iterable[type[Handler]]) -> str:
-    """Return ``text``, checked to be the scope of an exemption.
+    """Check that ``text`` is the scope of an exemption; return it.
 
     :raises CommandError: the text is no key, host, project, cell or problem of these handlers, or the id has another form
     """

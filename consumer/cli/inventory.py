@@ -1,6 +1,7 @@
-"""Commands for objects that handlers keep for an operator, such as ``amphora preserved list``.
+"""The commands about inventories, such as ``amphora preserved list``.
 
-The entry points ``stackmend.inventories`` name the inventories.
+An inventory lists objects that handlers keep in the cloud for an operator. Entry points (``stackmend.inventories``) name the
+classes of inventories.
 """
 
 from __future__ import annotations

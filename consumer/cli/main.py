@@ -90,9 +90,9 @@ EXPECTED = (
 
 
 def _commands(group: str | None) -> dict[str, str]:
-    """Return ``module:Class`` of each command of ours, by the command's words.
+    """Return ``module:Class`` of each command of stackmend, by the command's words: ``handler list``.
 
-    :param group: None for ``stackmend``; otherwise the option group of ``nova-audit``, which has no commands of Octavia
+    :param group: None for ``stackmend``; otherwise the option group of ``nova-audit``, which has no commands about inventories
     """
     names = plugins.inventory_names() if group is None else []
     inventories = {f"{name} {verb}": f"inventory:{kind}" for name in names for verb, kind in INVENTORY_COMMANDS.items()}
@@ -109,7 +109,7 @@ class Program(App):
     def __init__(self, name: str, group: str | None = None) -> None:
         self.NAME = name
         self._group = group
-        #: those of the command, from the start of its run
+        #: the needs of the command, from the start of its run
         self.needs = Needs()
         commands = CommandManager()
         for words, place in _commands(group).items():
@@ -225,7 +225,7 @@ def _check_text(argv: list[str]) -> None:
 
 
 def _open_streams() -> None:
-    """Open /dev/null in place of closed output, so that a command does not fail after its write."""
+    """If stdout or stderr is closed, open /dev/null in its place. A command can then print its result without an error."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 

@@ -12,7 +12,7 @@ _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|min|h|d|w)")
 def read_since(text: str, clock: float, option: str = "--since") -> float:
     """Parse a time: a span before ``clock`` such as ``15m``, ``2h`` or ``3d``, or a date with optional time, by default UTC.
 
-    :param clock: the present time, in seconds since the epoch like the result
+    :param clock: the present time; like the result, in seconds since the epoch
     :raises CommandError: the text is no time
     """
     span = _seconds(text)

@@ -1,4 +1,4 @@
-"""The facts about a command that its session needs before it reads the configuration."""
+"""The facts about a command that its session needs before reading the configuration."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ class Needs:
     """The log and the handlers of one command.
 
     :param audience: decides places and level of the log
-    :param handlers: the names of the handlers that the command uses; empty for all. The import of all handlers takes a third
-        of a second
+    :param handlers: the names of the handlers that the command uses; empty for all handlers
     """
 
     audience: Audience = Audience.COMMAND

@@ -19,14 +19,14 @@ class _Outline(Command):
 
 
 def outline(place: EntryPoint) -> EntryPointWrapper:
-    """Return a command that has only the description of the one at ``place``. The list of commands needs no more."""
+    """Return a command that has only the description of the command at ``place``. The list of commands needs no more."""
     text = _docstrings(place.module)[place.attr]
     return EntryPointWrapper(place.name, type(place.attr, (_Outline,), {"__module__": __name__, "__doc__": text}))
 
 
 @cache
 def _docstrings(module: str) -> dict[str, str]:
-    """Return the docstring of each class of a module."""
+    """Return the docstrings of a module's classes, by class name."""
     spec = find_spec(module)
     assert spec
     assert spec.origin

@@ -34,11 +34,11 @@ STOP_WITHIN = 9.5
 class Run(Command):
     """Run the daemon: read notifications, sweep, heal.
 
-    The daemon runs in the foreground until SIGTERM or SIGINT. Then running heals have [engine] stop_seconds to finish, but at
-    most 10. A second SIGTERM or SIGINT ends the daemon at once; the next start finishes interrupted heals.
+    The daemon runs in the foreground until SIGTERM or SIGINT. Running heals then have [engine] stop_seconds, but at most 10
+    seconds, to finish. A second SIGTERM or SIGINT ends the daemon at once. The next start finishes interrupted heals.
 
-    SIGHUP reads the configuration again. New modes, windows and budgets of running handlers take effect at once, new intervals
-    after the next sweep; a log line names all other changes.
+    SIGHUP reads the configuration again. New modes, windows and budgets of running handlers take effect at once. A new interval
+    begins with a sweep. A log line names all other changes.
     """
 
     example = (
@@ -113,7 +113,7 @@ class Run(Command):
 
 
 class Signals:
-    """Handles signals: the first SIGTERM or SIGINT ends :meth:`wait`, the second ends the process, SIGHUP calls a function."""
+    """Handles signals. The first SIGTERM or SIGINT ends :meth:`wait`, the second the process. SIGHUP calls a function."""
 
     def __init__(self) -> None:
         # A signal handler interrupts the main thread at any point, perhaps while that thread owns a lock. A SimpleQueue is
@@ -149,6 +149,6 @@ class Signals:
 
 
 def _give_up() -> None:
-    """End the process although threads are busy. Another replica, or the next start, finishes their work."""
+    """End the process although threads are busy. Another replica, or the next start, finishes the threads' work."""
     logging.shutdown()
     os._exit(OK)

@@ -50,9 +50,8 @@ _LEVELS = {
 class Session:
     """The objects that one command needs, most made on first use. :meth:`close` closes them.
 
-    :param group: the option group whose handlers the command knows; None for all handlers. ``nova-audit`` knows those of
-        ``[audit]``
-    :param needs: no other handlers than those named are imported, and no options of others are read
+    :param group: the option group whose handlers the command knows: ``audit`` in ``nova-audit``; None for all handlers
+    :param needs: names the handlers that are imported, and whose options are read; without correct names, all handlers
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Session:
 
     @cached_property
     def _few(self) -> list[type[Handler]]:
-        """The handlers that the command names; empty where it needs all, because names are missing or wrong."""
+        """The handlers that the command names. If it names none, or a name is wrong, this is empty: the command needs all."""
         found = plugins.handlers_named(self._named)
         right = len(found) == len(set(self._named)) and all(self._group in (None, one.group) for one in found)
         return found if right else []
@@ -93,7 +92,7 @@ class Session:
 
     @cached_property
     def machine_conf(self) -> cfg.ConfigOpts:
-        """The configuration; :attr:`conf` adds the options of handlers to it. The first use sets up logging."""
+        """The configuration without the options of handlers, which :attr:`conf` adds to it. The first use sets up logging."""
         loaded = conf.load_machine(self._options.config_file or [], self._options.config_dir or [])
         self._set_up_logging(loaded)
         self._warn_of_misspelt(loaded, lambda group: not _of_handlers(group))
@@ -119,7 +118,7 @@ class Session:
             warn(sentence)
 
     def reread(self) -> cfg.ConfigOpts:
-        """Return the configuration, read again; :attr:`conf` does not change."""
+        """Read the configuration again, into a new object; :attr:`conf` does not change."""
         return conf.load(self.all_classes, self._options.config_file or [], self._options.config_dir or [])
 
     @cached_property
@@ -152,7 +151,7 @@ class Session:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """When the ``with`` block ends, even by an error, send the messages that wait for sinks, for up to 10 seconds."""
+        """At the end of the ``with`` block, even after an error, send the messages that wait for sinks, for at most 10 s."""
         settings = webhook_conf.settings(self.conf)
         if not settings.sinks:
             yield
@@ -168,7 +167,10 @@ class Session:
             sender.flush(_FLUSH)
 
     def compare_watermarks(self) -> list[str]:
-        """Stop the handlers that rely on a database whose watermark fell. Return a reason for each of these databases."""
+        """Compare each cloud database with its stored watermark. If a database fell below, stop the handlers that rely on it.
+
+        :return: a sentence for each such database
+        """
         return guard.check(
             self.database, self.resources, plugins.watermarks(), lambda: self.all_classes, replicas.new_id()
         )
@@ -177,7 +179,7 @@ class Session:
         return tasks.make(self.conf, self.resources, classes, mode_of)
 
     def inventories(self) -> list[Inventory]:
-        """Return the inventories of configured services; none in ``nova-audit``."""
+        """Return the inventories of configured services; an empty list in ``nova-audit``."""
         names = plugins.inventory_names() if self._group is None else []
         found = [self._inventory_class(name) for name in names]
         return [one.from_resources(self.resources) for one in found if one.applies(self.conf)]

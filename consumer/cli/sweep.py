@@ -34,9 +34,9 @@ _OPEN = frozenset({Action.IN_FLIGHT, Action.UNAVAILABLE, Action.STOPPED})
 class Sweep(Lister):
     """Inspect the whole cloud once: list drift and, in mode heal, heal it.
 
-    The command sweeps like the daemon, with the same proofs and budgets, but the history gets only heals. Without NAME, the
-    command omits handlers with mode off. For a handler that is paused, stopped, or outside its window, the command begins no
-    heal. Daemons and other sweeps can run at the same time.
+    The command sweeps like the daemon, with the same proofs and budgets, but it adds only heals to the history, no findings.
+    Without NAME, the command omits handlers with mode off. For a handler that is paused, stopped, or outside its window, the
+    command begins no heal. Daemons and other sweeps can run at the same time.
 
     In mode ask, a proved finding waits for 'work approve'.
 
@@ -124,7 +124,7 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
-        """Return a function that tells whether a finding is only in the cells ``names``; without names, every finding passes.
+        """Return a function that returns True for a finding in the cells ``names`` alone; without names, for every finding.
 
         :raises CommandError: a cell does not exist, or its database does not answer
         """
@@ -142,7 +142,8 @@ class Sweep(Lister):
     def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
         """Return the tasks whose findings always name their cell.
 
-        :raises CommandError: no task remains, or the operator ``named`` the tasks and one is omitted
+        :param named: whether the operator named the tasks
+        :raises CommandError: no task remains, or a task that the operator named is omitted
         """
         known = [task for task in tasks if "cell" in task.handler.concerned_kinds]
         omitted = [task.name for task in tasks if task not in known]
@@ -184,7 +185,10 @@ def _key(text: str) -> Key:
 
 
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
-    """:raises CommandError: a key has a kind that no task takes"""
+    """Return the tasks that take the kind of at least one key.
+
+    :raises CommandError: a key has a kind that no task takes
+    """
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
         raise CommandError(
@@ -195,10 +199,10 @@ def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
 
 
 def within(names: Collection[str]) -> Callable[[Finding], bool]:
-    """Return a function that tells whether a finding concerns some cells with these names, and no other cell.
+    """Return a function that returns True for a finding that concerns one or more cells in ``names``, and no other cell.
 
-    ``Finding.concerns`` names each cell by its uuid, and by its name if it has one. A cell has one uuid. So more uuids than
-    matching names show that the finding also concerns a cell without a name.
+    ``Finding.concerns`` names each cell by its uuid and, if the cell has a name, by this name. If a finding has more uuids of
+    cells than matching names, it concerns another cell, which has no name.
     """
     wanted = {f"cell:{name}".casefold() for name in names}
 

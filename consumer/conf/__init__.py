@@ -37,7 +37,7 @@ class WrongConfiguration(Exception):
 
 
 def new(handlers: Iterable[type[Handler]]) -> cfg.ConfigOpts:
-    """Return a configuration that has read no file. It knows the options of stackmend and of handlers, but none of sinks."""
+    """Return a configuration that has read no file. It knows the options of stackmend and of handlers, but not of sinks."""
     conf = _new_machine()
     _register_handlers(conf, handlers)
     return conf
@@ -75,7 +75,7 @@ def load(
 
 
 def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> cfg.ConfigOpts:
-    """Read the configuration without the options of handlers, so that commands that need no handler import none."""
+    """Read the configuration without the options of handlers. So a command that needs no handler imports none."""
     conf = _new_machine()
     for name in config_files:
         if not os.access(name, os.R_OK):
@@ -99,7 +99,7 @@ def load_machine(config_files: Sequence[str] = (), config_dirs: Sequence[str] = 
 
 
 def _files(config_files: Sequence[str], config_dirs: Sequence[str]) -> list[str]:
-    """Return the files to read, also those in folders, which oslo.config omits from ``conf.config_file``."""
+    """Return the files to read, including files in folders, which oslo.config omits from ``conf.config_file``."""
     folders = config_dirs or cfg.find_config_dirs(PROJECT)
     in_folders = [str(path) for folder in folders for path in sorted(Path(folder).glob("*.conf"))]
     # oslo.config finds a file twice if the program has the project's name.
@@ -124,7 +124,7 @@ def _explained(conf: cfg.ConfigOpts) -> Iterator[None]:
 
 
 def _without_line(error: cfg.ConfigFileParseError) -> str:
-    """Return an error's text without the file's wrong line, which may contain a password."""
+    """Return an error's text without the file's wrong line, which can contain a password."""
     line = error.__context__
     where = f", line {line.lineno}: {line.msg}" if isinstance(line, cfg.ParseError) else ""
     return f"{error.config_file}{where}; write NAME = VALUE or [GROUP]"
@@ -153,7 +153,8 @@ def misspelt(
 ) -> list[str]:
     """Return a sentence for each unknown option in stackmend's own groups, and for each misspelt group.
 
-    :param others: names of handlers that ``conf`` does not know; options that begin with one of them count as known
+    :param chosen: returns whether to check a group
+    :param others: names of handlers that ``conf`` does not know; options that begin with such a name count as known
     """
     prefixes = tuple(f"{name}_" for name in others)
     sentences = []
@@ -193,7 +194,7 @@ def readable_by_others(conf: cfg.ConfigOpts) -> list[str]:
 
 
 def differences(before: cfg.ConfigOpts, after: cfg.ConfigOpts, tasks_of: Iterable[type[Handler]]) -> list[str]:
-    """Return the names of the options whose values differ and take effect only after a restart.
+    """Return the names of options whose values differ, if the new values need a restart.
 
     :param tasks_of: handlers that take new :class:`~.tasks.TaskSettings` without a restart
     """

@@ -45,7 +45,10 @@ class HoldSettings:
 
 
 def settings(conf: cfg.ConfigOpts) -> HoldSettings:
-    """:raises ValueError: a query has no URL"""
+    """Return the options for holds.
+
+    :raises ValueError: ``hold_query`` is set without ``hold_url``
+    """
     group = conf.engine
     if group.hold_query and not group.hold_url:
         raise ValueError("[engine] hold_query needs [engine] hold_url, for example http://prometheus:9090")

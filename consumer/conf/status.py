@@ -31,7 +31,7 @@ OPTS = [
 
 
 class CannotListen(Exception):
-    """stackmend cannot listen on the address in ``[status]``; for example, it is in use."""
+    """stackmend cannot listen on the address in ``[status]``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,10 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> TracingSettings:
-    """:raises ValueError: the endpoint is no URL of HTTP, or ``cafile`` no regular file"""
+    """Return the values of ``[tracing]``.
+
+    :raises ValueError: ``endpoint`` is no URL of HTTP, or ``cafile`` is no regular file
+    """
     group = conf.tracing
     if group.cafile and (reason := irregular(group.cafile)):
         raise ValueError(f"[tracing] cafile = {group.cafile} is {reason}")

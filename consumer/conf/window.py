@@ -1,4 +1,4 @@
-"""The hours and days in which a task may run, by ``[engine] timezone``. Daylight saving does not shift them."""
+"""Windows: hours and days in which a task may work, by ``[engine] timezone``. Daylight saving does not shift a window."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Window:
         return not self.spans or any(span.contains(local) for span in self.spans)
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return the first open moment at or after ``at`` (aware); without one in eight days, the end of these days."""
+        """Return the first time from ``at`` (aware) on at which the window is open; without one, the end of eight days."""
         # Steps in UTC, so that skipped and repeated hours are no special case.
         zone, moment = at.tzinfo, at.astimezone(UTC)
         for _ in range(8 * 24 * 60):

@@ -1,4 +1,4 @@
-"""Counts the objects that the heals of one sweep could change. If they are too many, none of these heals begins."""
+"""Counts the objects that the heals of one sweep could change. If the number is too large, none of these heals begins."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from handlers.base import Handler, Key, Refused
 class Breaker:
     """Counts the objects of one sweep's suspects.
 
-    While the count exceeds the limit, the breaker inspects the oldest suspect, and counts only the objects that its heals could
-    change.
+    While the count exceeds ``limit``, the breaker inspects the oldest suspect that is not inspected yet. Of this suspect, it
+    then counts only the objects that heals could change.
 
     :param refused: keys that do not count, because their drift is known and no heal is possible
     """

@@ -14,7 +14,8 @@ _RECOUNT, _RECOUNT_FULL = 60.0, 2.0
 class Capacity:
     """Limits the rows that wait for an inspection, so that a flood of events stays in the broker.
 
-    It counts these rows once a minute (without room, every two seconds), and adds the rows that this process stored since.
+    It counts the waiting rows once a minute (without room, every two seconds). To each count it adds the rows that this process
+    stores later.
 
     :param most: the largest number of waiting rows; 0 for no limit
     """

@@ -1,7 +1,7 @@
 """Keeps the difference between the clocks of the Galera nodes that serve the journal.
 
-Two inspections must be some seconds apart. The journal has the time of the first one by the clock of one node. By the clock of
-a faster node, the second inspection would come too soon. So the first one counts as later, by the difference of the clocks.
+Two inspections must be some seconds apart. The journal has the first inspection's time by one node's clock. By a faster clock,
+the second inspection would come too soon. So stackmend adds the difference of the clocks to the first time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Clocks:
 
     @property
     def apart(self) -> float:
-        """Seconds between the fastest and the slowest clock, 0.0 for a single one. A silent node counts as last measured."""
+        """Seconds between the fastest and the slowest clock, 0.0 for a single clock. A silent node keeps its last value."""
         ahead = list(self._ahead.values())
         return max(ahead) - min(ahead) if ahead else 0.0
 
@@ -27,5 +27,5 @@ class Clocks:
         self._ahead |= {one.node: one.ahead for one in nodes if one.ahead is not None}
 
     def corrected(self, claim: Claim) -> Claim:
-        """Return the claim with a later ``seen_at``."""
+        """Return the claim with :attr:`apart` added to its ``seen_at``, if it has one."""
         return claim if claim.seen_at is None else replace(claim, seen_at=claim.seen_at + self.apart)

@@ -21,12 +21,12 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1200.0, 7200.0
 
 @dataclass(frozen=True, slots=True)
 class Heal:
-    """A decision: heal one of these findings, the first whose heal no gate forbids.
+    """A decision: heal the first of ``findings`` whose heal no gate withholds.
 
-    If a gate says that a heal must wait, the findings after it wait too.
+    If a gate defers a heal, the later findings wait too.
 
     :param findings: the findings that this mode heals, in the order to try
-    :param fingerprint: of all findings
+    :param fingerprint: the fingerprint of all findings of the inspection
     :param others: the findings that this mode does not heal
     """
 
@@ -44,7 +44,7 @@ class Report:
     """A decision: heal nothing, and record findings in the history.
 
     :param end: how to settle the row
-    :param findings: the findings to record; empty if the history has them already
+    :param findings: the findings to record, with outcomes; empty if the history has them already
     """
 
     end: Reported
@@ -115,7 +115,7 @@ def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple
 
 
 def refused_again(claim: Claim, end: Reported) -> Reported:
-    """Return how to settle the row of a refused heal. After a repeated refusal, sweeps skip the row for up to 2 hours."""
+    """Return how to settle a row after a handler refused its heal. If this repeats, sweeps skip the row for up to 2 hours."""
     if claim.reported != end.fingerprint:
         return end
     return replace(end, after=min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**claim.waits), waits=min(claim.waits + 1, 40))
@@ -130,7 +130,7 @@ def _attempts_after_change(claim: Claim, mark: str) -> int:
 
 
 def repeats(claim: Claim, error: Exception) -> bool:
-    """Return whether the last work on the row ended with an error of the same kind: the same type, or the same dependency."""
+    """Return whether the last work on the claimed row ended with the same type of error or, in an outage, dependency."""
     kind = error.dependency if isinstance(error, Unavailable) else type(error).__name__
     return claim.error.startswith(f"{kind}: ")
 

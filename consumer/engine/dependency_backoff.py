@@ -1,7 +1,7 @@
 """Lets a handler wait (its back-off) while a dependency that all its inspections need is down.
 
-Until the back-off ends, the dispatcher claims no row of the handler. Then a worker works on one row as a probe. If the
-dependency answers, all rows go on; if not, the next back-off begins.
+Until the back-off ends, the dispatcher claims no row of the handler. After its end, a worker works on one row as a probe. If
+the dependency answers, work on all rows goes on. If not, the next back-off begins.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DependencyBackoff:
             return max(0.0, pause.until - self._clock()) if pause else 0.0
 
     def allowance(self, handler: str, free: int) -> int:
-        """Return how many rows of the handler may be claimed now: 0 during a back-off, then 1 as a probe.
+        """Return how many rows of the handler may be claimed now: 0 during a back-off, 1 after its end, as a probe.
 
         Without a back-off, return ``free``.
         """

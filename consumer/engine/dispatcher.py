@@ -1,9 +1,9 @@
 """Claims due rows for idle worker threads, never more rows than there are idle threads.
 
 New events and finished work wake the claiming thread. Every ``[engine] poll_seconds``, the thread also looks for hints of other
-replicas and for rows that have become due. It claims rows of a task only inside the task's window, and while the task is
-neither stopped nor in a back-off. But it claims interrupted heals despite window and stop, because the gates decide about them.
-It claims sweeps despite a stop by the breaker, because sweeps can end the stop.
+replicas and for rows that have become due. It claims a task's rows only while the window is open, the task is not stopped, and
+no back-off runs. Window and stop do not apply to interrupted heals, because the gates decide about them. A stop by the breaker
+does not apply to sweeps, because they can end the stop.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Dispatcher:
             self._changed.notify()
 
     def ages(self) -> dict[Claim, float]:
-        """Return each claim with the seconds since it began, or since the last step of its heal."""
+        """Return the seconds since each claim began, or since the last step of the claim's heal."""
         with self._changed:
             now = time.monotonic()
             return {claim: now - since for claim, since in self._claims.items()}

@@ -1,7 +1,7 @@
-"""Decides which leases have ended.
+"""Decides which leases have ended, although the clocks of Galera nodes can differ.
 
-The clocks of two Galera nodes can differ. So an end that one node wrote proves nothing by the clock of another node. A lease
-has ended only if no replica extended it while this process watched it for a whole lease, by its own monotonic clock.
+A node writes a lease's end by its own clock. By another node's clock, this end can seem past too early. So a lease counts as
+ended only if the end also stayed unchanged for the length of a lease, by this process's monotonic clock.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Sightings:
     def ended(self, leases: Iterable[Lease], before: float, after: float) -> list[Lease]:
         """Return the leases that have ended.
 
-        A lease whose end is not past never counts: a replica with longer leases may extend it later.
+        A lease whose end is not past never counts as ended: a replica with longer leases can extend it later.
 
         :param leases: all leases of the journal
         :param before: monotonic time before ``leases`` were read, in seconds
-        :param after: monotonic time afterwards
+        :param after: monotonic time after ``leases`` were read
         """
         now = {(lease.id, lease.token): lease for lease in leases}
         self._seen = {place: self._sighting(place, lease, after) for place, lease in now.items()}

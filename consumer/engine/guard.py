@@ -1,7 +1,7 @@
 """Stops the handlers that rely on a database that was restored, emptied or exchanged.
 
-Once a minute the guard compares each database's watermark with the last one in the journal. If the watermark fell, the handlers
-stop on all replicas until an operator resumes them. The journal stores the lower watermark, so resumed handlers stay resumed.
+Once a minute, the guard compares each database with its watermark in the journal. If the database fell below, the handlers stop
+on all replicas until an operator resumes them. The journal then stores the lower watermark, so resumed handlers stay resumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FEWEST = 3
 
 
 def falls(before: Watermark, now: Watermark) -> Iterator[str]:
-    """Compare two watermarks; yield a text for each proof that ``now`` belongs to an older copy or to another database."""
+    """Compare two watermarks; yield a clause for each proof that ``now`` belongs to an older copy or to another database."""
     counters = {ids.label: ids for ids in now.ids}
     for ids in before.ids:
         if ids.label in counters:
@@ -86,10 +86,10 @@ def check(
     handlers: Callable[[], Sequence[type[Handler]]],
     replica: str,
 ) -> list[str]:
-    """Compare each answering database with its stored watermark. If it fell below, stop the handlers that rely on it.
+    """Compare each answering database with its stored watermark. If a database fell below, stop the handlers that rely on it.
 
-    :param handlers: returns all installed handlers, even those that other processes run; called once a watermark fell
-    :return: one sentence for each database whose watermark fell
+    :param handlers: returns all installed handlers, even those that other processes run
+    :return: one sentence for each database that fell below its watermark
     :raises JournalError: the journal does not answer
     """
     stopped = []
@@ -146,7 +146,7 @@ class Guard:
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; wait up to 10 seconds for its first comparison."""
+        """Start the thread; wait up to 10 seconds for its first comparison of the watermarks."""
         self._thread.start()
         self._observed.wait(_FIRST)
 

@@ -1,7 +1,7 @@
-"""Extends the leases of this replica's claims, and ends those of dead replicas.
+"""Extends the leases of this replica's claims, and ends the leases of dead replicas.
 
-A claim hangs if it makes no step for ``[engine] claim_seconds``. Its lease is not extended, so any replica can claim the
-row. Meanwhile this thread records no beat (sign of life) of the workers, so ``/healthz`` reports a failure.
+A claim hangs if its work makes no step for ``[engine] claim_seconds``. This thread then does not extend the lease, so any
+replica can claim the row. Meanwhile it records no beat (sign of life) of the workers, so ``/healthz`` reports a failure.
 """
 
 from __future__ import annotations

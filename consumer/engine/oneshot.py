@@ -73,7 +73,7 @@ _ERROR = frozenset({Action.UNAVAILABLE, Action.STOPPED})
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One line of the command's output: a finding, or a key or sweep without a finding.
+    """One line of a one-shot command's output, about a finding. Without a finding, it is about a key or a sweep.
 
     :param change: the change that the heal made, or the reason why nothing was healed
     """
@@ -178,7 +178,10 @@ class OneShot:
         return results + [_unanswered(task, error) for error in down]
 
     def _believable(self, task: Task, keys: Iterable[Key]) -> Iterator[Key]:
-        """:raises _TooMany: the task may heal, and the keys so far stand for more objects than is plausible"""
+        """Yield the keys of a sweep while their number is plausible.
+
+        :raises _TooMany: the task's mode heals, and the keys so far stand for more objects than the breaker allows
+        """
         if not task.heals:
             yield from keys
             return
@@ -192,7 +195,7 @@ class OneShot:
     def examine(self, task: Task, keys: Iterable[Key], source: str) -> list[Result]:
         """Reconcile keys; return the results in the order of the keys. No heal begins before ``keys`` ends.
 
-        :param keys: may be a running sweep; its errors end this call
+        :param keys: can be a sweep that still runs; an error of the sweep ends this call
         :param source: ``sweep`` or ``operator``
         """
         turns: list[tuple[float, int, _Turn]] = []

@@ -1,7 +1,7 @@
 """Renews the open history entries of a one-shot command, so that no daemon takes its heals for abandoned.
 
-The command renews its entries from a thread of its own. After ``kill -9`` of the command, nothing renews them, and a daemon's
-upkeep requests an inspection.
+A thread of the command renews its entries. After ``kill -9`` of the command, the renewals end. Then a daemon's upkeep requests
+an inspection.
 """
 
 from __future__ import annotations

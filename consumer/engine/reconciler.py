@@ -5,7 +5,7 @@ cloud. Then one transaction closes the entry and settles the row. If the process
 finds the drift, and the heal uses the same entry. If the process dies after the change, the next inspection finds no drift, or
 another drift, and closes the entry.
 
-Each inspection leads to at most one heal, because a heal may change the proof of another finding.
+Each inspection leads to at most one heal, because a heal can change the proof of another finding.
 """
 
 from __future__ import annotations

@@ -144,9 +144,9 @@ class Service:
             LOG.warning("%s", sentence)
 
     def adopt(self, settings: Mapping[str, TaskSettings]) -> list[str]:
-        """Give the tasks new settings. Begun work keeps the old settings, but a mode without heals ends a long heal.
+        """Give the tasks new settings. Work in progress keeps the old settings, but a mode without heals ends a long heal.
 
-        A new interval begins with a sweep, because the timer's row has the time of the old interval, or does not exist.
+        A new interval begins with a sweep.
 
         :param settings: by name of the task; a task with the new mode ``off`` stops, but its hints are still stored
         :return: a sentence for each task that changed or needs a restart
@@ -249,7 +249,7 @@ class Service:
         thread.start()
 
     def _on_gap(self, broker: str, reason: str) -> None:
-        """Request a sweep of each handler that has triggers, because messages of this broker may be lost.
+        """Request a sweep of each handler that has triggers, because messages of this broker are perhaps lost.
 
         :raises JournalUnavailable: the journal does not answer; the caller tries again
         """
@@ -268,7 +268,7 @@ def _changes(before: TaskSettings, after: TaskSettings) -> str:
 
 
 def listed(lists: Iterable[BrokerList], resources: Resources) -> tuple[list[Broker], list[str]]:
-    """Call each function in ``lists``. Return the located brokers, one for each URL, and the errors of failed functions.
+    """Call each function in ``lists``. Return the brokers, one for each URL, and the error texts of functions that failed.
 
     :raises cfg.Error: an option that locates brokers is wrong
     """

@@ -33,7 +33,7 @@ class Store(Protocol):
         """Return the reason for a finding's exemption; empty without an exemption."""
 
     def obstacle(self, claim: Claim, finding: Finding) -> str:
-        """Return why a long heal must not make its next step; empty if it may."""
+        """Return why a long heal must not make its next step; empty if the step may begin."""
 
     def settle(self, claim: Claim, end: Disposition, lines: Sequence[Line | Closing] = ()) -> None:
         """Settle a claim; write new history entries and close open ones."""
@@ -75,7 +75,7 @@ class JournalStore:
 
 
 class MemoryStore:
-    """The store of a one-shot command: claims are in memory, and the history gets only heals.
+    """The store of a one-shot command. Claims are in memory. The history gets entries about heals, not about findings.
 
     :param database: the journal; None for a command that heals nothing
     :param gates: gates that only this command asks, besides the daemon's gates
@@ -88,11 +88,11 @@ class MemoryStore:
         self._open = None if database is None else OpenLines(database)
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Show daemons, until the end of the context, that this command still works on the heals that it began."""
+        """Show daemons, until the ``with`` block ends, that this command still works on the heals that it began."""
         return nullcontext() if self._open is None else self._open.renewed()
 
     def leave(self, line_id: int) -> None:
-        """Leave a heal's open history entry to the daemons."""
+        """Stop renewing a heal's history entry. If the entry stays open, a daemon later requests an inspection to close it."""
         if self._open is not None:
             self._open.discard(line_id)
 

@@ -55,14 +55,14 @@ def listed(keys: Iterable[Key], down: list[Unavailable]) -> Iterator[Key]:
 
 
 def _wait_after_gap(task: Task, claim: Claim, control: Control) -> float:
-    """Return the seconds that a sweep for possibly lost events waits, because another sweep was recent; otherwise 0 or less."""
+    """Return the seconds that a sweep for perhaps lost events waits, because another was recent; 0 or less for no wait."""
     if not claim.hint.startswith(f"{GAP}:") or control.swept_at is None:
         return 0.0
     return control.swept_at + min(_GAP_PAUSE, task.settings.interval or _GAP_PAUSE) - claim.now
 
 
 def _is_repetition(task: Task, claim: Claim, control: Control) -> bool:
-    """Return whether this sweep repeats an incomplete one. A regular sweep does not, nor does an operator's."""
+    """Return whether this sweep repeats an incomplete sweep. Regular sweeps and an operator's sweeps are no repetitions."""
     if not control.missing or control.missed_at is None or claim.waits == 0:
         return False
     return not task.settings.interval or claim.now < control.missed_at + task.settings.interval
@@ -92,7 +92,7 @@ class Sweeper:
         self._replica = replica
 
     def sweep(self, task: Task, claim: Claim) -> Disposition:
-        """Run one sweep; return how to settle the timer.
+        """Run one sweep. Return how to settle the timer's row: usually, in how many seconds the next sweep is due.
 
         :raises Unavailable: a dependency did not answer; hints for the keys listed before the error are stored
         """
@@ -176,7 +176,7 @@ class Sweeper:
             LOG.critical("%s: stopped: %s", task.name, reason)
 
     def _may_go_on(self, task: Task) -> bool:
-        """If the breaker stopped the handler, count this sweep as one with few suspects. Return False if it stays stopped."""
+        """If the breaker stopped the handler, count a sweep with few suspects. Return False if the handler stays stopped."""
         before = controls.read(self._database).get(task.name)
         if before is None or not before.broken:
             return True
@@ -191,8 +191,9 @@ class Sweeper:
 
 
 def _listing(task: Task, claim: Claim, control: Control) -> _Listing:
-    """Return the listing of a whole sweep or, after an incomplete one, of the missing keys of dependencies that answer
-    again.
+    """Return the listing of a sweep. To repeat an incomplete sweep, list only its missing keys, if the handler can.
+
+    Missing keys are those whose dependency did not answer, and answers again.
 
     :raises Unavailable: all dependencies that did not answer are still down
     """

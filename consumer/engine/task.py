@@ -47,9 +47,9 @@ class Task:
         return self.settings.window.is_open(self.clock())
 
     def until_open(self, ahead: float = 0.0) -> float:
-        """Return the seconds from the moment ``ahead`` until the window next opens; 0 if it is open then.
+        """Return the seconds from a time until the window is open; 0 if the window is open at that time.
 
-        :param ahead: a moment, in seconds from now
+        :param ahead: the time, in seconds from now
         """
         now = self.clock()
         then = now.astimezone(UTC) + timedelta(seconds=ahead)

@@ -1,7 +1,7 @@
 """The request id of an inspection or a sweep: in log, history, calls of APIs, and stackmend's own notifications.
 
 oslo.context stores the id for the thread. oslo.log writes it, and :mod:`handlers.access.cloud` sends it as
-X-Openstack-Request-Id. Nova and Placement log it as the global request id.
+X-Openstack-Request-Id.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ class Worker:
         self._sweeper = Sweeper(engine.database, engine.settings, engine.replica, engine.tracer)
 
     def work(self, claim: Claim, step: Callable[[], None] = lambda: None) -> None:
-        """Run a timer's sweep or reconcile a key; raise nothing. A row that cannot be settled becomes free when its lease ends.
+        """Run a sweep if the claim is of a timer; otherwise reconcile the claim's key. This raises no error.
+
+        If the journal does not answer at the end, the claim ends with its lease.
 
         :param step: called before each step of a long heal
         """

@@ -17,7 +17,7 @@ Also = Callable[[Connection], None]
 
 
 def nothing(_connection: Connection) -> None:
-    """Write nothing: the default of ``also``, a further write in a transaction of the journal."""
+    """Write nothing. This is the default of ``also``, a parameter that adds a write to a transaction of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Act:
 
 
 def recorder(operator: str, *acts: Act) -> Also:
-    """Return a function that gets a connection and writes these acts to the history."""
+    """Return a function that writes these acts to the history, over the connection that it gets."""
     return lambda connection: write(connection, operator, acts)
 
 

@@ -30,7 +30,7 @@ class State(StrEnum):
 class Ask:
     """A finding that waits for approval, or the decision about the finding.
 
-    :param expires_at: end of the ask, or of its approval, in seconds since the epoch; a denial lasts beyond it
+    :param expires_at: end of the ask or of its approval, in seconds since the epoch; a denial lasts longer
     :param reason: the operator's reason; before the decision, the facts that the operator must examine, if any
     """
 
@@ -57,7 +57,7 @@ AlsoAsks = Callable[[Connection, Sequence[Ask]], None]
 
 
 def nothing(_connection: Connection, _decided: Sequence[Ask]) -> None:
-    """Write nothing: the default of ``also`` in :func:`approve` and :func:`deny`."""
+    """Write nothing. This is the default of the parameter ``also`` in :func:`approve` and :func:`deny`."""
 
 
 def standing(connection: Connection, handler: str, key: Key, problem: str, clock: float) -> Ask | None:
@@ -126,7 +126,7 @@ _AMONG = 2000
 def waiting(connection: Connection, limit: int) -> tuple[list[Ask], int]:
     """Return up to ``limit`` asks that wait for a decision, ordered by expiry, and how many asks wait.
 
-    Only the newest 2,000 asks count, because the table has no index by state.
+    Only the newest 2,000 asks count.
     """
     clock = now(connection)
     newest = select(ask).order_by(ask.c.id.desc()).limit(_AMONG).subquery()
@@ -196,7 +196,7 @@ def expire(database: Database, older_than: float) -> int:
 
 
 def _locked(connection: Connection, chosen: ColumnElement[bool], clock: float) -> list[Ask]:
-    """Lock the chosen asks against other decisions and replacements until the transaction ends; return the asks."""
+    """Lock the chosen asks, so that only this transaction can decide or replace them; return the asks."""
     rows = connection.execute(select(ask).where(chosen).order_by(ask.c.id).with_for_update()).mappings()
     return [_ask(row, clock) for row in rows]
 

@@ -78,7 +78,7 @@ def depths(database: Database) -> list[Depth]:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """The numbers of one handler's rows, each up to a limit, and its most urgent rows. Its timer does not count.
+    """The numbers of one handler's rows without its timer, each up to a limit, and the handler's most urgent rows.
 
     :param waiting: the number of rows that wait for an inspection or are inspected now
     :param reports: the most urgent of the *reported* rows
@@ -93,7 +93,11 @@ class Glance:
 
 
 def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
-    """Count up to ``count`` rows of a handler in each state; return up to ``read`` *reported* and ``read`` *parked* rows."""
+    """Count a handler's rows in each state, and read its most urgent *reported* and *parked* rows.
+
+    :param count: the largest number to count, for each state
+    :param read: the largest number of rows to read, for each of the two states
+    """
     clock = now(connection)
     reports = _newest(connection, handler, Standing.REPORTED, read, clock)
     failures = _newest(connection, handler, Standing.PARKED, read, clock)

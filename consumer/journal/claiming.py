@@ -117,7 +117,12 @@ def _is_free(clock: float) -> ColumnElement[bool]:
 
 @cache  # building the statement takes longer than running it
 def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: bool) -> Executable:
-    """Build the statement that reads the first due rows of each handler and priority."""
+    """Build the statement that reads, for each handler and priority, the rows that have been due longest.
+
+    Its bound values are ``most`` (rows for each handler and priority) and ``clock`` (the present time).
+
+    :param by_key: whether to read only rows with the keys in a further bound value, ``keys``
+    """
     clock: ColumnElement[float] = bindparam("clock", type_=Double())
     conditions = [work.c.state == literal(State.PENDING.value), work.c.not_before <= clock, work.c.token.is_(None)]
     if by_key:
@@ -137,7 +142,7 @@ def due_rows(handlers: tuple[str, ...], level: tuple[Priority, ...], by_key: boo
 
 
 def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
-    """Return the ids of up to ``limit`` rows that ``admit`` accepts: each handler's first row, then each one's second ..."""
+    """Return the ids of up to ``limit`` rows that ``admit`` accepts: first one row of each handler, then a second row ..."""
     queues: dict[str, list[tuple[int, float, int, bool]]] = {}
     for handler, priority, not_before, row_id, key in rows:
         queues.setdefault(handler, []).append((-priority, not_before, row_id, key.startswith(f"{SWEEP}:")))
@@ -151,7 +156,7 @@ def _in_turns(rows: Iterable[Any], limit: int, admit: Admit) -> list[int]:
 
 
 def _readable(connection: Connection, rows: Sequence[RowMapping], clock: float, lease: float) -> list[Claim]:
-    """Return the claims of rows with valid keys. Park rows with invalid keys, which would make every claim fail."""
+    """Return the claims of rows with valid keys. Park rows with invalid keys, because they would make every claim fail."""
     unreadable = [row["id"] for row in rows if not history.is_key(row["key"])]
     if unreadable:
         parked = {**FREE, "state": State.PARKED, "error": "the key cannot be read"}
@@ -210,7 +215,7 @@ def renew(connection: Connection, held: Claim, **values: int) -> bool:
 
 
 def leases(database: Database) -> list[Lease]:
-    """Read all leases, ended or not."""
+    """Return the leases of all claimed rows, including leases that have ended."""
 
     def read(connection: Connection) -> list[Lease]:
         clock = now(connection)
@@ -246,5 +251,5 @@ def release(database: Database, claims: Iterable[Claim]) -> None:
 
 
 def free_all(database: Database) -> None:
-    """End every lease. Call this only as the journal's only daemon: then all owners of leases are dead."""
+    """End every lease. Only the sole daemon of a journal may call this, at its start: all owners of leases are then dead."""
     database.transact(lambda connection: connection.execute(update(work).values(_UNCLAIMED)))

@@ -18,11 +18,10 @@ class Control:
     """One handler's state.
 
     :param broken: whether the handler is stopped by the breaker, or because a database fell below its watermark
-    :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None unless they can
-        resume the handler
+    :param calm_sweeps: sweeps in a row with few suspects since the breaker stopped the handler; None without such a stop
     :param swept_at: start of the last complete sweep
     :param missing: the dependencies that did not answer in the last sweep
-    :param only_missing: whether the last sweep omitted only suspects that need a dependency in ``missing``
+    :param only_missing: whether the last sweep listed all suspects that do not need a dependency in ``missing``
     :param missed_at: start of the last sweep, if it was incomplete
     """
 
@@ -62,7 +61,7 @@ def state(connection: Connection, name: str) -> Control:
 
 
 def queue_up(connection: Connection, name: str, earliest: float, step: float, latest: float) -> tuple[float, float]:
-    """Choose and store when a heal that waits for its handler's budget may ask the gates again.
+    """Choose when a heal that waits for its handler's budget may ask the gates again, and store this time.
 
     All times are seconds since the epoch.
 
@@ -119,7 +118,7 @@ def break_off(connection: Connection, names: Collection[str], reason: str) -> No
 
 
 def trip(connection: Connection, name: str, reason: str) -> bool:
-    """Stop a handler whose sweep lists too many suspects; restart ``calm_sweeps``. Return False if it was ``broken`` before."""
+    """Stop a handler whose sweep lists too many suspects; count ``calm_sweeps`` from 0. Return False if it was ``broken``."""
     _ensure(connection, [name])
     before = lock(connection, name)
     if before.broken:
@@ -131,9 +130,9 @@ def trip(connection: Connection, name: str, reason: str) -> bool:
 
 
 def calmed(connection: Connection, name: str, enough: int) -> Control:
-    """Count a sweep with few suspects. After ``enough`` such sweeps in a row, resume a handler that the breaker stopped.
+    """Count a sweep with few suspects, if the breaker stopped the handler. After ``enough`` in a row, resume the handler.
 
-    :return: the handler's state afterwards
+    :return: the handler's new state
     """
     before = lock(connection, name)
     if not before.recovers:

@@ -1,6 +1,6 @@
 """SQLAlchemy engine, clock, transactions and errors of the journal.
 
-On SQLite, a transaction that may write takes the write lock when it begins. Otherwise two transactions that read before they
+On SQLite, a transaction that can write takes the write lock when it begins. Otherwise two transactions that read before they
 write could deadlock.
 """
 
@@ -77,7 +77,7 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
     """Return an SQLAlchemy engine for the journal, without connecting.
 
     :param url: an SQLAlchemy URL; ``postgresql://`` means psycopg 3, ``mysql://`` means PyMySQL
-    :param statement_seconds: seconds after which a statement on a server fails; None for no limit, as an upgrade needs
+    :param statement_seconds: seconds after which a statement fails, except on SQLite; None for no limit, as an upgrade needs
     """
     try:
         parsed = _with_driver(make_url(url))
@@ -109,7 +109,7 @@ def open_engine(url: str, pool_size: int = 10, statement_seconds: int | None = _
 
 
 def _check_login(url: URL) -> None:
-    """Raise ArgumentError if the host or database contains the rest of a password with an unescaped ``@`` or ``/``."""
+    """Raise ArgumentError if the URL's host or database contains the rest of a password with an unescaped ``@`` or ``/``."""
     rest = (url.host or "") + ("" if url.username or url.get_backend_name() == "sqlite" else url.database or "")
     if "@" in rest:
         raise ArgumentError("the user or password contains unescaped characters")
@@ -157,7 +157,7 @@ def _engine_arguments(url: URL, pool_size: int, seconds: int | None) -> dict[str
 
 
 def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
-    """Create a missing SQLite file that only its owner can read, because dead letters may contain secrets."""
+    """Create a missing SQLite file that only its owner can read, because dead letters can contain secrets."""
     path = str(arguments[0]) if arguments else ""
     if path and path != ":memory:" and not path.startswith("file:"):
         with suppress(OSError):  # it exists, or connecting gives the error
@@ -185,7 +185,7 @@ _UNREADY = 1047
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """Drop the connection to a Galera node that refuses statements: a new connection may reach another node."""
+    """Drop the connection to a Galera node that refuses statements: a new connection can reach another node."""
     if context.original_exception.args[:1] == (_UNREADY,):
         context.is_disconnect = True
 
@@ -195,7 +195,7 @@ _STANDBY = "25006"
 
 
 def _leave_standby(context: ExceptionContext) -> None:
-    """Drop the connection to a PostgreSQL server that only reads: a new connection may reach the primary."""
+    """Drop the connection to a PostgreSQL server that only reads: a new connection can reach the primary."""
     if getattr(context.original_exception, "sqlstate", None) == _STANDBY:
         context.is_disconnect = True
 
@@ -216,7 +216,7 @@ _RETRY_POSTGRESQL = frozenset({"40001", "40P01"})
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Return whether nothing was committed and a retry can succeed, as after a deadlock or with a locked SQLite file."""
+    """Return whether nothing was committed and a retry can succeed, for example after a deadlock."""
     if not isinstance(error, DBAPIError) or error.orig is None:
         return False
     code = error.orig.args[0] if error.orig.args else None
@@ -279,8 +279,9 @@ class Database:
         self.engine = engine
 
     def transact(self, action: Callable[[Connection], T]) -> T:
-        """Run ``action`` in its own transaction; return its result. After a retriable error, or if another replica inserted one
-        of its rows first, run it again, for up to 10 s.
+        """Run ``action`` in its own transaction; return its result.
+
+        If a retry can succeed, as after a deadlock or after another replica's insert of a row, retry for up to 10 s.
 
         :param action: can run several times, so it must have no effect outside the database
         """
@@ -321,10 +322,10 @@ class Database:
 
 
 def upsert(dialect: str, table: Table, unique: Sequence[str], change: Callable[[Any], Mapping[str, Any]]) -> Executable:
-    """Build a statement for executemany that inserts each row, or updates the row with the same unique key.
+    """Build a statement for executemany that inserts each row or, if a row has the same unique key, updates that row.
 
     :param unique: the columns of the unique key
-    :param change: gets the new row's columns; returns an existing row's new values, none of them a bound value
+    :param change: gets the new row's columns; returns the existing row's new values, as SQL expressions without bound values
     """
     if dialect in ("mysql", "mariadb"):
         # With a bound value after VALUES, PyMySQL would not join the rows of an executemany.

@@ -1,7 +1,4 @@
-"""Dead letters: messages that gave an error instead of hints, limited in number, size and age.
-
-:func:`consumer.journal.hinting.enqueue` stores them.
-"""
+"""Dead letters: messages that gave an error instead of hints, limited in number, size and age."""
 
 from __future__ import annotations
 
@@ -108,10 +105,11 @@ _CHUNK = 200
 
 
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
-    """Delete some dead letters that are older than ``older_than`` seconds, or beyond a limit; return their number.
+    """Delete up to 200 dead letters: those older than ``older_than`` seconds, then those beyond a limit; return how many.
 
     Call this function until it returns 0.
 
+    :param keep: the largest number of dead letters
     :param keep_bytes: the largest size of all bodies together
     """
 

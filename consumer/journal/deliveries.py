@@ -73,7 +73,7 @@ def subscribe(database: Database, sinks: Mapping[str, Sequence[str]]) -> None:
 
 
 def claim(database: Database, sink: str, lease: float) -> Delivery | None:
-    """Claim the first message of a sink; return None if there is none, it is not due, or another process sends it.
+    """Claim the first message of a sink. Return None without a message, or if it is not due, or another process sends it.
 
     :param lease: seconds until the claim ends
     """
@@ -150,11 +150,12 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete a part of a sink's messages that are too old or too many; return their number.
+    """Delete a sink's too old messages, and its oldest ones beyond ``keep``, up to 1,000 of each; return how many.
 
     Call this function until it returns 0.
 
     :param older_than: the largest age, in seconds
+    :param keep: the largest number of the sink's messages
     """
 
     def forget(connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""The errors of the journal, without the libraries of its database."""
+"""The errors of the journal. This module imports no library of databases."""
 
 
 class JournalError(Exception):
@@ -6,7 +6,7 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """The journal's database does not answer in time. It may have committed the transaction."""
+    """The journal's database does not answer in time. It has perhaps committed the transaction."""
 
 
 class ValuesRefused(JournalError):

@@ -105,7 +105,7 @@ def _enqueue_statement(dialect: str) -> Any:
 
 
 def revisit_reported(database: Database, handler: str, before: float) -> int:
-    """Let *reported* rows become due after their pauses, if they got no hint since ``before``; return their number.
+    """Let a handler's *reported* rows become due after their pauses, if they got no hint since ``before``; return their number.
 
     :param before: when the handler's last sweep began
     """

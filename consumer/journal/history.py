@@ -23,7 +23,7 @@ from handlers.base import Finding, Healed, Json, Key
 class Outcome(StrEnum):
     """The outcome in a history entry.
 
-    A heal with ``CONFLICT`` or ``REFUSED`` changed nothing; with ``FAILED``, it may have changed something.
+    A heal with ``CONFLICT`` or ``REFUSED`` changed nothing. A heal with ``FAILED`` might have changed something.
     """
 
     FOUND = "found"
@@ -50,7 +50,7 @@ class Deferred:
     """A gate's answer: the heal must not begin now.
 
     :param after: seconds until the heal asks again
-    :param known: whether the log needs no warning
+    :param known: False if the log must warn of the deferral
     """
 
     reason: str
@@ -168,7 +168,7 @@ UNKNOWN = "interrupted: it may have written; the same problem is still there, wi
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
-    If another process closed a heal's entry, insert a copy of the entry with the heal's result, except a :class:`Presumed` one.
+    If another process closed a heal's entry, insert a copy of the entry with the heal's result, unless it is :class:`Presumed`.
 
     :param clock: the database's time, in seconds since the epoch
     """
@@ -247,7 +247,7 @@ def close(database: Database, closing: Closing) -> None:
 
 
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
-    """Ask the gates, by calling ``ask``. If they allow a one-shot command's heal, open the heal's history entry.
+    """Call ``ask``, which asks the gates. If they allow a one-shot command's heal, open the heal's history entry.
 
     :param line_id: the entry that an earlier heal of the key left open, if any; the heal uses it again for the same drift, and
         closes it for another drift
@@ -265,9 +265,9 @@ def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = No
 
 
 def begun(connection: Connection, line: Line, clock: float, line_id: int | None) -> int:
-    """Return the id of a heal's open entry: ``line_id`` if that entry is open for the same drift, otherwise of a new entry.
+    """Return the id of a heal's open entry: ``line_id`` if that entry is open for the same drift, otherwise a new entry's id.
 
-    If ``line_id`` is open for another drift, close that entry; it keeps its own undo.
+    If the entry ``line_id`` is open for another drift, close it. It keeps its own undo.
     """
     query = select(history.c.problem, history.c.evidence)
     opened = None if line_id is None else connection.execute(query.where(_is_open(line_id))).first()

@@ -1,7 +1,4 @@
-"""Records when each notification format last arrived from each broker: ``versioned``, or legacy (``unversioned``).
-
-``stackmend check`` warns if only the legacy format arrives.
-"""
+"""Records when each notification format last arrived from each broker: ``versioned``, or legacy (``unversioned``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The journal's tables. Times are doubles: seconds since the epoch, by the database's clock (``hinted_at``: the publisher's).
+"""The journal's tables. Times are doubles: seconds since the epoch, by the database's clock, ``hinted_at`` by the publisher's.
 
-On Galera, the nodes' clocks should agree. A change of the tables needs a migration, by the rule in ``migrations``.
+A change of the tables needs a migration, by the rule in ``migrations``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ history = Table(
     Column("error", _Long),
     # the person who asked for the heal, or approved it
     Column("operator", String(255)),
-    # of the inspection: the cloud's APIs log it too
+    # the request id of the inspection, which the cloud's APIs also log
     Column("request_id", String(64)),
     Column("hint", String(128), nullable=False),
     Column("hint_id", String(64)),
@@ -198,7 +198,7 @@ ask = Table(
     Column("handler", _exact(64), nullable=False),
     Column("key", _exact(300), nullable=False),
     Column("problem", _exact(64), nullable=False),
-    # of the finding that an operator approves or denies
+    # the fingerprint of the finding that an operator approves or denies
     Column("fingerprint", String(64), nullable=False),
     # waiting, approved or denied
     Column("state", String(16), nullable=False),

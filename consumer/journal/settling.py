@@ -82,10 +82,9 @@ def _settled(end: Later | Reported | Parked, clock: float) -> Mapping[str, Any]:
 def begin_healing(
     database: Database, held: Claim, line: history.Line, ask: history.Ask
 ) -> int | history.Deferred | history.Withheld:
-    """Ask the gates, by calling ``ask``. If they allow the heal, open its history entry, and store the entry's id in the row.
-    The heal begins with a whole lease.
+    """Call ``ask``, which asks the gates. If they allow the heal, open its history entry, and store the entry's id in the row.
 
-    If an interrupted heal's entry is still open, use that entry again.
+    This also extends the claim's lease. If an interrupted heal's entry is still open, use that entry again.
 
     :return: the entry's id, or a gate's objection
     :raises LeaseLost: as :func:`settle`

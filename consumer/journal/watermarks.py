@@ -40,7 +40,7 @@ def exchange(
 
     If another replica has replaced ``last`` meanwhile, change nothing and return None.
 
-    :param last: the stored watermark before ``seen`` was read
+    :param last: the stored watermark, read before ``seen``; None if none was stored
     :param compare: compares ``last`` with ``seen``, and writes the consequences in the same transaction
     """
 

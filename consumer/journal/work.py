@@ -43,7 +43,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The properties of a row by which :mod:`consumer.engine.shares` decides whether a worker is free for it."""
+    """The properties of a row by which :mod:`consumer.engine.shares` decides whether a worker is free for the row."""
 
     handler: str
     priority: int
@@ -74,12 +74,12 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claimed row. Times are seconds since the epoch, by the journal's clock (``hinted_at``: the publisher's).
+    """A claimed row. Times are seconds since the epoch, by the journal's clock, ``hinted_at`` by the publisher's.
 
     :param attempts: failed inspections or heals since the last event or result
     :param waits: times in a row that the work was put off: by an object in flight, a conflict, an outage or a repeated refusal
     :param watched: seconds spent waiting for an object in flight, since the last event or result
-    :param fingerprint: of an earlier inspection's findings, first seen at ``seen_at``
+    :param fingerprint: the fingerprint of an earlier inspection's findings, first seen at ``seen_at``
     :param reported: the fingerprint of the findings that the history already has
     :param healing_id: the open history entry of an interrupted heal
     :param first_hint_at: time of the first hint since the row was created, reported or parked
@@ -110,7 +110,7 @@ class Claim:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether only sweeps, and later periodic events, requested the inspection, and no interrupted heal waits."""
+        """Whether only a sweep, and perhaps later periodic events, requested the inspection, and no interrupted heal waits."""
         return self.hint == SWEEP and self.healing_id is None
 
     @property
@@ -128,7 +128,7 @@ class Lease:
     """The lease of a row, as read at one moment.
 
     :param until: seconds since the epoch, by the clock of the database node that wrote the lease
-    :param over: whether ``until`` is past by the clock of the database node that was read; the two clocks can differ
+    :param over: whether ``until`` is past by the clock of the database node that was read
     """
 
     id: int
@@ -148,7 +148,7 @@ class Later:
 
     :param fresh: whether the fingerprint is new
     :param watched: seconds to add to the claim's ``watched``
-    :param healing_id: the history entry that stays open, because its heal may have written
+    :param healing_id: the history entry that stays open, because its heal has perhaps written
     """
 
     after: float

@@ -58,7 +58,7 @@ class Inventories:
         return tuple(self._known.values())
 
     def refresh(self) -> None:
-        """Read all inventories. If one cannot be read, keep its earlier objects."""
+        """Read all inventories. If an inventory cannot be read, keep its earlier objects."""
         found = [self._read(inventory) for inventory in self._make()]
         self._known = {listing.title: listing for listing in found}
 

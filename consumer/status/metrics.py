@@ -1,7 +1,6 @@
 """Metrics for Prometheus: counters and gauges of this process, and gauges read from the journal.
 
-Replicas with the same configuration show the same gauges of the journal. Labels never name instances or amphorae, so the
-number of time series is bounded.
+Labels never name instances or amphorae, so the number of time series is bounded.
 """
 
 from __future__ import annotations

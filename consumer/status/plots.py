@@ -64,7 +64,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """The numbers of history entries of some hours. ``whole`` is False if some were perhaps not counted."""
+    """The numbers of history entries of some hours. ``whole`` is False if entries were perhaps not counted."""
 
     healed: int
     reported: int

@@ -1,4 +1,4 @@
-"""The tables of the status page, as values. They come from the journal and from memory, never from an API or a broker."""
+"""The tables of the status page, as values from the journal and from memory."""
 
 from __future__ import annotations
 

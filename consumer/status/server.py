@@ -1,6 +1,6 @@
 """The HTTP server: ``/metrics``, ``/healthz``, ``/readyz`` and, if configured, the status page at ``/`` and ``/live``.
 
-It accepts only GET and HEAD; no request changes anything. There is no password, so the default address is the loopback.
+It accepts only GET and HEAD. There is no password, so the default address is the loopback.
 """
 
 from __future__ import annotations

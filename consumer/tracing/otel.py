@@ -39,14 +39,14 @@ _FAILED = frozenset({"failed", "parked", "unavailable"})
 def sending(settings: TracingSettings, replica: str) -> Tracer:
     """Return a tracer that sends spans to ``[tracing] endpoint``.
 
-    Spans wait in a queue of limited size. If the queue is full, spans are lost; nothing waits.
+    Spans wait in a queue of limited size. If the queue is full, spans are lost.
     """
     quiet()
     return OtelTracer(settings, replica, BatchSpanProcessor(_exporter(settings)))
 
 
 def refusal(settings: TracingSettings) -> str:
-    """Send a request without spans; return why the collector did not take it, or an empty text."""
+    """Send the collector a request without spans; return why it did not take the request, or an empty text."""
     with heard() as lines:
         try:
             taken = _exporter(settings, _FLUSH).export(()) is SpanExportResult.SUCCESS
@@ -183,7 +183,10 @@ class _Open(Span):
 
 
 class _Ids(IdGenerator):
-    """Gives spans random ids, except the next one in a ``with`` block of :meth:`next`."""
+    """Gives spans random ids. In a ``with`` block of :meth:`next`, the new span gets the ids of ``place``.
+
+    With ``trace_only``, it gets only the trace's id from ``place``.
+    """
 
     def __init__(self) -> None:
         self._random = RandomIdGenerator()

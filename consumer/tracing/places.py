@@ -1,7 +1,7 @@
-"""The ids of traces, derived from the journal, so that every replica finds the trace of a row, also after ``kill -9``.
+"""The ids of traces, derived from the journal, so that every replica finds the trace of a row, even after ``kill -9``.
 
-The trace of an event has ids from the digest of the notification's id, which is in the row. A row without an event of the
-last day has a trace of its own, from handler, key and the time of the first hint.
+The ids of an event's trace come from a digest of the notification's id, which is in the row. A row without an event of the
+last day has a trace of its own, whose ids come from handler, key and the time of the first hint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The place of a claim's span.
+    """The place of a claim's span in a trace.
 
     :param place: the ids of the trace's first span
     :param follows: whether this first span exists, and the claim's span comes below it
@@ -66,10 +66,7 @@ def _since(claim: Claim) -> float:
 
 
 def waited(claim: Claim) -> float:
-    """Return the seconds that a claim's row waited: from its newest hint, or from its first inspection that found the drift.
-
-    The later of both counts.
-    """
+    """Return for how many seconds a claim's row waited: since the first hint, the notification or ``seen_at``, the latest."""
     begin = max(claim.first_hint_at, claim.hinted_at or 0.0, claim.seen_at or 0.0)
     return max(0.0, claim.now - begin)
 

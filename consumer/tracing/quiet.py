@@ -17,7 +17,7 @@ _EVERY, _LONGEST = 60.0, 300
 
 
 class Quiet(logging.Handler):
-    """Logs a warning or error of OpenTelemetry's packages as a warning, at most one in a minute; drops the others.
+    """Logs warnings and errors of OpenTelemetry's packages as warnings, at most one in a minute; drops the rest.
 
     :param clock: monotonic seconds
     """

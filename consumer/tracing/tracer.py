@@ -32,7 +32,7 @@ class Span:
         """End the span."""
 
     def ended(self, outcome: str, findings: Sequence[Finding] = ()) -> None:
-        """Record the outcome, and the problems of findings. Of a finding, nothing else is recorded."""
+        """Record the outcome and the findings' problems, but nothing else of the findings."""
 
     def listed(self, suspects: int) -> None:
         """Record how many suspects a sweep lists."""
@@ -58,12 +58,12 @@ class Tracer:
     def sweep(self, claim: Claim, request_id: str) -> Span:
         """Begin the span of one sweep.
 
-        :param claim: of the timer
+        :param claim: the claim of the timer
         """
         return _NOTHING
 
     def step(self, step: Step, problem: str = "") -> Span:
-        """Begin a part of the span that is open in this thread."""
+        """Begin a span for one step, below the span that is open in this thread."""
         return _NOTHING
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """The gates: conditions for a heal, one per file. The transaction that opens the heal's history entry asks them.
 
-``gate`` is their interface. A one-shot command can add ``bound``, its limit of objects.
+``gate`` defines the interface. A one-shot command can add the gate ``bound``, which limits the objects that it heals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from consumer.engine.holds.board import Board
 
 
 def all_gates(board: Board) -> tuple[Gate, ...]:
-    """Return the gates of every heal in the order of asking."""
+    """Return the gates of every heal, in the order in which a heal asks them."""
     return (Exempt(), Approval(), OpenWindow(), OnHold(board), Stop(), Budget())
 
 

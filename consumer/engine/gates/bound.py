@@ -10,9 +10,9 @@ from handlers.base import Key
 
 
 class Bound:
-    """Defers each heal with which a command would heal more than ``most`` objects.
+    """Defers a heal if the command would then have healed more than ``most`` objects.
 
-    One drift may need several heals of its key, step by step. These heals count once.
+    One drift can need several heals of one key. Together, these heals count once.
     """
 
     def __init__(self, most: int) -> None:

@@ -11,7 +11,7 @@ from handlers.base import Finding
 
 
 class Exempt:
-    """Withholds a heal of an object that an operator, or its owner's tag, exempted."""
+    """Withholds a heal of an object that an operator or the owner's tag exempted."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Withheld | None:
         why = reason(connection, request.finding, clock)

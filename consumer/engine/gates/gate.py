@@ -25,7 +25,7 @@ class Request:
 
 class Gate(Protocol):
     def ask(self, connection: Connection, request: Request, clock: float) -> Answer | None:
-        """Return why the heal must not begin now, or an operator's approval; None without either.
+        """Return a gate's answer: an objection to the heal, or an operator's approval; None without either.
 
         :param clock: the database's time, in seconds since the epoch
         """
@@ -34,7 +34,7 @@ class Gate(Protocol):
 def ask_all(gates: Iterable[Gate], connection: Connection, request: Request, clock: float) -> Answer:
     """Ask the gates in order; return the first objection. If none, return :class:`Allowed`, with the approving operator.
 
-    Ask no gate about a ``healable`` finding that is ``begun``: the work of the earlier heal must not stop halfway.
+    If the finding is ``healable`` and ``begun``, an earlier heal began work that must not stop halfway. Then ask no gate.
     """
     allowed = Allowed()
     if request.finding.begun and request.finding.healable:

@@ -45,7 +45,7 @@ class Standing:
 
 
 class Board:
-    """The holds of all sources at the last reading.
+    """The holds of all sources, as last read.
 
     :param every: seconds between two readings
     """
@@ -72,7 +72,7 @@ class Board:
         return tuple(hold for hold in now if hold not in before), tuple(hold for hold in before if hold not in now)
 
     def keep_fresh(self) -> None:
-        """Read all sources, unless the last reading is recent; for a process without :mod:`~consumer.engine.holds.reader`."""
+        """Read all sources, unless they were read in the last ``every`` seconds. For processes without the reading thread."""
         with self._reading:
             if self._read_at is None or self._monotonic() - self._read_at > self.every:
                 self._read_all()

@@ -16,7 +16,7 @@ def hold_file(path: Path) -> Iterator[Hold]:
     """Yield the holds of a file; none without the file.
 
     A line is a scope and a reason: ``host:compute-7 memory test``. A line without the scope of one host or cell stops every
-    heal; so does a file without lines, apart from comments (``#``).
+    heal. A file without lines, or with comments (``#``) alone, stops every heal too.
 
     :raises OSError: the file cannot be read, or is not a regular file
     """

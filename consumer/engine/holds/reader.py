@@ -34,7 +34,7 @@ class Reader:
         self._thread = threading.Thread(target=self._run, name="holds", daemon=True)
 
     def start(self) -> None:
-        """If sources exist, start the thread; wait up to 10 seconds for the first reading, before which every heal waits."""
+        """If sources exist, start the thread; wait up to 10 seconds for its first reading. Until then, every heal waits."""
         if self._board.sources:
             self._thread.start()
             self._first.wait(_FIRST)

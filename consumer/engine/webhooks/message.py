@@ -44,7 +44,7 @@ SAMPLE = Entry(
 def values(entry: Entry, outcome: str) -> dict[str, Any]:
     """Return the values of a message by name, without passwords in URLs.
 
-    :param outcome: the outcome that the message reports; the entry may have a later outcome now
+    :param outcome: the outcome that the message reports; the entry can have a later outcome now
     """
     shown: dict[str, Any] = _safe(
         {
@@ -87,7 +87,7 @@ _MARKUP = re.compile(r"@|\](?=\()|^[ \t]*\[[^\]\n]*\](?=:)", re.MULTILINE)
 
 
 def plain(value: object) -> str:
-    """Return text for Slack and Mattermost: no mentions, no disguised links, no control characters but newlines."""
+    """Return a text for Slack and Mattermost without mentions, disguised links, and control characters other than newlines."""
     text = printable("" if value is None else str(value), keep="\n")
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub("\\g<0>\N{ZERO WIDTH SPACE}", text)

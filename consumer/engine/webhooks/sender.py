@@ -138,5 +138,5 @@ class Sender:
 
 
 def _lease(sink: Sink) -> float:
-    """Return the seconds for which a process may send one message."""
+    """Return for how many seconds a process claims a message."""
     return 2 * sink.timeout + _MARGIN

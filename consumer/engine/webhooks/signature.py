@@ -1,4 +1,4 @@
-"""The headers of https://www.standardwebhooks.com: an id that shows repetitions, the time and, with a secret, a signature."""
+"""Makes the headers of https://www.standardwebhooks.com: the message's id and time and, with a secret, a signature."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
 """The journal's schema over time, with alembic.
 
-Revisions are rising numbers. Each migration but the first names the oldest revision whose programs may use the journal after
-it:
+Revisions are rising numbers. Each migration but the first names the oldest revision whose programs may use the migrated
+journal:
 
 - A migration that only adds (nullable columns, tables, indexes) names the same revision as the migration before. Replicas of
   both releases then share the journal, and an operator can go back a release without a change of the schema.
 - Any other migration names a newer revision. The journal then refuses older programs. While an older program runs, the upgrade
   is refused.
-
-A program never works on a schema that is older than its own revision.
 """
 
 from __future__ import annotations
@@ -140,7 +138,7 @@ def current(database: Database) -> str | None:
 def upgrade(database: Database) -> tuple[str | None, str]:
     """Upgrade the journal's schema, if an upgrade is due; return the revisions before and after.
 
-    On a server, the engine must not limit the time of a statement. A killed upgrade can be repeated.
+    Except on SQLite, the engine must not limit the time of a statement.
 
     :raises WrongJournal: the journal is newer and refuses this program
     :raises ReplicasTooOld: a running replica is too old for the upgraded journal
