@@ -27,6 +27,7 @@ class Archive:
     def __init__(self, databases: NovaDatabases) -> None:
         self._databases = databases
         self._archived: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._owned: OrderedDict[str, str] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -51,9 +52,15 @@ class Archive:
             if owner in instances and owner not in alive
         }
         with self._lock:
+            _remember(self._owned, {migration: owner for migration, owner in owners.items() if migration in found})
             _remember(self._archived, found)
             _remember(self._unknown, dict.fromkeys(missing - found.keys(), now))
         return known | found
+
+    def owner_of(self, consumer: str) -> str | None:
+        """Return the instance of an archived migration that :meth:`among` has returned; None for an instance."""
+        with self._lock:
+            return self._owned.get(consumer)
 
     def _instances(self, consumers: set[str]) -> dict[str, frozenset[str]]:
         if not consumers:

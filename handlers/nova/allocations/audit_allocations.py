@@ -28,8 +28,9 @@ ended migration must prove the move, and Neutron must bind all of the instance's
 
 **What is not changed.** Consumers unknown to Nova belong to another service or were purged. stackmend only reports them, unless
 an operator, as the second witness, approves the finding by its id in mode ``ask``. stackmend only reports offloaded instances,
-because only one row shows that no host runs them. ``heal_allocations`` and ``audit_migrations`` inspect instances without
-resources of their own node, ``heal_instance_mappings`` and ``map_instances`` those alive in several cells.
+because only one row shows that no host runs them. It only reports an archived instance whose mapping lacks
+``queued_for_delete``: the mapping's cell may have been restored. ``heal_allocations`` and ``audit_migrations`` inspect
+instances without resources of their own node, ``heal_instance_mappings`` and ``map_instances`` those alive in several cells.
 
 **Undo.** The history has the exact ``openstack resource provider allocation set``.
 

@@ -133,12 +133,20 @@ class Judge:
             return
         facts = self._facts(allocation, seen)
         if facts.allocation.providers and not facts.rows:
-            facts = dataclasses.replace(facts, archived=consumer in self._archive.among({consumer}))
+            facts = self._with_archive(facts, consumer)
         yield facts
         for move in facts.migrations[:MIGRATIONS]:
             if move.uuid is not None and (move.terminal or move.deleted):
                 other = self._placement.allocation(move.uuid)
                 yield self._facts_of_migration(facts, seen, other, move)
+
+    def _with_archive(self, facts: Facts, consumer: str) -> Facts:
+        archived = consumer in self._archive.among({consumer})
+        owner = self._archive.owner_of(consumer) if archived else None
+        if owner is None:
+            return dataclasses.replace(facts, archived=archived)
+        mapping = self._databases.api.run(lambda connection: queries.instance_mapping(connection, owner))
+        return dataclasses.replace(facts, archived=True, mapping=mapping)
 
     def _read(self, consumers: Collection[str]) -> tuple[dict[str, Allocation], dict[str, _Seen]]:
         """Return the allocations of consumers, and their rows in nova_api and in every cell.

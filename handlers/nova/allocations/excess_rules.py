@@ -182,6 +182,15 @@ RULES: tuple[Rule, ...] = (
         _keep("is mapped to no cell yet: it is being scheduled"),
     ),
     Rule(
+        "archived, but mapped as alive",
+        lambda facts: not facts.rows and facts.archived and facts.mapping is not None and not facts.mapping.queued,
+        _report(
+            Problem.ARCHIVED,
+            "an instance is archived in one cell, its mapping does not mark it as deleted, and it holds resources",
+            "the mapping's cell may have been restored from before the instance came there; look for the guest on its hosts",
+        ),
+    ),
+    Rule(
         "archived",
         lambda facts: not facts.rows and facts.archived,
         _take_all(Problem.ARCHIVED, "a deleted, archived instance still holds resources"),

@@ -28,7 +28,7 @@ Sources: ``nova/network/neutron.py`` (bind_ports_to_host, setup_networks_on_host
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -135,7 +135,7 @@ class AuditBindings(NovaHandler):
     def sweep(self) -> Iterator[Key]:
         same = self._databases.host_names.same
         down: Incomplete | None = None
-        bound: dict[str, str] = {}
+        bound: dict[str, set[str]] = {}
         inactive: set[str] = set()
         for host in sorted(self._databases.api.run(queries.mapped_hosts)):
             for port in self._network.ports({HOST: host}, fields=("device_id", "device_owner", HOST)):
@@ -144,7 +144,7 @@ class AuditBindings(NovaHandler):
                 if not same(port.host, host):
                     inactive.add(port.device)
                 else:
-                    bound[port.device] = host
+                    bound.setdefault(port.device, set()).add(host)
             if len(bound) >= queries.CHUNK:
                 elsewhere, silent = self._elsewhere(bound)
                 yield from keys_of("instance", sorted(elsewhere))
@@ -173,13 +173,13 @@ class AuditBindings(NovaHandler):
             undo=finding.undo,
         )
 
-    def _elsewhere(self, bound: Mapping[str, str]) -> tuple[set[str], Unavailable | None]:
+    def _elsewhere(self, bound: Mapping[str, Collection[str]]) -> tuple[set[str], Unavailable | None]:
         same = self._databases.host_names.same
         found, down = self._databases.run_in_available(
             self._databases.host_cells(), lambda connection: hosts_at_rest(connection, bound)
         )
         rows = [(uuid, host) for hosts in found.values() for uuid, host in hosts.items()]
-        return {uuid for uuid, host in rows if not same(host, bound[uuid])}, down
+        return {uuid for uuid, host in rows if not all(same(host, other) for other in bound[uuid])}, down
 
     def _finding(
         self, key: Key, port: Port, binding: Binding, bound: Bound, cell: Cell, verdict: Delete | Report

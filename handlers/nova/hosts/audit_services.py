@@ -238,6 +238,9 @@ class AuditServices(PlacementHandler):
         former = self._former({provider.uuid})
         cells = self._databases.host_cells()
         hosts = sorted({node.host for node in former})
+        mapped = self._databases.api.run(
+            lambda connection: min((host_queries.mapping_age(connection, host) for host in hosts), default=float("inf"))
+        )
         return LeftProvider(
             provider,
             tree,
@@ -247,6 +250,7 @@ class AuditServices(PlacementHandler):
             marked=marked,
             former=former,
             traces=tuple(trace for host in hosts for trace in self._traces(host, cells).values()),
+            mapped=mapped,
         )
 
     def _former(self, uuids: Collection[str]) -> tuple[FormerNode, ...]:

@@ -82,6 +82,7 @@ class LeftProvider:
     :param alive: whether a live compute node has the provider's uuid
     :param namesake: whether a live compute node has the provider's name
     :param marked: whether the provider has the trait ``COMPUTE_NODE``
+    :param mapped: seconds since the last mapping of a former host; infinite without one
     """
 
     provider: Provider
@@ -92,6 +93,7 @@ class LeftProvider:
     marked: bool
     former: tuple[FormerNode, ...]
     traces: tuple[Traces, ...]
+    mapped: float = float("inf")
 
     @property
     def hosts(self) -> str:
@@ -195,6 +197,16 @@ PROVIDER: tuple[tuple[Callable[[LeftProvider], bool], Callable[[LeftProvider], L
         ),
     ),
     (lambda it: bool(_needed(it.traces)), _provider_stays(lambda it: _needed(it.traces))),
+    (
+        # Nova brings a deleted compute node back with its uuid (``compute_node_create`` in ``nova/db/main/api.py``)
+        lambda it: it.mapped < it.deleted - MOVED_SETTLE,
+        _provider_stays(
+            lambda it: (
+                f"{it.hosts} was mapped after its compute node was deleted, so that it may be back with the same uuid, and the "
+                "cell's database may be older. Check that nova-compute does not run there"
+            )
+        ),
+    ),
     (
         lambda it: bool(it.consumers),
         _provider_stays(

@@ -23,7 +23,8 @@ anything else                                      reported
 network has a ``dns_domain``.
 
 **What is not changed.** Ports that other services own. Ports with a device of Cyborg are only reported. So are ports of an
-instance that no cell knows: another Nova may have the instance.
+instance that no cell knows: another Nova may have the instance. The same holds if the mapping lacks ``queued_for_delete`` and
+names a cell without a row of the instance: that cell may have been restored.
 
 **Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
 deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
@@ -167,11 +168,11 @@ class AuditPorts(NovaHandler):
             case State.ALIVE:
                 return []
             case State.UNKNOWN:
-                return [self._finding(key, port, False, None, names) for port in ports]
+                return [self._finding(key, port, facts, None, names) for port in ports]
             case State.JUST_DELETED:
                 raise InFlight("the instance was deleted a moment ago", SETTLE - facts.age)
             case State.GONE:
-                return [self._finding(key, port, True, remains, names) for port in ports]
+                return [self._finding(key, port, facts, remains, names) for port in ports]
 
     def sweep(self) -> Iterator[Key]:
         ports = self._network.ports({}, fields=("device_id", "device_owner"))
@@ -202,7 +203,8 @@ class AuditPorts(NovaHandler):
         seen = self._databases.run_in_all(cells, lambda connection: queries.instance(connection, instance))
         rows = {cell: row for cell, row in seen.items() if row is not None}
         archived = {} if building or rows else self._archive.among({instance})
-        facts = Facts(building, tuple(rows.values()), archived=bool(archived))
+        elsewhere = mapping is not None and not mapping.queued and mapping.cell_id not in {cell.id for cell in rows}
+        facts = Facts(building, tuple(rows.values()), bool(archived), elsewhere)
         names = concerns.of_consumers(instance).union(
             *archived.values(), *(concerns.of_instance(row) | concerns.of_cell(cell) for cell, row in rows.items())
         )
@@ -213,10 +215,11 @@ class AuditPorts(NovaHandler):
         known = [remains for remains in found.values() if remains is not None]
         return facts, known[0] if len(known) == 1 else None, names
 
-    def _finding(self, key: Key, port: Port, known: bool, remains: Remains | None, names: frozenset[str]) -> Finding:
+    def _finding(self, key: Key, port: Port, facts: Facts, remains: Remains | None, names: frozenset[str]) -> Finding:
+        known = facts.deleted
         made = rules.made_by_nova(remains, port.id)
         device = port.profile.get("arq_uuid")
-        fate, refusal = rules.fate(Case(known, made, bool(device), self._delete))
+        fate, refusal = rules.fate(Case(known, made, bool(device), self._delete, facts.mapped_elsewhere))
         refusal = refusal.format(port=port.id, device=device)
         evidence = asdict(
             Evidence(port.id, port.revision, port.owner, port.host, port.shown.get("network_id"), known, made, fate)

@@ -42,11 +42,13 @@ class Facts:
     """The records about the instance that a port names.
 
     :param building: whether the instance has a build request, or a mapping without a cell
+    :param mapped_elsewhere: whether a mapping without ``queued_for_delete`` names a cell where the instance has no row
     """
 
     building: bool
     rows: tuple[Instance, ...]
     archived: bool
+    mapped_elsewhere: bool = False
 
     @property
     def deleted(self) -> bool:
@@ -77,6 +79,7 @@ class Case:
     """One port of an instance that is gone or unknown.
 
     :param known: whether a record proves the instance's deletion
+    :param mapped_elsewhere: as in :class:`Facts`; the instance may live in the cell of its mapping
     :param made_by_nova: whether Nova made the port; None if unknown
     :param has_device: whether the port has a device of Cyborg
     """
@@ -85,6 +88,7 @@ class Case:
     made_by_nova: bool | None
     has_device: bool
     may_delete: bool
+    mapped_elsewhere: bool = False
 
 
 _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
@@ -92,6 +96,12 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
         lambda case: not case.known,
         Fate.REPORT,
         "another Nova may have the instance, or it was purged; find out who made the port: openstack port show {port}",
+    ),
+    (
+        lambda case: case.mapped_elsewhere,
+        Fate.REPORT,
+        "the instance's mapping names a cell that has no row of it, and does not mark it as deleted: that cell may have been "
+        "restored from before the instance came there. Look for the guest on its hosts, the port's host among them",
     ),
     (
         lambda case: case.has_device,

@@ -21,7 +21,7 @@ from handlers.nova.names import HostNames
 from handlers.nova.placement import Allocation, Held
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
-from tests.functional.nova.world import bind, heal_all, make_provider, record_move, swept_ids
+from tests.functional.nova.world import bind, heal_all, make_provider, map_alive, record_move, refused, swept_ids
 
 pytestmark = pytest.mark.hosts(a="cell1", b="cell1", c="cell2")
 
@@ -101,6 +101,54 @@ def test_a_migration_of_an_archived_instance(cloud: NovaSimulation, audit: Audit
     [finding] = heal_all(audit, key(migration))
     assert finding.problem == "instance-archived"
     assert cloud.allocation(migration) == {}
+
+
+@pytest.mark.parametrize("home", ["cell1", "cell2"])
+def test_an_archived_instance_that_is_mapped_as_alive_keeps_its_resources(
+    cloud: NovaSimulation, audit: AuditAllocations, home: str
+) -> None:
+    """It may have come to the mapping's cell, whose database was restored from before that."""
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    archive(cloud, "cell1", server)
+    map_alive(cloud, server, home)
+    held = cloud.allocation(server)
+    [finding] = audit.inspect(key(server))
+    assert finding.problem == "instance-archived"
+    refused(audit, finding)
+    assert cloud.allocation(server) == held
+
+
+def test_an_archived_instance_that_is_marked_as_deleted_loses_everything(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        cloud.delete(server, leak_allocation=True)
+    archive(cloud, "cell1", server)
+    map_alive(cloud, server, "cell1", queued_for_delete=True)
+    heal_all(audit, key(server))
+    assert cloud.allocation(server) == {}
+
+
+def test_a_migration_of_an_archived_instance_that_is_mapped_as_alive_keeps_its_resources(
+    cloud: NovaSimulation, audit: AuditAllocations
+) -> None:
+    with cloud.ago(**LONG):
+        server = cloud.boot("a")
+        migration = cloud.start_migration(server, "b")
+        cloud.finish_migration(migration)
+        cloud.confirm_migration(migration, leak_allocation=True)
+        cloud.delete(server)
+    archive(cloud, "cell1", server)
+    map_alive(cloud, server, "cell2")
+    held = cloud.allocation(migration)
+    [finding] = audit.inspect(key(migration))
+    assert not finding.healable
+    with pytest.raises((Refused, Conflict)):
+        audit.heal(finding)
+    assert cloud.allocation(migration) == held
 
 
 def test_the_dead_host_of_an_evacuation_is_given_back(

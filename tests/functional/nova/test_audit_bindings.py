@@ -52,6 +52,13 @@ def stayed(cloud: NovaSimulation, status: str = "failed") -> str:
     return instance
 
 
+def stayed_on_b(cloud: NovaSimulation) -> str:
+    with cloud.ago(**LONG):
+        instance = cloud.boot("b")
+        unplug(cloud.neutron, instance)
+    return instance
+
+
 @pytest.mark.parametrize("made", [moved, stayed])
 def test_the_binding_that_a_live_migration_left_is_deleted(
     cloud: NovaSimulation, neutron: Neutron, bindings: AuditBindings, made: Callable[[NovaSimulation], str]
@@ -180,6 +187,21 @@ def test_nova_still_names_the_source_of_a_completed_migration(
     assert refused(bindings, finding).problem == "binding-on-another-host"
     assert "in the database of cell:cell1:\nUPDATE instances SET " in finding.refusal
     assert "instances.task_state IS NULL" in finding.refusal
+
+
+@pytest.mark.parametrize("hosts", [("a", "b"), ("d", "b"), ("b", "a", "b")])
+def test_the_sweep_finds_each_port_on_another_host_among_several_ports(
+    cloud: NovaSimulation, neutron: Neutron, bindings: AuditBindings, hosts: tuple[str, ...]
+) -> None:
+    """The instance lives on b. In the order of hosts, the wrong one may come before or after the right one."""
+    instance = stayed_on_b(cloud)
+    ports = [plug(neutron, instance, host) for host in hosts]
+    wrong = {port for port, host in zip(ports, hosts, strict=True) if host != "b"}
+    assert swept(bindings) == {instance_key(instance)}
+    found = list(bindings.inspect(instance_key(instance)))
+    assert {(one.problem, one.evidence["port"]) for one in found} == {
+        ("binding-on-another-host", port) for port in wrong
+    }
 
 
 def test_a_port_on_another_host_that_no_migration_explains(

@@ -14,7 +14,7 @@ from handlers.nova import tables
 from handlers.nova.ports.audit_ports import AuditPorts
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.neutron import Neutron
-from tests.functional.nova.world import heal_only, instance_key, only_refused
+from tests.functional.nova.world import heal_only, instance_key, map_alive, only_refused
 
 pytestmark = pytest.mark.hosts(a="cell1", c="cell2")
 
@@ -297,6 +297,40 @@ def test_deleted_in_one_cell_and_alive_in_another(
     occupy(neutron, gone)
     assert swept(deleting) == []
     assert not list(deleting.inspect(instance_key(gone)))
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_deleted_in_one_cell_and_mapped_to_another_as_alive(
+    cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts, gone: str, archived: bool
+) -> None:
+    """The instance came to cell2, and cell2 was restored from before that: the guest runs there and uses the port."""
+    port = occupy(neutron, gone, binding_host_id="c")
+    if archived:
+        archive(cloud, gone)
+    map_alive(cloud, gone, "cell2")
+    assert "mapping" in refused_untouched(deleting, neutron, gone).refusal
+    remember(cloud, gone, {"id": port, "preserve_on_delete": False})
+    assert "mapping" in refused_untouched(deleting, neutron, gone).refusal
+
+
+def test_marked_as_deleted_in_another_cell(
+    cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts, gone: str
+) -> None:
+    port = occupy(neutron, gone)
+    map_alive(cloud, gone, "cell2", queued_for_delete=True)
+    heal_only(deleting, instance_key(gone))
+    assert neutron.ports[port]["device_id"] == ""
+
+
+def test_a_mapping_that_changes_before_the_heal(
+    cloud: NovaSimulation, neutron: Neutron, deleting: AuditPorts, gone: str
+) -> None:
+    port = occupy(neutron, gone)
+    [finding] = deleting.inspect(instance_key(gone))
+    map_alive(cloud, gone, "cell2")
+    with pytest.raises(Conflict):
+        deleting.heal(finding)
+    assert neutron.ports[port]["device_id"] == gone
 
 
 @pytest.mark.parametrize("owner", ["network:dhcp", "trunk:subport", "Octavia", "", "baremetal:none"])

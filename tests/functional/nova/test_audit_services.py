@@ -16,7 +16,17 @@ from handlers.nova.names import HostNames
 from handlers.nova.placement import Placement
 from handlers.nova.simulation import NovaSimulation
 from handlers.nova.simulation.records import Node
-from tests.functional.nova.world import dump, execute, heal_all, make_provider, refused, restore, set_traits, swept
+from tests.functional.nova.world import (
+    dump,
+    execute,
+    heal_all,
+    long_ago,
+    make_provider,
+    refused,
+    restore,
+    set_traits,
+    swept,
+)
 
 LONG = {"hours": 1}
 HOST = Key("host", "a")
@@ -327,6 +337,36 @@ def test_a_cell_restored_from_before_the_host_came_back(
     found = [finding for finding in services.inspect(HOST) if finding.problem.startswith("mapping")]
     assert "mapped after its service was deleted" in refused(services, *found).refusal
     assert cloud.host_mappings()["a"] == "cell1"
+
+
+@pytest.mark.parametrize("key", [HOST, None])
+def test_a_cell_restored_from_before_the_host_came_back_with_its_uuid(
+    cloud: NovaSimulation, services: AuditServices, node: Node, key: Key | None
+) -> None:
+    """The file compute_id stayed, so that the node came back with its uuid. The restored cell has it as deleted."""
+    with cloud.ago(hours=3):
+        cloud.delete_service("a")
+    backup = dump(cloud, "cell1")
+    with cloud.ago(**LONG):
+        cloud.register_host("a", "cell1")
+        cloud.map_host("a")
+        cloud._report.create_provider(node.uuid, node.name, cloud.CAPACITY)
+    restore(cloud, "cell1", backup)
+    found = {one.problem: one for one in services.inspect(key or Key("provider", node.uuid))}
+    assert "mapped after" in refused(services, found["provider-left"]).refusal
+    assert world(cloud)[1]["a"] == node.uuid
+
+
+@pytest.mark.parametrize("hours", [2, 12])
+def test_a_provider_whose_host_is_mapped_since_before_the_deletion(
+    cloud: NovaSimulation, services: AuditServices, node: Node, hours: int
+) -> None:
+    retire(cloud, mapping=True, providers=True)
+    with cloud.api.begin() as connection:
+        table = tables.host_mappings
+        connection.execute(sa.update(table).where(table.c.host == "a").values(created_at=long_ago(hours=hours)))
+    heal_all(services, Key("provider", node.uuid))
+    assert node.uuid not in providers(cloud).values()
 
 
 def test_a_younger_provider_of_the_name_speaks_for_the_host(

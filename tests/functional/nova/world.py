@@ -82,6 +82,16 @@ def archive(cloud: NovaSimulation, instance: str, cell: str = "cell1") -> None:
         connection.execute(sa.delete(tables.instances).where(source))
 
 
+def map_alive(cloud: NovaSimulation, instance: str, cell: str, queued_for_delete: bool = False) -> None:
+    """Map an instance to a cell anew, as alive unless it is marked as queued for deletion."""
+    mappings, cells = tables.instance_mappings, tables.cell_mappings
+    row = {"instance_uuid": instance, "project_id": cloud.PROJECT, "user_id": cloud.USER}
+    with cloud.api.begin() as connection:
+        home = connection.scalar(sa.select(cells.c.id).where(cells.c.name == cell))
+        connection.execute(sa.delete(mappings).where(mappings.c.instance_uuid == instance))
+        connection.execute(sa.insert(mappings).values(**row, cell_id=home, queued_for_delete=queued_for_delete))
+
+
 def purge(cloud: NovaSimulation, instance: str) -> None:
     """Delete every row of an instance from its cell."""
     for engine in cloud.cells.values():

@@ -73,6 +73,16 @@ CASES = {
     "unknown": (replace(FACTS, rows=(), mapping=None), "no row anywhere", TakeIfWitnessed),
     "mapped, but nowhere": (replace(FACTS, rows=()), "no row anywhere", TakeIfWitnessed),
     "archived": (replace(FACTS, rows=(), mapping=None, archived=True), "archived", Take),
+    "archived, marked as deleted": (
+        replace(FACTS, rows=(), mapping=InstanceMapping("i", 9, queued=True), archived=True),
+        "archived",
+        Take,
+    ),
+    "archived, mapped as alive": (
+        replace(FACTS, rows=(), mapping=InstanceMapping("i", 9), archived=True),
+        "archived, but mapped as alive",
+        Report,
+    ),
     "deleted": (replace(FACTS, rows=rows(DELETED)), "deleted", Take),
     "deleted, mapped elsewhere": (
         replace(FACTS, rows=rows(DELETED), mapping=InstanceMapping("i", 9)),
@@ -408,6 +418,7 @@ def test_nothing_rightful_is_ever_taken(known: Facts) -> None:
     assert all(row.instance.age >= 10 for row in known.rows)
     if not known.rows:
         assert known.archived
+        assert known.mapping is None or known.mapping.queued
     if live:
         assert all(move.terminal or move.deleted for move in known.migrations)
         assert live[0].vm_state != "resized"

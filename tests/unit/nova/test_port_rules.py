@@ -41,6 +41,7 @@ UNBIND = Case(known=True, made_by_nova=False, has_device=False, may_delete=False
     ("case", "expected", "word"),
     [
         (replace(UNBIND, known=False), Fate.REPORT, "another Nova"),
+        (replace(UNBIND, mapped_elsewhere=True), Fate.REPORT, "restored"),
         (replace(UNBIND, has_device=True), Fate.REPORT, "Cyborg"),
         (replace(UNBIND, made_by_nova=None), Fate.REPORT, "no record"),
         (replace(UNBIND, made_by_nova=None, may_delete=True), Fate.REPORT, "no record"),

@@ -20,6 +20,8 @@ from tests.functional.nova.proofs.changes import (
     RUNNING_TASK,
     UNFINISHED,
     UNMAPPED,
+    UNMARKED,
+    UNMARKED_ELSEWHERE,
     add_migration,
     also_hold,
     alter,
@@ -342,9 +344,7 @@ DELETED = Drift(
         "a live row in any cell": {**ELSEWHERE, "a live hidden row": row_in("cell2", hidden=True)},
         "a build request": {"one of any age": BUILD_REQUEST},
         "a mapping without a cell": {"it names none": MAPPED_TO_NO_CELL},
-        "a mapping to another cell without ``queued_for_delete``": {
-            "to cell2": set_mapping(cell_id=3, queued_for_delete=False)
-        },
+        "a mapping to another cell without ``queued_for_delete``": {"to cell2": UNMARKED_ELSEWHERE},
         "another generation of the allocation": _WRITTEN_AGAIN,
     },
 )
@@ -371,6 +371,7 @@ ARCHIVED = Drift(
         },
         "a build request": {"one of any age": BUILD_REQUEST},
         "a mapping without a cell": {"it names none": MAPPED_TO_NO_CELL},
+        "a mapping without ``queued_for_delete``": {"to its cell": UNMARKED, "to cell2": UNMARKED_ELSEWHERE},
         "another generation of the allocation": _WRITTEN_AGAIN,
     },
 )

@@ -86,6 +86,7 @@ MAPPED_TO_CELL2 = set_mapping(cell_id=3)
 MAPPED_TO_NO_CELL = set_mapping(cell_id=None)
 MARKED = set_mapping(queued_for_delete=True)
 UNMARKED = set_mapping(queued_for_delete=False)
+UNMARKED_ELSEWHERE = set_mapping(cell_id=3, queued_for_delete=False)
 UNMAPPED = drop(tables.instance_mappings, "instance_uuid")
 BUILD_REQUEST = add("nova_api", tables.build_requests, "instance_uuid", project_id="p", instance="{}")
 

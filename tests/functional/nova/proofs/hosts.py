@@ -288,6 +288,9 @@ PROVIDER_LEFT = Drift(
             "a service in another cell": _service_in("cell2"),
             **_ON_HOST,
         },
+        "a mapping of its host that is younger than the deletion": {
+            "a mapping": add("nova_api", tables.host_mappings, "host", cell_id=2, created_at=long_ago(minutes=5)),
+        },
         "an allocation": {"of the provider": _allocation},
     },
 )

@@ -12,6 +12,7 @@ from tests.functional.nova.proofs.changes import (
     ELSEWHERE,
     LONG,
     MAPPED_TO_NO_CELL,
+    UNMARKED_ELSEWHERE,
     alter,
     archived,
     changed_just_now,
@@ -95,6 +96,7 @@ _CONTRADICTIONS: dict[str, Changes] = {
         "a build request": BUILD_REQUEST,
         "a mapping without a cell": MAPPED_TO_NO_CELL,
     },
+    "a mapping to another cell without ``queued_for_delete``": {"to cell2": UNMARKED_ELSEWHERE},
     "another revision of the port": {"another name": Change(_alter_port(name="new"), (Moment.BETWEEN,))},
     "a device of Cyborg": {"in the profile": _alter_port(**{"binding:profile": {"arq_uuid": "x"}})},
 }
