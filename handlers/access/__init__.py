@@ -1,4 +1,4 @@
-"""How handlers reach a cloud. This package knows no handler.
+"""Clients by which handlers reach a cloud. This package imports no handler.
 
 cloud           the session; turns a failed call into an error of :mod:`handlers.base`
 cloud_options   the options of ``[openstack]``

@@ -1,6 +1,7 @@
-"""Whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
+"""Checks whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
 
-The check reads the token's roles. It names the command that adds a missing role, or the options of a missing project.
+The check reads the token's roles, and names the command that adds a missing role. If the credentials are for no project, the
+check names the options that set one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check the roles of ``[openstack]``'s user; yield nothing without Keystone, or if no active handler needs a role."""
+    """Check the roles of the user in ``[openstack]``; yield nothing without Keystone, or if no active handler needs a role."""
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
         for role in handler.roles.needed(mode) if mode is not Mode.OFF else ():
@@ -66,7 +67,7 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
 
 
 def who(cloud: Cloud) -> Identity | None:
-    """Return the owner of the credentials' token; None without Keystone.
+    """Return the owner of the credentials' token; None if the credentials do not use Keystone.
 
     :raises Unavailable: Keystone does not answer, or rejects the credentials
     """
