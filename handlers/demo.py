@@ -50,12 +50,12 @@ class Demo(ABC):
 
     @abstractmethod
     def join(self, resources: Resources) -> None:
-        """Prepare the scenes with the daemon's resources; stackmend calls this method before the daemon starts."""
+        """Prepare the scenes with the daemon's resources, before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """Return the scenes in their order; stackmend calls this method after :meth:`join`."""
+        """Return the scenes in their order. The caller calls :meth:`join` first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop the cloud, but leave the files in its folder."""
+        """Stop the cloud, but leave its folder."""

@@ -1,7 +1,7 @@
 """The client for Cinder's attachments and volumes.
 
 The requests have no service token. So Cinder asks Nova before it deletes a connected attachment, and answers 409 while Nova
-uses the attachment. Cinder does not ask about other attachments.
+uses the attachment.
 
 ``connection_info`` can contain passwords, so an :class:`Attachment` has only those members that :data:`PLACE` lists.
 
@@ -36,7 +36,6 @@ class Attachment:
 
     :param instance: the server's id, or an id that a service other than Nova chose; empty if Cinder has no id
     :param connected: whether a host has the data to reach the volume; always False in a listing without details
-    :param attached_at: the time as Cinder shows it
     :param place: the members of ``connection_info`` that :data:`PLACE` lists
     """
 
@@ -68,7 +67,7 @@ class Storage:
         return self._service.exists()
 
     def elsewhere(self) -> str:
-        """Return a sentence that names other regions with a Cinder, if this region has none; otherwise an empty text.
+        """Return a sentence that names other regions with a Cinder, if this region has none; otherwise empty.
 
         :raises Unavailable: as :meth:`exists`
         """
@@ -84,10 +83,7 @@ class Storage:
             yield self.elsewhere() or ABSENT
 
     def require(self) -> None:
-        """Check that Cinder answers.
-
-        :raises Unavailable: no usable answer arrives
-        """
+        """Raise Unavailable if Cinder gives no usable answer."""
         url = "/attachments"
         self._body(self._service.read(url, params={"limit": 1}, microversion=MICROVERSION), url, "attachments")
 
@@ -142,7 +138,7 @@ class Storage:
     def has_volume(self, volume: str) -> bool:
         """Return whether Cinder has a volume.
 
-        :param volume: the id in any letter case: Nova stores the case of the user's request, Cinder stores lower case
+        :param volume: the id in any letter case; Nova keeps the case of the user's request
         """
         return self._one(f"/volumes/{volume.lower()}", "volume") is not None
 
@@ -156,7 +152,7 @@ class Storage:
         return (datetime.now(UTC) - changed).total_seconds()
 
     def shows_all_projects(self) -> bool:
-        """Return whether Cinder shows the host of a volume, which only administrators see; False if there is no volume."""
+        """Return whether Cinder shows a volume's host, which only administrators see; False if there is no volume."""
         url = "/volumes/detail"
         query = {"all_tenants": "1", "limit": 1}
         rows = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, "volumes")

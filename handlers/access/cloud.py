@@ -8,8 +8,8 @@ A call raises :class:`~handlers.base.Unavailable` in these cases:
 
 The caller gets every other answer, such as 404 and 409.
 
-After an error that can pass, such as 503, reads are repeated for about a second. A write is repeated after 401, and after no
-other error, because the service might have made the first write.
+After an error that can pass, reads are repeated for about a second. A write is repeated only after
+401: after another error, the service might have made the first write.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the cloud with the credentials of ``[openstack]``; if that group has none, with those in a service's files.
+        """Make the cloud with the credentials of ``[openstack]`` or, if there are none, of a service's files.
 
         :raises ConfigError: credentials or certificates are missing or unusable
         """
@@ -262,7 +262,7 @@ class Service:
             return _regions(self._client, auth) if isinstance(auth, BaseIdentityPlugin) else []
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """Send GET, and return the answer. After an error that can pass, send again."""
+        """Send GET; after an error that can pass, send again."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
             wait=tenacity.wait_random(0.05, 0.3),
@@ -280,7 +280,7 @@ class Service:
         return self.write(write.method, write.url, headers=dict(write.headers), **body, **arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
-        """Return the JSON object in the answer's body.
+        """Return the answer's JSON object.
 
         :raises Unavailable: the body is not a JSON object
         """
@@ -324,7 +324,7 @@ class Rehearsal(Service):
         self._writes = writes
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Add a request to the list. Answer success, with a body that has an image, a port and a server, all with empty ids."""
+        """Add a request to the list. Answer success, with an image, a port and a server whose ids are empty."""
         body = json.loads(arguments["data"]) if "data" in arguments else arguments.get("json")
         self._writes.append(Write(self.dependency, method, url, body, arguments.get("headers") or {}))
         answer = requests.Response()
@@ -435,10 +435,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _checked(session: Session, source: str) -> Session:
-    """Return the session.
-
-    :raises ConfigError: the session would read certificates or a key from a FIFO or a device
-    """
+    """Return the session. Raise ConfigError if it would read certificates or a key from a FIFO or a device."""
     for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
         if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
             raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
@@ -446,10 +443,7 @@ def _checked(session: Session, source: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path.
-
-    :raises ConfigError: the file cannot be read, or contains no certificate authority
-    """
+    """Return the path. Raise ConfigError if the file is unreadable, or contains no certificate authority."""
     if reason := irregular(path):
         raise ConfigError(f"{option} = {path} is {reason}")
     try:

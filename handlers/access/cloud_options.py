@@ -1,8 +1,8 @@
 """The options of ``[openstack]``: credentials and endpoints of the cloud's APIs.
 
-The credentials come from the first of these places that has any:
+The first place with credentials counts:
 
-1. ``cloud``: a cloud in ``clouds.yaml``
+1. ``cloud``, in ``clouds.yaml``
 2. ``auth_type`` or ``auth_section``
 3. the files of Nova or Octavia (:data:`SERVICE_CREDENTIALS`)
 

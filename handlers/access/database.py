@@ -92,7 +92,7 @@ _SCHEMA_SQLSTATES = frozenset({"42P01", "42703", "42501"})
 
 
 class utcnow(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
-    """The SQL function for the database's time, in naive UTC."""
+    """The database's time as SQL, in naive UTC."""
 
     type = sa.DateTime()
     inherit_cache = True
@@ -160,7 +160,7 @@ class Database:
         self._backoff = Backoff()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in its own transaction, and return its result. After a lost lock, ``work`` runs again.
+        """Run ``work`` in its own transaction, and return its result. After a deadlock, ``work`` runs again.
 
         :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, all calls fail
             at once for some seconds

@@ -40,7 +40,7 @@ PROFILE = "binding:profile"
 class Port:
     """A port as Neutron shows it at one revision.
 
-    :param shown: the requested fields, by name
+    :param shown: fields by name
     """
 
     shown: Mapping[str, Any]

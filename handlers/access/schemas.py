@@ -58,7 +58,6 @@ class KnownSchemas:
     def warnings(self, database: Database, wanted: sa.MetaData) -> Iterator[str]:
         """Yield sentences for the log: why handlers cannot inspect or heal with this database.
 
-        :param wanted: the tables that handlers need
         :raises Unavailable: the database does not answer
         """
         if missing := database.run(partial(lacking, wanted=wanted)):

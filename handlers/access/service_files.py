@@ -110,10 +110,9 @@ class ServiceFiles:
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
-    """Return the URL of a service's database, from stackmend's option or from the service's files.
+    """Return the URL of a service's database: ``given`` or, if this is empty, the URL in the service's files.
 
-    :param given: the value of ``option``
-    :param read: reads the service's files; called if ``given`` is empty
+    :param read: reads the service's files
     :raises ConfigError: no URL is in the option or in the files
     """
     if given:

@@ -11,8 +11,7 @@ An event is an untrusted hint. A :class:`Trigger` takes a :class:`Key` from the 
 The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
 row is no witness. If a database or an API that the proof needs does not answer, no heal begins.
 
-``inspection`` has the context of one inspection, ``plugins`` the base classes for entry points. Other packages import from
-here, not from the files.
+Other packages import from this package, not from its files.
 """
 
 from __future__ import annotations

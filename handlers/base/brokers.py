@@ -13,7 +13,7 @@ class Broker:
     :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL with secrets; never log this URL
     :param exchanges: the topic exchanges of the publishing services; stackmend can bind its own queue to them
-    :param options: names and values of the TLS options in ``[oslo_messaging_rabbit]`` of the publishing services
+    :param options: names and values of these services' TLS options in ``[oslo_messaging_rabbit]``
     """
 
     name: str
@@ -44,7 +44,6 @@ def _no_queues(broker: Broker) -> QueueReader:
 class Bus:
     """stackmend's access to RabbitMQ; handlers never connect to a broker themselves.
 
-    :param topics: the topics of notifications that stackmend reads
     :param topics_option: the option that sets ``topics``, for error messages
     :param queues: returns, for a broker, the function that counts a queue's messages. Call ``queues`` in the main thread:
         the first call imports eventlet, and a thread that imports eventlet can never be joined

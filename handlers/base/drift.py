@@ -49,7 +49,7 @@ class Key:
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key of this kind for each id in ``identities``; log and skip invalid ids."""
+    """Yield a key for each id in ``identities``; log and skip invalid ids."""
     for identity in identities:
         try:
             yield Key(kind, identity)
@@ -82,8 +82,8 @@ class Event:
 class Trigger:
     """A type of event after which a handler inspects a key.
 
-    :param key: a function that returns the key in an untrusted event, or None if the event does not concern the handler. If
-        the function raises an exception, the notification becomes a dead letter
+    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If the function raises
+        an exception, the notification becomes a dead letter
     :param after: seconds before the first inspection, because some services send an event before their work ends
     :param periodic: whether a service sends the event at intervals, even without a change. Hints of periodic events come last
     """
@@ -100,8 +100,8 @@ class Finding:
 
     :param problem: a short name, the same in all releases: ``host-unmapped``
     :param summary: one sentence for a person: the object and its drift
-    :param evidence: values that prove the drift, fit for JSON: ids, generations, states. It has no times of reading, because
-        two inspections of one drift must give equal evidence
+    :param evidence: values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
+        inspections of one drift must give equal evidence
     :param healable: whether the handler may heal the finding without an operator as witness
     :param refusal: why the finding is not ``healable``
     :param undo: commands or statements that reverse the heal, or ``none:`` and the reason; empty if unknown before the heal
@@ -110,8 +110,8 @@ class Finding:
     :param approvable: whether nothing but a second witness is missing, and an operator can be this witness. Then
         ``healable`` is False, and ``refusal`` names the facts that the operator must examine
     :param witnessed: whether an operator, as second witness, approved the finding; ``consumer`` sets this value before the heal
-    :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this value
-        before the gates decide
+    :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets it before
+        the gates decide
     :param begun: whether an earlier heal began work that must not stop halfway; no gate stops the heal of such a finding
     """
 

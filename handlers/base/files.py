@@ -42,7 +42,7 @@ def irregular(path: str | Path) -> str:
 def irregular_in(query: Mapping[str, str | tuple[str, ...]]) -> str:
     """Return why a driver must not open a file that a database's URL names: ``ssl_ca = /x is a FIFO ...``; otherwise empty.
 
-    :param query: the parameters of the URL
+    :param query: the URL's parameters
     """
     files = ((name, path) for name in _OF_URLS if isinstance(path := query.get(name), str))
     found = ((name, path, reason) for name, path in files if (reason := irregular(path)))

@@ -75,11 +75,9 @@ class Handler(Plugin):
     def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
         """Inspect a suspect: a key with a hint from a sweep, and with no later hint but those of periodic events.
 
-        Override this method to read facts once for many suspects. Such facts can be older than any other event, after which
-        stackmend calls :meth:`inspect`.
+        Override this method to share facts among suspects. After any other event, shared facts can be older than the event.
 
-        :param seen_for: seconds since an earlier inspection, whose findings this inspection can confirm; infinite without such
-            findings
+        :param seen_for: seconds since an earlier inspection whose findings this one can confirm; infinite without findings
         """
         return self.inspect(key)
 
@@ -91,9 +89,7 @@ class Handler(Plugin):
         return self.inspect(key)
 
     def exempting_tag(self, finding: Finding) -> str:
-        """Return which object of a finding has the tag :data:`EXEMPT_TAG`, as a clause.
-
-        The result is empty if no object has the tag, or the operator does not permit such tags.
+        """Return a clause: which object of a finding has the tag :data:`EXEMPT_TAG`. Empty if none has a permitted tag.
 
         :raises Unavailable: the tags cannot be read
         """
@@ -141,16 +137,14 @@ class Handler(Plugin):
 
         If ``go_on`` stopped the heal after a write, return ``complete=False``. stackmend then adds the reason to the history.
 
-        :raises Conflict: as in :meth:`heal`, or ``go_on`` stopped the heal before its first write
-        :raises InFlight, Refused, Unavailable, Unfinished: as in :meth:`heal`
+        :raises: as :meth:`heal`, and Conflict if ``go_on`` stopped the heal before its first write
         """
         return self.heal(finding)
 
     def prove_again(self, finding: Finding) -> Finding:
         """Inspect a finding's key again, right before the heal writes. Return the new finding, with equal evidence.
 
-        :raises Refused: this handler does not heal the finding's problem; or the finding is not healable, and no operator
-            approved it as witness
+        :raises Refused: this handler does not heal the problem; or the finding is not healable, and no operator approved it
         :raises Conflict: the drift is gone, or the evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """

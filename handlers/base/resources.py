@@ -25,9 +25,9 @@ class Warns(Protocol):
 
 
 class Resources:
-    """The objects that the handlers of one process share, such as engines and clients. The first use makes each object.
+    """The objects that the handlers of one process share (engines, clients). The first use makes each object.
 
-    :param conf: the loaded configuration, with every handler's options registered
+    :param conf: the loaded configuration, with every handler's options
     """
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
@@ -39,7 +39,7 @@ class Resources:
     def get(self, make: Callable[[Resources], T]) -> T:
         """Return the object that ``make`` returned at the first call; each ``make`` is called once.
 
-        :param make: usually the method ``from_resources`` of a class
+        :param make: usually a ``from_resources``
         """
         with self._lock:
             if make not in self._made:

@@ -14,7 +14,6 @@ class Role:
 
     :param any_of: names of roles; one of them is enough. The first role allows least
     :param purpose: the calls that need the role, for ``stackmend check``
-    :param verdict: the verdict if none of the roles is there
     """
 
     any_of: tuple[str, ...]

@@ -41,7 +41,7 @@ class Watermark:
     """The highest ids, rising values and some old rows of a database, which stackmend compares with those in the journal.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the database server that answered; only messages use this name
+    :param server: the database server that answered, for messages
     :param anchors: values of old rows, by name. Such a value never changes while its row exists
     """
 

@@ -1,7 +1,7 @@
 """Checks whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
 
-The check reads the token's roles, and names the command that adds a missing role. If the credentials are for no project, the
-check names the options that set one.
+The check reads the token's roles, and names the command that adds a missing role. For credentials without a project, it names
+the options that set a project.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode
 
 
 def who(cloud: Cloud) -> Identity | None:
-    """Return the owner of the credentials' token; None if the credentials do not use Keystone.
+    """Return the owner of the credentials' token; None without Keystone.
 
     :raises Unavailable: Keystone does not answer, or rejects the credentials
     """

@@ -12,7 +12,7 @@ from handlers.base import Bus, Handler, Resources
 def configured(
     handler: type[Handler], options: Mapping[str, Mapping[str, object]], folder: Path, bus: Bus | None = None
 ) -> Resources:
-    """Write options to a configuration file in ``folder``, and return the resources that a handler gets from this file.
+    """Write options to a configuration file in ``folder``, and return the resources made from this file.
 
     The first use of a wrong value raises ``cfg.Error``.
 
