@@ -5,9 +5,9 @@ network. Address and quota stay in use.
 
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
-**What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
-does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows, not only hidden ones,
-have been deleted for a minute. The instance's network cache decides:
+**What is read.** The instance's ports. Its build request and mapping, and its row in every cell or in the shadow tables. If one
+cell does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows have been deleted
+for a minute and Nova does not hide all of them. Then the instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -25,11 +25,11 @@ network has a ``dns_domain``.
 **What is not changed.** Ports that other services own. Ports with a device of Cyborg are only reported. So are ports of an
 instance that no cell knows: another Nova may have the instance.
 
-**Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
-deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
+**Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. The
+uuid of a deleted instance never returns. Two inspections must agree, because a database server can answer with old rows.
 
 **Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo names the command for a similar
-one.
+port.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
