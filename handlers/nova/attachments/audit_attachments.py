@@ -16,9 +16,9 @@ connected attachment, and refuses with 409 while Nova uses the attachment. The v
 ``delete_on_termination``.
 
 **What is not changed.** Attachments that name no instance, and attachments of live, shelved or moving instances. A connected
-attachment is only reported until nova-compute on the instance's last host is up and has removed the guest
-(``instances.cleaned``). It is also only reported if a migration or evacuation did not end, because a guest may run on another
-host. The handler also reports, but never changes:
+attachment is reported, not deleted, until nova-compute on the instance's last host is up and has removed the guest
+(``instances.cleaned``). The same applies if a migration or evacuation did not end: a guest may run on another host. The handler
+also reports, but never changes:
 
 - attachments of an instance that no cell knows: another Nova or another service may have it;
 - attachments of a volume that another live instance uses by an attachment that Cinder lacks: Cinder may have been restored;

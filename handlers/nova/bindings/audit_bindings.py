@@ -15,8 +15,8 @@ binding again.
 
 **What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. The
 handler only reports a binding that no ended live migration explains, and any inactive binding while the instance's youngest
-migration is in ``error``. It also only reports an active binding to a host other than Nova's, because either record may be
-right.
+migration is in ``error``. It also only reports an active binding to a host other than the instance's in Nova: either
+record may be right.
 
 **Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
 activates its binding seconds later.

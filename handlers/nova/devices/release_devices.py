@@ -22,13 +22,13 @@ If the hook fails or takes longer than ``release_devices_hook_timeout``, the dev
 of its output. After ``[engine] max_attempts`` failures in a row, stackmend parks the key, until ``stackmend work retry``.
 
 The hook must be idempotent: after a crash between hook and write, stackmend runs it again. Two runs for one device can overlap
-if the journal did not answer meanwhile. So let the hook take a lock on the host, for example with ``flock``. It must fail if
-the lock is taken, or if a guest has the device.
+if the journal did not answer meanwhile. So let the hook take a lock on the host, for example with ``flock``. The hook must
+fail if the lock is taken, or if a guest has the device.
 
-**What is not changed.** A device with an allocation, or one that is not available by ``pci_devices``. If no deleted instance
-explains a reservation, the device is only reported: an operator may have reserved it. This concerns devices that a shelved or
-moved instance used and, without ``[filter_scheduler] pci_in_placement`` in ``nova.conf``, all devices. If the host's
-nova-compute is down, or stackmend has no hook, the finding has the command for an operator.
+**What is not changed.** A device with an allocation, or one that ``pci_devices`` does not call ``available``. If no deleted
+instance explains a reservation, the device is only reported: an operator may have reserved it. This concerns devices that a
+shelved or moved instance used and, without ``[filter_scheduler] pci_in_placement`` in ``nova.conf``, all devices. If the host's
+nova-compute is down, or stackmend has no hook, the finding has the command.
 
 **Why a race does no harm.** Placement allocates no reserved device. Each change of the provider changes its generation, so the
 write fails. To keep a device of a deleted instance reserved for repairs, exempt its host or the instance.

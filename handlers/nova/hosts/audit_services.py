@@ -1,7 +1,7 @@
 """Delete the host mapping and the resource providers that a deleted compute service left.
 
 **What drifts.** A compute service was deleted, but ``host_mappings`` or Placement still has its host. The scheduler sees
-resources that do not exist. If the host comes back, Nova uses its old mapping, perhaps to the wrong cell, and its old provider
+resources that do not exist. If the host comes back, Nova uses its old mapping, perhaps to the wrong cell. Its old provider
 blocks the name of the new provider.
 
 **Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and leaves a
@@ -15,7 +15,8 @@ names. If one cell does not answer, the handler decides nothing.
 again. If the host came back, or a cell does not answer, it rolls the deletion back. ``provider-left``: ``DELETE
 /resource_providers/{uuid}``, which Placement refuses while the provider has allocations or children.
 
-**What is not changed.** A leftover is only reported if no deleted row explains it, if it is in use, or if its host may be back.
+**What is not changed.** stackmend does not delete a leftover that no deleted row explains, that is in use, or whose host may be
+back. It reports such a leftover.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 

@@ -7,8 +7,8 @@ conductor finds no cell for it and buries the instance in cell0, in ERROR.
 discover_hosts_in_cells_interval`` is set.
 
 **What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and its
-compute nodes.
-On Galera, the event ``service.create`` can arrive before the service's row, so the handler reads again for up to a second.
+compute nodes. On Galera, the event ``service.create`` can arrive before the service's row, so the handler reads again for up to
+a second.
 
 **What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, so that Nova's own
 discovery skips the nodes.

@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the host's rows in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: uuids of providers with the name of a deleted node of the host, but with the uuid of no known node
+    :param successors: uuids of providers with the name of a deleted node of the host, but the uuid of no compute node
     """
 
     host: str

@@ -78,7 +78,7 @@ NODES = 100
 UNKNOWN = 20
 #: nodes that a sentence names
 _NAMED = 5
-#: how often the heal reads again what changed between reading and writing, and seconds in between
+#: rounds in which a heal reads and writes providers that changed between reading and writing, and seconds between rounds
 _ROUNDS, _PAUSE = 4, (0.05, 0.3)
 
 OPTIONS: list[cfg.Opt] = [
@@ -183,7 +183,7 @@ class SyncAggregates(PlacementHandler):
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> tuple[list[Membership], list[Membership]]:
         """Correct those memberships of ``wrong`` that are still wrong.
 
-        :return: the corrected memberships; and those whose write Placement did not answer, at most one. This write may be done
+        :return: the corrected memberships, and at most one whose write Placement did not answer, but may have made
         :raises Conflict, Refused: Placement made no write
         :raises Unavailable: Placement confirmed no write, and may have made one
         """

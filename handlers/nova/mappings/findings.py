@@ -118,7 +118,7 @@ def all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> F
 
 
 def without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return ``verdict``, without advice to delete rows if no allocation was read: the guest can still run."""
+    """Return ``verdict``. If no allocation was read, replace advice to delete rows: the guest can still run."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (

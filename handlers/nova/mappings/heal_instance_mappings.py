@@ -4,8 +4,8 @@
 instance still has a build request, so server lists show it as being built. Rows of a deleted instance may count against quotas.
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
-**Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them.
-nova-api sets ``queued_for_delete`` before a deletion, and the deletion can fail.
+**Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. nova-api
+sets ``queued_for_delete`` before a deletion, and the deletion can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and
 archived rows. If one cell does not answer, the handler decides nothing.
@@ -19,9 +19,8 @@ archived rows. If one cell does not answer, the handler decides nothing.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
   archived row in its cell, if nothing contradicts the deletion.
 
-**What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. The
-handler only reports unproved deletions, instances in several cells or in a wrong cell, stuck builds, and rows of unmapped
-instances.
+**What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. The handler only
+reports unproved deletions, instances in several cells or in a wrong cell, stuck builds, and rows of unmapped instances.
 
 **Why a race does no harm.** While Nova works on an instance, its row is young, has a task, or has no host: then the handler
 waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
@@ -70,7 +69,7 @@ from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait, soonest
 
 #: the kind of the key that stands for a whole database
 DATABASE = "database"
-#: wrong mappings of a range up to which Placement is asked for each
+#: up to this many wrong mappings of one key, the handler asks Placement about each instance
 FEW = 10
 
 #: seconds from an event to the first inspection

@@ -12,7 +12,7 @@ from handlers.nova.placement import Placement
 SHARED = 4.0
 #: up to this many instances are asked for one by one
 _FEW = 10
-#: providers per instance up to which the consumers of all providers are listed
+#: up to this many providers per instance, the consumers of all providers are listed
 _PROVIDERS = 4
 
 

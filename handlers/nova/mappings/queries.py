@@ -31,7 +31,7 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Return facts by instance. Read the mappings before the cells: otherwise a boot could look like a lost instance.
+    """Return facts by instance. The mappings are read before the cells: otherwise a boot could look like a lost instance.
 
     :raises Unavailable: a cell does not answer, or a mapping names a cell that is not in ``cell_mappings``
     """

@@ -25,7 +25,7 @@ from handlers.nova.verdicts import BUSY, Keep, Report, Wait
 
 #: seconds that a boot may take from request to mapping: many instances in one request, and every remote call retried
 BOOT = 3600.0
-#: seconds after any other change
+#: seconds that Nova may need after any other change
 SETTLE = 60.0
 
 #: the project of the row in which ``nova-manage cell_v2 map_instances`` remembers its position

@@ -72,7 +72,7 @@ from handlers.nova.ports.rules import SETTLE, Case, Facts, Fate, Remains, State
 
 #: seconds from the end of a deletion to the first inspection: by then Nova is usually done
 _ENDED = 2.0
-#: seconds from its beginning, as in :mod:`handlers.nova.allocations.audit_allocations`
+#: seconds from the beginning of a deletion, as in :mod:`handlers.nova.allocations.audit_allocations`
 _DELETING = 30.0
 #: the fields of a binding profile that belong to the host or to the instance; the others are the user's
 _OF_HOST = frozenset(
