@@ -23,8 +23,8 @@ class Scene:
     """One drift of a demonstration.
 
     :param title: a sentence for the viewer: ``an instance is deleted while Placement is down``
-    :param play: makes the drift; returns its notifications, none for a drift that only a sweep finds
-    :param drift: reads the cloud; returns a phrase for the drift, empty without drift
+    :param play: makes the drift; returns the services' notifications, none for a drift that only a sweep can find
+    :param drift: reads the cloud; returns a phrase that describes the drift, empty if the drift is gone
     """
 
     title: str
@@ -37,7 +37,7 @@ class Scene:
 class Demo(ABC):
     """A small cloud in one process, in which ``stackmend demo`` shows the handlers.
 
-    :cvar world: the parts of the cloud, for the viewer: ``a real Placement``
+    :cvar world: a description of the cloud for the viewer: ``a real Placement``
     :cvar handlers: names of the handlers that heal the scenes
     """
 
@@ -46,16 +46,16 @@ class Demo(ABC):
 
     @abstractmethod
     def start(self, folder: Path) -> Mapping[str, Mapping[str, str]]:
-        """Build the cloud in a folder; return the options, by group, that point handlers at this cloud."""
+        """Build the cloud in a folder. Return the options, by group and name, that point handlers at this cloud."""
 
     @abstractmethod
     def join(self, resources: Resources) -> None:
-        """Prepare :meth:`scenes` with the daemon's resources; called before the daemon starts."""
+        """Prepare the scenes with the daemon's resources, before the daemon starts."""
 
     @abstractmethod
     def scenes(self) -> Sequence[Scene]:
-        """Return the scenes in their order; called after :meth:`join`."""
+        """Return the scenes in their order. The caller calls :meth:`join` first."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop the cloud; leave its folder to the caller."""
+        """Stop the cloud, but leave its folder."""

@@ -11,7 +11,7 @@ PAUSE = 10.0
 
 
 class Backoff:
-    """Remembers that a database failed, so that calls fail at once until the back-off ends. Thread-safe."""
+    """Remembers that a database did not answer, so that calls fail at once until the back-off ends. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -20,9 +20,9 @@ class Backoff:
         self._until = 0.0
 
     def refusal(self) -> str:
-        """Return why the caller must not use the database now; empty if the caller may.
+        """Return the reason why the caller must not use the database now; empty if the caller may use it.
 
-        When the back-off ends, one caller may; for the others, a new back-off begins.
+        When a back-off ends, the next caller may use the database. For all others, a new back-off begins.
         """
         with self._lock:
             now = self._clock()

@@ -1,9 +1,9 @@
 """The client for Cinder's attachments and volumes.
 
 The requests have no service token. So Cinder asks Nova before it deletes a connected attachment, and answers 409 while Nova
-uses it. Cinder does not ask about other attachments.
+uses the attachment.
 
-``connection_info`` can contain passwords, so an :class:`Attachment` has only the members in :data:`PLACE`.
+``connection_info`` can contain passwords, so an :class:`Attachment` has only those members that :data:`PLACE` lists.
 
 Sources: ``cinder/volume/api.py`` (attachment_deletion_allowed), ``cinder/api/v3/attachments.py``,
 ``cinder/api/v3/views/attachments.py``, ``cinder/policies/attachments.py``.
@@ -32,12 +32,11 @@ PLACE = ("driver_volume_type", "name", "target_iqn", "target_lun", "target_porta
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A record of Cinder that a server uses a volume, or has reserved it.
+    """A record of Cinder: a server uses a volume, or has reserved it.
 
-    :param instance: the server's id, or an id that another service than Nova chose; empty without a server
-    :param connected: whether a host has the data to reach the volume; always false in a listing without details
-    :param attached_at: the time as Cinder shows it
-    :param place: the members of ``connection_info`` in :data:`PLACE`
+    :param instance: the server's id, or an id that a service other than Nova chose; empty if Cinder has no id
+    :param connected: whether a host has the data to reach the volume; always False in a listing without details
+    :param place: the members of ``connection_info`` that :data:`PLACE` lists
     """
 
     id: str
@@ -68,7 +67,7 @@ class Storage:
         return self._service.exists()
 
     def elsewhere(self) -> str:
-        """Return a sentence if only other regions have a Cinder; otherwise an empty text.
+        """Return a sentence that names other regions with a Cinder, if this region has none; otherwise empty.
 
         :raises Unavailable: as :meth:`exists`
         """
@@ -84,21 +83,22 @@ class Storage:
             yield self.elsewhere() or ABSENT
 
     def require(self) -> None:
-        """:raises Unavailable: Cinder gives no usable answer"""
+        """Raise Unavailable if Cinder gives no usable answer."""
         url = "/attachments"
         self._body(self._service.read(url, params={"limit": 1}, microversion=MICROVERSION), url, "attachments")
 
     def attachments(self) -> Iterator[Attachment]:
         """Yield the attachments of all projects, page by page, without details.
 
-        :raises Unavailable: no usable answer arrives; attachments yielded before are valid
+        :raises Unavailable: no usable answer arrives; the attachments before the error are valid
         """
         for row in self._rows("/attachments", "attachments", {}):
             yield _attachment(row)
 
     def attachments_of(self, **owner: str) -> list[Attachment]:
-        """Return the attachments of ``instance_id=...`` or ``volume_id=...``, with details.
+        """Return the attachments of a server or a volume, with details.
 
+        :param owner: ``instance_id=...`` or ``volume_id=...``
         :raises Unavailable: no usable answer arrives
         """
         return [_attachment(row) for row in self._rows("/attachments/detail", "attachments", owner)]
@@ -136,11 +136,14 @@ class Storage:
             yield str(row["id"])
 
     def has_volume(self, volume: str) -> bool:
-        """:param volume: the id, also in upper case: Nova stores the letters of a request, Cinder lower case"""
+        """Return whether Cinder has a volume.
+
+        :param volume: the id in any letter case; Nova keeps the case of the user's request
+        """
         return self._one(f"/volumes/{volume.lower()}", "volume") is not None
 
     def unchanged_for(self, volume: str) -> float:
-        """Return the seconds since a volume last changed, by the clock of this machine; infinite if it does not exist."""
+        """Return the seconds since a volume last changed, by this machine's clock; infinite if the volume does not exist."""
         row = self._one(f"/volumes/{volume}", "volume")
         times = [] if row is None else [row[name] for name in ("created_at", "updated_at") if row.get(name)]
         if not times:
@@ -149,7 +152,7 @@ class Storage:
         return (datetime.now(UTC) - changed).total_seconds()
 
     def shows_all_projects(self) -> bool:
-        """Return whether Cinder shows a volume's host, which only administrators see; False without any volume."""
+        """Return whether Cinder shows a volume's host, which only administrators see; False if there is no volume."""
         url = "/volumes/detail"
         query = {"all_tenants": "1", "limit": 1}
         rows = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, "volumes")

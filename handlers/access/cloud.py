@@ -8,8 +8,8 @@ A call raises :class:`~handlers.base.Unavailable` in these cases:
 
 The caller gets every other answer, such as 404 and 409.
 
-After an error that may pass, reads are repeated for about a second. Writes are repeated only after 401: after other errors, the
-first write may have arrived.
+After an error that can pass, reads are repeated for about a second. A write is repeated only after
+401: after another error, the service might have made the first write.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A request that changes an object. As text, it is a line of a plan: service, method, path, headers, body."""
+    """A request that changes an object. ``str()`` makes a line of a plan: service, method, path, headers, body."""
 
     service: str
     method: str
@@ -83,9 +83,9 @@ class Write:
 class Cloud:
     """Credentials and endpoints of the cloud's APIs. Thread-safe.
 
-    :param region: the endpoints' region; None suffices for a catalogue with one region
+    :param region: the endpoints' region; can be None if the service catalogue has one region
     :param trust: the option that names the file of certificate authorities, for error messages
-    :param advice: the end of errors about answers 401 and 403: the credentials, and the roles that they need or lack
+    :param advice: the end of messages about answers 401 and 403: the roles that the credentials need
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Cloud:
 
     @classmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the cloud with the credentials of ``[openstack]`` or, without these, of a service's files.
+        """Make the cloud with the credentials of ``[openstack]`` or, if there are none, of a service's files.
 
         :raises ConfigError: credentials or certificates are missing or unusable
         """
@@ -135,7 +135,7 @@ class Cloud:
 
     @classmethod
     def of_service(cls, files: ServiceFiles, sections: Sequence[str]) -> Self | None:
-        """Make the cloud with a service's own credentials; return None if these sections of its files have none.
+        """Make the cloud with a service's own credentials; return None if ``sections`` of its files have no credentials.
 
         :raises ConfigError: the credentials or certificates are unusable
         """
@@ -154,7 +154,7 @@ class Cloud:
         return None
 
     def project(self) -> str | None:
-        """Return the id of the credentials' project, if they have one.
+        """Return the id of the credentials' project; None if the credentials are for no project.
 
         :raises Unavailable: Keystone does not answer, or rejects the credentials
         """
@@ -169,7 +169,8 @@ class Cloud:
     def service(self, service_type: str, place: Place | None = None) -> Service:
         """Return the API of a service.
 
-        :param place: values of octavia.conf. The region and interfaces override stackmend's options; the endpoint does not
+        :param place: values of octavia.conf. The region and interfaces override stackmend's options; stackmend's option for an
+            endpoint overrides the endpoint
         """
         place = place or Place()
         client = _OneRegion(
@@ -185,7 +186,7 @@ class Cloud:
 
 
 class _OneRegion(adapter.Adapter):
-    """Refuses calls while several regions are possible; keystoneauth would pick any of them."""
+    """Refuses calls if no option chooses one of a service's several regions; keystoneauth would pick any of them."""
 
     _settled = False
 
@@ -230,7 +231,7 @@ class Service:
         self._trust = trust
 
     def exists(self) -> bool:
-        """Return whether an option or the service catalogue names an endpoint.
+        """Return whether an option or the service catalogue names an endpoint of this API.
 
         :raises Unavailable: Keystone does not answer, rejects the credentials, or gives an empty catalogue
         """
@@ -252,7 +253,7 @@ class Service:
         return self._client.region_name or ""
 
     def regions(self) -> list[str]:
-        """Return the regions in which the service catalogue has endpoints, also regions that no option chooses.
+        """Return all regions in which the service catalogue has endpoints of this API; empty without Keystone.
 
         :raises Unavailable: as :meth:`exists`
         """
@@ -261,7 +262,7 @@ class Service:
             return _regions(self._client, auth) if isinstance(auth, BaseIdentityPlugin) else []
 
     def read(self, url: str, **arguments: Any) -> requests.Response:
-        """Send GET."""
+        """Send GET; after an error that can pass, send again."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PassingError),
             wait=tenacity.wait_random(0.05, 0.3),
@@ -271,7 +272,7 @@ class Service:
         return retrying(self._call, "GET", url, arguments)
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Send PUT, POST or DELETE."""
+        """Send PUT, POST or DELETE, and return the answer."""
         return self._call(method, url, arguments)
 
     def send(self, write: Write, **arguments: Any) -> requests.Response:
@@ -279,7 +280,7 @@ class Service:
         return self.write(write.method, write.url, headers=dict(write.headers), **body, **arguments)
 
     def json(self, response: requests.Response) -> Mapping[str, Any]:
-        """Return the answer's body.
+        """Return the answer's JSON object.
 
         :raises Unavailable: the body is not a JSON object
         """
@@ -316,14 +317,14 @@ class Service:
 
 
 class Rehearsal(Service):
-    """An API whose writes go to a list, for a plan, instead of to the service."""
+    """An API that sends no writes to the service: it adds them to a list, for a plan."""
 
     def __init__(self, service: Service, writes: list[Write]) -> None:
         super().__init__(service._client, service.dependency, service._trust, service._advice)
         self._writes = writes
 
     def write(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """Add a request to the list; answer success, with an image, a port and a server whose ids are empty."""
+        """Add a request to the list. Answer success, with an image, a port and a server whose ids are empty."""
         body = json.loads(arguments["data"]) if "data" in arguments else arguments.get("json")
         self._writes.append(Write(self.dependency, method, url, body, arguments.get("headers") or {}))
         answer = requests.Response()
@@ -337,7 +338,7 @@ class Denied(Unavailable):
 
 
 class _PassingError(Unavailable):
-    """An error that may pass within a second."""
+    """An error that can pass within a second."""
 
 
 def _reason(error: Exception, trust: str = "") -> str:
@@ -434,7 +435,7 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _checked(session: Session, source: str) -> Session:
-    """:raises ConfigError: the session would read certificates or a key from a FIFO or a device"""
+    """Return the session. Raise ConfigError if it would read certificates or a key from a FIFO or a device."""
     for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
         if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
             raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
@@ -442,7 +443,7 @@ def _checked(session: Session, source: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """:raises ConfigError: the file cannot be read, or contains no authority"""
+    """Return the path. Raise ConfigError if the file is unreadable, or contains no certificate authority."""
     if reason := irregular(path):
         raise ConfigError(f"{option} = {path} is {reason}")
     try:

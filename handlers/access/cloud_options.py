@@ -1,7 +1,11 @@
 """The options of ``[openstack]``: credentials and endpoints of the cloud's APIs.
 
-The first of these that is set gives the credentials: ``cloud`` (in ``clouds.yaml``), ``auth_type`` or ``auth_section``,
-:data:`SERVICE_CREDENTIALS`.
+The first place with credentials counts:
+
+1. ``cloud``, in ``clouds.yaml``
+2. ``auth_type`` or ``auth_section``
+3. the files of Nova or Octavia (:data:`SERVICE_CREDENTIALS`)
+
 Placement without Keystone needs ``auth_type = admin_token``, ``endpoint = http://...``, ``token = admin``.
 """
 

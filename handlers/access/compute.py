@@ -1,4 +1,4 @@
-"""The client for Nova's API. Only heals use it: proofs read the databases.
+"""The client for Nova's API. Heals use this client; proofs read the databases instead.
 
 Sources: ``nova/api/openstack/compute/servers.py`` (delete), ``nova/compute/api.py`` (_delete),
 ``nova/api/openstack/compute/server_external_events.py`` (create).
@@ -28,8 +28,9 @@ class Compute:
         return cls(resources.get(Cloud.from_resources).service("compute"))
 
     def delete_server(self, server: str) -> None:
-        """Request a server's deletion. If the server has the task ``deleting`` or ``soft-deleting``, and its host is up, Nova
-        ignores the request.
+        """Request a server's deletion.
+
+        Nova ignores the request if the server has the task ``deleting`` or ``soft-deleting``, and its host is up.
 
         :raises Conflict: the server is gone
         :raises Refused: Nova rejects the request
@@ -41,7 +42,7 @@ class Compute:
             raise Refused(f"Nova refuses to delete server {server}: {response.status_code} {_detail(response)}")
 
     def change_network(self, server: str, port: str) -> None:
-        """Ask nova-compute to read a server's port again, which it does after Nova's answer.
+        """Ask nova-compute to read a server's port again. The answer comes before nova-compute reads the port.
 
         :raises Conflict: the server is gone or has no host
         :raises Refused: Nova rejects the event

@@ -1,7 +1,7 @@
-"""The database of a service, and the database's errors.
+"""Runs functions in a service's database, and translates the database's errors.
 
 Failures of the database become :class:`~handlers.base.Unavailable` with the driver's reason, without the password. A missing
-table or column is a failure too, because the URL may be wrong. After a deadlock or lock timeout, or if a Galera node is not
+table or column counts as a failure, because the URL can be wrong. After a deadlock or lock timeout, or if a Galera node is not
 ready, :meth:`Database.run` repeats its function for about ten seconds. So the function must be idempotent. All times are naive
 UTC.
 """
@@ -92,7 +92,7 @@ _SCHEMA_SQLSTATES = frozenset({"42P01", "42703", "42501"})
 
 
 class utcnow(FunctionElement[datetime]):  # noqa: N801 - it reads as the SQL function that it is
-    """The database's time, naive UTC."""
+    """The database's time as SQL, in naive UTC."""
 
     type = sa.DateTime()
     inherit_cache = True
@@ -120,10 +120,10 @@ _MARGIN = "stackmend_clock_margin"
 
 
 def seconds_since(connection: Connection, now: datetime, *times: datetime | None) -> float:
-    """Return the seconds since the latest of ``times``; infinity without a time.
+    """Return the seconds since the latest of ``times``; infinity if all are None.
 
-    The known difference between the database's clock and the clocks that wrote ``times`` is subtracted. The
-    result is at least 0.
+    The result is reduced by the known difference between the database's clock and the clocks that wrote ``times``. It is
+    at least 0.
 
     :param now: the time by the database's clock
     """
@@ -134,7 +134,7 @@ def seconds_since(connection: Connection, now: datetime, *times: datetime | None
 
 
 def time_before(connection: Connection, now: datetime, seconds: float) -> datetime:
-    """Return ``now`` minus ``seconds`` and the known difference of clocks: the limit of a search by age."""
+    """Return ``now`` minus ``seconds``, and minus the known difference of clocks. Rows from before this time are old enough."""
     return now - timedelta(seconds=seconds + _margin(connection))
 
 
@@ -150,7 +150,7 @@ class Database:
     :raises ConfigError: the URL is wrong, or its driver is not installed
     """
 
-    #: seconds by which clocks differ that wrote times into this database; ages are smaller by it
+    #: seconds by which this database's clock and the clocks that wrote its times differ; they are subtracted from ages
     clock_margin = 0.0
 
     def __init__(self, name: str, url: str) -> None:
@@ -160,10 +160,10 @@ class Database:
         self._backoff = Backoff()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Return ``work(connection)``, run in its own transaction; ``work`` may run more than once.
+        """Run ``work`` in its own transaction, and return its result. After a deadlock, ``work`` runs again.
 
-        :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, calls fail at
-            once for some seconds
+        :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, all calls fail
+            at once for some seconds
         :raises sqlalchemy.exc.IntegrityError: a write violated a constraint; the database rolled the transaction back
         """
         if refusal := self._backoff.refusal():
@@ -249,13 +249,13 @@ def _engine(name: str, text: str) -> tuple[str, Engine]:
 
 
 def _reset(connection: Any, record: ConnectionPoolEntry, _state: PoolResetState) -> None:
-    """Roll back a connection that returns to the pool, unless :meth:`Database.run` has just committed."""
+    """Roll back a connection that returns to the pool, unless :meth:`Database.run` has just committed its transaction."""
     if not record.info.pop(_COMMITTED, False):
         connection.rollback()
 
 
 def _check_login(url: URL) -> None:
-    """Raise ArgumentError if the host or database contains the rest of a password with an unescaped ``@`` or ``/``."""
+    """Raise ArgumentError if an unescaped ``@`` or ``/`` put a part of the password into the URL's host or database."""
     rest = (url.host or "") + ("" if url.username or url.get_backend_name() == "sqlite" else url.database or "")
     if "@" in rest:
         raise exc.ArgumentError("the user or password contains unescaped characters")
@@ -303,7 +303,7 @@ def _sqlstate(error: exc.DBAPIError) -> object:
 
 
 def _is_deadlock(error: BaseException) -> bool:
-    """Return whether an immediate retry of the transaction can succeed: it lost a lock, or its Galera node is not ready."""
+    """Return whether the transaction lost a lock, or its Galera node is not ready: then a retry can succeed at once."""
     if not isinstance(error, exc.DBAPIError):
         return False
     errno = _errno(error)

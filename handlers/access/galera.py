@@ -12,7 +12,7 @@ UNREADY = 1047
 
 
 def prepare(engine: Engine) -> None:
-    """Make reads see the latest writes of every node, and end connections to a node that refuses statements."""
+    """Make an engine's reads see the latest writes of every node, and end its connections to nodes that refuse statements."""
     event.listen(engine, "connect", _read_latest)
     event.listen(engine, "handle_error", _leave_unready_node)
 
@@ -26,6 +26,6 @@ def _read_latest(connection: Any, _record: Any) -> None:
 
 
 def _leave_unready_node(context: ExceptionContext) -> None:
-    """If the node is not ready, let the pool connect again; a load balancer may choose another node."""
+    """If the node is not ready, make the pool connect again; a load balancer can then choose another node."""
     if context.original_exception.args[:1] == (UNREADY,):
         context.is_disconnect = True

@@ -1,9 +1,9 @@
 """The client for Neutron's ports.
 
-Every write to a port is compare-and-set: with ``If-Match: revision_number=N``, it fails if the port changed since the read.
+Every write to a port has the condition ``If-Match: revision_number=N``, and fails if the port changed since the read.
 
-Neutron may hide other projects' ports, and bindings, from users without an administrator's role. A port whose binding Neutron
-hides causes :class:`~handlers.base.Unavailable`.
+Neutron can hide other projects' ports, and the bindings of ports, from users without an administrator's role. To read a hidden
+binding raises :class:`~handlers.base.Unavailable`.
 
 A binding has no revision, and Neutron ignores ``If-Match`` for bindings. So :meth:`Network.delete_binding` reads the port
 before and after the request.
@@ -38,7 +38,10 @@ PROFILE = "binding:profile"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port at one revision; ``shown`` holds the requested fields."""
+    """A port as Neutron shows it at one revision.
+
+    :param shown: fields by name
+    """
 
     shown: Mapping[str, Any]
 
@@ -111,10 +114,10 @@ class Network:
     def ports(self, filters: Mapping[str, str | Sequence[str]], fields: Sequence[str] = ()) -> Iterator[Port]:
         """Yield the ports that match, page by page.
 
-        :param filters: values by Neutron's filter names; a port must match one value of each filter. Only one filter may
+        :param filters: values by Neutron's filter names; a port must match one value of each filter. At most one filter may
             have more than :data:`VALUES` values
         :param fields: the fields to show besides the id; empty for all fields
-        :raises Unavailable: no usable answer arrives; ports yielded before are valid
+        :raises Unavailable: no usable answer arrives; the ports before the error are valid
         """
         for some in _short(filters):
             query: dict[str, Any] = {**some, "limit": PAGE, "sort_key": "id", "sort_dir": "asc"}
@@ -159,7 +162,7 @@ class Network:
             raise _failure(response, before)
 
     def bindings(self, port: str) -> list[Binding]:
-        """Return a port's bindings; none if the port is gone or Neutron lacks the extension ``binding-extended``."""
+        """Return a port's bindings; empty if the port is gone, or Neutron lacks the extension ``binding-extended``."""
         url = f"/v2.0/ports/{port}/bindings"
         response = self._service.read(url)
         if response.status_code == 404:
@@ -171,9 +174,9 @@ class Network:
         ]
 
     def delete_binding(self, before: Port, binding: Binding) -> None:
-        """Delete an inactive binding. If the binding became active meanwhile, create it again.
+        """Delete an inactive binding. If the port has no active binding afterwards, create the binding again.
 
-        :raises Conflict: the port or the binding changed since ``before`` was read
+        :raises Conflict: the port changed since ``before`` was read, or the binding is or became active
         :raises Refused: Neutron rejects the request
         """
         now = self.port(before.id)

@@ -1,4 +1,4 @@
-"""How long a connection waits for its database: seconds for the handshake and for a ping, longer for a statement.
+"""Limits how long a connection waits for its database: seconds for the handshake and a ping, longer for a statement.
 
 The drivers' options do not suffice: PyMySQL's ``connect_timeout`` omits the handshake, and psycopg limits no statement.
 """
@@ -29,7 +29,9 @@ _SETTERS: dict[str, _Set] = {"mysql+pymysql": _set_pymysql, "postgresql+psycopg"
 
 
 def apply(engine: Engine, short: float, long: float) -> None:
-    """Let an engine's connections wait ``long`` seconds for a statement, ``short`` for SQLAlchemy's first queries and a ping.
+    """Let an engine's connections wait ``long`` seconds for a statement.
+
+    For a ping and for SQLAlchemy's first queries, they wait ``short`` seconds.
 
     A driver other than PyMySQL and psycopg 3 keeps its own timeouts.
     """

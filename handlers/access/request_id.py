@@ -15,7 +15,7 @@ TRACE = "traceparent"
 
 
 def headers() -> dict[str, str]:
-    """Return the HTTP headers with this thread's request id and trace; empty without them."""
+    """Return the HTTP headers with this thread's request id and trace; empty outside of inspections and sweeps."""
     context = get_current()
     if context is None:
         return {}

@@ -1,7 +1,7 @@
-"""Whether heals may rely on a database: stackmend knows its schema, and its server accepts writes.
+"""Checks that heals can rely on a database: stackmend knows the schema, and the server accepts writes.
 
-A later release may add a column that every write must set, so stackmend does not write to an unknown schema. A server that
-refuses writes is a replica of the one to which the service writes. It may be minutes late, and an older state proves nothing.
+A later release can add a column that every write must set, so stackmend does not write to an unknown schema. A server that
+refuses writes copies another server, to which the service writes. The copy can be minutes late, and old rows prove nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KnownSchemas:
     """The schemas that stackmend may write to. Thread-safe.
 
     :param revisions: values of ``alembic_version``
-    :param releases: their releases, for error messages: ``Nova 25 (Yoga) to 34``
+    :param releases: the releases with these revisions, for error messages: ``Nova 25 (Yoga) to 34``
     """
 
     def __init__(self, revisions: frozenset[str], releases: str) -> None:
@@ -56,7 +56,7 @@ class KnownSchemas:
             self._read_at[database.url] = now
 
     def warnings(self, database: Database, wanted: sa.MetaData) -> Iterator[str]:
-        """Yield the reasons why handlers cannot inspect or heal with this database.
+        """Yield sentences for the log: why handlers cannot inspect or heal with this database.
 
         :raises Unavailable: the database does not answer
         """
@@ -94,7 +94,7 @@ def is_read_only(connection: Connection) -> bool:
 
 
 def lacking(connection: Connection, wanted: sa.MetaData) -> list[str]:
-    """Return the tables and columns that a database lacks or hides: ``table instances``, ``column services.host``."""
+    """Return the ``wanted`` tables and columns that a database lacks or hides, such as ``column services.host``."""
     inspector = sa.inspect(connection)
     names = set(inspector.get_table_names())
     found: list[str] = []

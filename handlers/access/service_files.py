@@ -1,7 +1,7 @@
 """Reads single values from the files of other services (``nova.conf``, ``octavia.conf``).
 
-The files may hold options of any release, so every value is text. As in oslo.config, later files win, and ``$name`` refers to
-another option in the files.
+The files can have options of any release, so every value is text. As in oslo.config, a later file overrides an earlier one, and
+``$name`` refers to another option in the files.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class ServiceFiles:
         return value or None
 
     def texts(self, group: str, name: str) -> list[str]:
-        """Return all values of an option that may be set several times."""
+        """Return all values of an option that can be set several times; empty if no file sets the option."""
         return [text for one in self._names(group, name) for text in self._declared[one][1]]
 
     def has(self, group: str, name: str) -> bool:
@@ -110,10 +110,10 @@ class ServiceFiles:
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:
-    """Return the URL of a service's database, from stackmend's option or from the service's files.
+    """Return the URL of a service's database: ``given`` or, if this is empty, the URL in the service's files.
 
-    :param read: reads the files; called only if ``given`` is empty
-    :raises ConfigError: neither option nor files have a URL
+    :param read: reads the service's files
+    :raises ConfigError: no URL is in the option or in the files
     """
     if given:
         return given

@@ -12,8 +12,8 @@ class Broker:
 
     :param name: the name in logs and metrics: ``nova``, ``cell:cell1``, ``octavia``
     :param transport_url: an oslo.messaging URL with secrets; never log this URL
-    :param exchanges: the publishers' topic exchanges, to which stackmend can bind its own queue
-    :param options: the TLS options in ``[oslo_messaging_rabbit]`` of the publishers' configuration
+    :param exchanges: the topic exchanges of the publishing services; stackmend can bind its own queue to them
+    :param options: names and values of these services' TLS options in ``[oslo_messaging_rabbit]``
     """
 
     name: str
@@ -45,8 +45,8 @@ class Bus:
     """stackmend's access to RabbitMQ; handlers never connect to a broker themselves.
 
     :param topics_option: the option that sets ``topics``, for error messages
-    :param queues: returns the function that counts a broker's messages. Call ``queues`` only in the main thread: its first
-        call imports eventlet, and a thread that imports eventlet can never be joined
+    :param queues: returns, for a broker, the function that counts a queue's messages. Call ``queues`` in the main thread:
+        the first call imports eventlet, and a thread that imports eventlet can never be joined
     """
 
     topics: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ class Checked:
     """The result of one check by ``stackmend check``.
 
     :param subject: the checked part of the deployment: ``nova.conf: notifications``
-    :param text: the observation, without secrets. A warning or a failure also names the remedy, if stackmend knows one
+    :param text: the observation, without secrets. A warning or a failure also names the remedy, if stackmend knows any
     """
 
     subject: str
@@ -22,6 +22,6 @@ class Checked:
     text: str = ""
 
 
-#: Judges a deployment beyond the options' own rules (entry point ``stackmend.checks``). Its second argument holds every
-#: handler with its mode. It only reads, and yields a failure for an object that it cannot check, instead of raising.
+#: Checks a deployment (entry point ``stackmend.checks``). The second argument has the mode of each handler. A check writes
+#: nothing. For an object that it cannot check, it yields a failure, and raises no error.
 Check = Callable[[Resources, Mapping[type[Handler], Mode]], Iterable[Checked]]

@@ -20,7 +20,7 @@ class Key:
 
     :param kind: ``instance``, ``host``, ``cell``, ``consumer``, ``amphora`` ...; no colon
     :param id: a UUID or a name: 1 to 255 characters, no ASCII control characters
-    :param weight: number of objects for which the key stands; comparisons ignore the weight
+    :param weight: number of objects for which the key stands; comparisons of keys ignore ``weight``
     :raises ValueError: kind or id is invalid
     """
 
@@ -49,7 +49,7 @@ class Key:
 
 
 def keys_of(kind: str, identities: Iterable[str]) -> Iterator[Key]:
-    """Yield a key for each identity; log and skip invalid identities."""
+    """Yield a key for each id in ``identities``; log and skip invalid ids."""
     for identity in identities:
         try:
             yield Key(kind, identity)
@@ -82,10 +82,10 @@ class Event:
 class Trigger:
     """A type of event after which a handler inspects a key.
 
-    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If the function
-        raises an exception, the notification becomes a dead letter
+    :param key: returns the key in an untrusted event; None if the event does not concern the handler. If the function raises
+        an exception, the notification becomes a dead letter
     :param after: seconds before the first inspection, because some services send an event before their work ends
-    :param periodic: whether a service sends the event at intervals, even without a change; hints of other events go first
+    :param periodic: whether a service sends the event at intervals, even without a change. Hints of periodic events come last
     """
 
     event: str
@@ -102,17 +102,17 @@ class Finding:
     :param summary: one sentence for a person: the object and its drift
     :param evidence: values that prove the drift, fit for JSON: ids, generations, states. No clock readings, because two
         inspections of one drift must give equal evidence
-    :param healable: whether ``heal`` may be called without ``witnessed``
+    :param healable: whether the handler may heal the finding without an operator as witness
     :param refusal: why the finding is not ``healable``
     :param undo: commands or statements that reverse the heal, or ``none:`` and the reason; empty if unknown before the heal
-    :param plan: the writes of the heal, one per line: request with body and generation, or statement with values
+    :param plan: the writes of the heal, one per line: a request with its body, or an SQL statement with its values
     :param concerns: further objects that an exemption or a hold can name: ``host:compute-7``, ``project:<id>``, ``cell:cell1``
-    :param approvable: whether the finding lacks only a second witness, and an operator can be this witness. Then
+    :param approvable: whether nothing but a second witness is missing, and an operator can be this witness. Then
         ``healable`` is False, and ``refusal`` names the facts that the operator must examine
     :param witnessed: whether an operator, as second witness, approved the finding; ``consumer`` sets this value before the heal
-    :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets this value
-        before the gates decide
-    :param begun: whether an earlier heal began work that must not stop halfway; if also ``healable``, no gate stops this heal
+    :param exempted: the object whose tag exempts the finding (:meth:`Handler.exempting_tag`); ``consumer`` sets it before
+        the gates decide
+    :param begun: whether an earlier heal began work that must not stop halfway; no gate stops the heal of such a finding
     """
 
     key: Key
@@ -140,8 +140,8 @@ class Finding:
 class Healed:
     """The changes of a heal, with old and new values, for the history.
 
-    :param action: one sentence, past tense: ``mapped host compute-7 to cell cell1``
-    :param complete: False if more steps follow; then stackmend inspects the key again at once
+    :param action: the act in past tense: ``mapped host compute-7 to cell cell1``
+    :param complete: False if the heal needs more steps; then stackmend inspects the key again at once
     """
 
     action: str

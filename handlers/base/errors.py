@@ -2,7 +2,10 @@ from __future__ import annotations
 
 
 class HandlerError(Exception):
-    """Base of the errors by which handlers end work on purpose. After other errors, stackmend retries, then parks the key."""
+    """Base of the errors that handlers raise on purpose.
+
+    After any other exception, stackmend tries again several times, then parks the key.
+    """
 
 
 class InFlight(HandlerError):
@@ -31,7 +34,7 @@ class Unavailable(HandlerError):
 class Incomplete(Unavailable):
     """A sweep could not list some keys, because dependencies did not answer. The sweep listed all its other keys.
 
-    :param before: the sweep's previous Incomplete error; ``missing`` then names the dependencies of both errors
+    :param before: an earlier Incomplete error of the same sweep; ``missing`` then names the dependencies of both errors
     """
 
     def __init__(self, error: Unavailable, before: Incomplete | None = None) -> None:
@@ -44,12 +47,15 @@ def _missing(error: Unavailable) -> frozenset[str]:
 
 
 class Conflict(HandlerError):
-    """The heal changed nothing: the cloud changed after the proof, or stackmend stopped the heal. It inspects the key again."""
+    """The heal changed nothing, because the cloud changed after the proof or stackmend stopped the heal.
+
+    stackmend then inspects the key again.
+    """
 
 
 class Unfinished(HandlerError):
-    """A heal wrote, and its effect did not show in time. The heal failed; stackmend tries again, then parks the key."""
+    """A heal wrote, but the effect did not show in time. The heal failed; stackmend tries again, then parks the key."""
 
 
 class Refused(HandlerError):
-    """A proof or a heal would be unsafe or ambiguous, so stackmend only reports why."""
+    """A proof or a heal would be unsafe or ambiguous. stackmend changes nothing, and reports the reason."""

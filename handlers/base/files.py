@@ -1,4 +1,4 @@
-"""Reads the files that options name. A FIFO or a device would block its reader, so only regular files are read."""
+"""Reads the files that options name. It refuses a FIFO or a device, because a read from it can wait forever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_URLS = ("ssl_ca", "ssl_cert", "ssl_key", "sslrootcert", "sslcert", "sslkey",
 
 
 def read_file(path: str | Path) -> bytes:
-    """Return the content of a regular file, without waiting for another process.
+    """Return the content of a regular file. The call never waits for another process.
 
     :raises OSError: the file does not exist, is not readable, or is not a regular file
     """
@@ -31,7 +31,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def irregular(path: str | Path) -> str:
-    """Return why a library must not open a path, as a clause; empty for a regular file, and for a path without any file."""
+    """Return why a library must not open a path: ``a FIFO, not a regular file``. Empty for a regular or a missing file."""
     try:
         _require(os.stat(path), path)
     except OSError as error:
@@ -40,9 +40,9 @@ def irregular(path: str | Path) -> str:
 
 
 def irregular_in(query: Mapping[str, str | tuple[str, ...]]) -> str:
-    """Return the parameter of a database's URL whose file must not be opened, with the reason; empty without one.
+    """Return why a driver must not open a file that a database's URL names: ``ssl_ca = /x is a FIFO ...``; otherwise empty.
 
-    :param query: the parameters of the URL
+    :param query: the URL's parameters
     """
     files = ((name, path) for name in _OF_URLS if isinstance(path := query.get(name), str))
     found = ((name, path, reason) for name, path in files if (reason := irregular(path)))

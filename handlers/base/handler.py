@@ -16,7 +16,7 @@ EXEMPT_TAG = "stackmend:exempt"
 
 
 class Handler(Plugin):
-    """One kind of drift, its proof and its heal. Threads share a handler object, so only the constructor sets attributes."""
+    """One kind of drift, its proof and its heal. Threads share a handler, so only the constructor sets attributes."""
 
     #: the handler's name, as in the specification: ``discover_hosts``; the prefix of its options
     name: ClassVar[str]
@@ -24,8 +24,8 @@ class Handler(Plugin):
     title: ClassVar[str]
     #: the option group of ``<name>_interval``, ``<name>_mode``, ``<name>_window``: ``audit`` or ``housekeeping``
     group: ClassVar[str]
-    #: the service whose drift it heals: ``nova``, ``octavia``. Given enough workers, each service has
-    #: some that no other service takes
+    #: the service whose drift it heals: ``nova``, ``octavia``. If there are enough workers, some of them work
+    #: for this service alone
     service: ClassVar[str] = ""
     #: the kinds of its keys
     kinds: ClassVar[tuple[str, ...]]
@@ -45,7 +45,7 @@ class Handler(Plugin):
     #: the option of its group that holds its interval, where a specification names one for several handlers; then it has
     #: no ``<name>_interval``, and declares that option itself
     interval_option: ClassVar[str] = ""
-    #: the kinds of objects of which its findings name all that they belong to: ``host``, ``project``, ``cell``
+    #: the kinds of objects that each of its findings names in ``concerns``: ``host``, ``project``, ``cell``
     concerned_kinds: ClassVar[frozenset[str]] = frozenset()
     #: the kinds of objects that findings of its service name; ``exempt add`` checks a scope by them
     objects: ClassVar[tuple[ObjectKind, ...]] = ()
@@ -67,29 +67,29 @@ class Handler(Plugin):
 
     @abstractmethod
     def inspect(self, key: Key) -> Iterable[Finding]:
-        """Prove one key's drift, without writing. No finding means that nothing is wrong.
+        """Prove the drift of one key, and write nothing. Yield no finding if the key has no drift.
 
-        :raises InFlight, Unavailable, Refused: no proof is possible; then stackmend ignores findings yielded before the error
+        :raises InFlight, Unavailable, Refused: no proof is possible; stackmend then ignores the findings before the error
         """
 
     def inspect_suspect(self, key: Key, seen_for: float) -> Iterable[Finding]:
-        """Inspect a suspect. Only sweeps, and perhaps later periodic events, requested the inspection.
+        """Inspect a suspect: a key with a hint from a sweep, and with no later hint but those of periodic events.
 
-        Override this method to share facts among suspects. After another event, shared facts could be older than the event.
+        Override this method to share facts among suspects. After any other event, shared facts can be older than the event.
 
-        :param seen_for: seconds since the inspection whose findings this one may confirm; infinite without such findings
+        :param seen_for: seconds since an earlier inspection whose findings this one can confirm; infinite without findings
         """
         return self.inspect(key)
 
     def inspect_alone(self, key: Key) -> Iterable[Finding]:
-        """Inspect a key right before its heal writes, by facts that are read now and for this key alone.
+        """Inspect a key right before its heal writes. Read all facts now, and for this key alone.
 
-        Override this method if :meth:`inspect` reads more than a proof needs. The findings need no concerns.
+        Override this method if :meth:`inspect` reads more than a proof needs. These findings need no ``concerns``.
         """
         return self.inspect(key)
 
     def exempting_tag(self, finding: Finding) -> str:
-        """Return which object of a finding has the tag :data:`EXEMPT_TAG`; empty if none has it, or owners may not exempt.
+        """Return a clause: which object of a finding has the tag :data:`EXEMPT_TAG`. Empty if none has a permitted tag.
 
         :raises Unavailable: the tags cannot be read
         """
@@ -97,17 +97,19 @@ class Handler(Plugin):
 
     @abstractmethod
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys that look wrong; read many objects at a time.
+        """Yield the keys that look wrong. Read many objects at a time.
 
-        :raises Unavailable: a listing fails, or is implausibly empty; keys yielded before the error are valid
-        :raises Incomplete: dependencies did not answer; all keys that do not need them were yielded before the error
+        :raises Unavailable: a listing fails or is implausibly empty; the keys before the error are valid
+        :raises Incomplete: at the end, if some dependencies did not answer; the sweep has listed all other keys
         """
 
     def sweep_rest(self, missing: frozenset[str]) -> Iterator[Key] | None:
-        """Return the keys that an incomplete sweep omitted because of ``missing``; None if only a whole sweep can list them.
+        """Yield the keys that an incomplete sweep omitted because ``missing`` did not answer.
+
+        Return None if only a whole sweep can list these keys.
 
         :param missing: dependencies that did not answer during the sweep, but answer now
-        :raises Unavailable: as in :meth:`sweep`, also from the iterator
+        :raises Unavailable: as in :meth:`sweep`, from the call or from the iterator
         """
         return None
 
@@ -119,7 +121,7 @@ class Handler(Plugin):
 
     @abstractmethod
     def population(self) -> int:
-        """Return roughly how many objects a sweep covers; the breaker's limit depends on this number."""
+        """Return the approximate number of objects that a sweep covers; the breaker's limit depends on this number."""
 
     @abstractmethod
     def heal(self, finding: Finding) -> Healed:
@@ -131,19 +133,19 @@ class Handler(Plugin):
         """
 
     def heal_while(self, finding: Finding, go_on: Callable[[], bool]) -> Healed:
-        """Heal in steps; begin no further step once ``go_on`` returns False. By default, there is one step.
+        """Heal in steps, and begin no further step once ``go_on`` returns False. By default, there is one step.
 
-        A heal that ``go_on`` stopped returns ``complete=False``. The history adds the reason: the window, a hold, a pause ...
+        If ``go_on`` stopped the heal after a write, return ``complete=False``. stackmend then adds the reason to the history.
 
-        :raises: as :meth:`heal`; Conflict also if ``go_on`` stopped it before its first write
+        :raises: as :meth:`heal`, and Conflict if ``go_on`` stopped the heal before its first write
         """
         return self.heal(finding)
 
     def prove_again(self, finding: Finding) -> Finding:
-        """Inspect a finding's key again, right before the heal writes; return the new finding.
+        """Inspect a finding's key again, right before the heal writes. Return the new finding, with equal evidence.
 
-        :raises Refused: the finding is neither healable nor witnessed, or this handler does not heal its problem
-        :raises Conflict: the drift is gone or the evidence has changed
+        :raises Refused: this handler does not heal the problem; or the finding is not healable, and no operator approved it
+        :raises Conflict: the drift is gone, or the evidence has changed
         :raises InFlight, Unavailable: as in :meth:`inspect`
         """
         if not finding.healable and not finding.witnessed:

@@ -13,7 +13,7 @@ EVERYTHING = "all"
 class Hold:
     """A reason outside stackmend why heals wait.
 
-    :param scope: ``all``, ``host:<name>`` or ``cell:<name>``
+    :param scope: ``all``, or the heals of ``host:<name>`` or ``cell:<name>``
     """
 
     scope: str

@@ -11,5 +11,5 @@ class Mode(StrEnum):
 
     @property
     def heals(self) -> bool:
-        """Whether the handler may write, with or without approval."""
+        """Whether a handler in this mode heals, with or without approval."""
         return self in (Mode.ASK, Mode.HEAL)

@@ -16,14 +16,14 @@ class Plugin(ABC):
 
     @classmethod
     def options(cls) -> Mapping[str, Sequence[cfg.Opt]]:
-        """Return the options, by group, of the plugin and of the objects that it takes from :class:`Resources`."""
+        """Return, by group, the options of the plugin and of the shared objects that the plugin uses."""
         return {}
 
     @classmethod
     def applies(cls, conf: cfg.ConfigOpts) -> bool:
-        """Return whether the configuration names the plugin's service.
+        """Return whether the plugin's service, such as Nova or Octavia, is configured.
 
-        If not, stackmend omits the plugin, unless a command names it or no service is configured. Then an error names the
+        If not, stackmend omits the plugin. But if a command names the plugin, or no service is configured, an error names the
         missing option.
         """
         return True
@@ -38,25 +38,25 @@ class Plugin(ABC):
 
 
 class Inventory(Plugin):
-    """Objects that handlers keep in the cloud for an operator, such as preserved amphorae."""
+    """The objects of one kind that handlers keep in the cloud for an operator, such as preserved amphorae."""
 
     #: its name on the command line: ``amphora preserved``
     name: ClassVar[str]
     #: one line for help texts and the page
     title: ClassVar[str]
-    #: the values of an item that make the columns of a table; the first is its id
+    #: the names of the values of an item that a table shows; the first is the id
     columns: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def items(self) -> Sequence[Json]:
-        """Return all items, each with a value for every column.
+        """Return all items. Each item has a value for every name in :attr:`columns`.
 
         :raises Unavailable: a database or an API does not answer
         """
 
     @abstractmethod
     def show(self, identity: str) -> Json:
-        """Return all known facts of one item.
+        """Return all known facts about one item, by name.
 
         :raises LookupError: there is no such item
         """

@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Warns(Protocol):
-    """A shared object, such as a database, that can give reasons why handlers cannot inspect or heal."""
+    """A shared object, such as a database, that can check whether handlers can inspect and heal with it."""
 
     def warnings(self) -> Iterable[str]:
-        """Yield one sentence for each reason.
+        """Yield sentences for the log: why handlers cannot inspect or heal with this object.
 
         :raises HandlerError: the database or API behind the object does not answer
         """
 
 
 class Resources:
-    """The objects that one process's handlers share (engines, sessions, clients), each made on first use.
+    """The objects that the handlers of one process share (engines, clients). The first use makes each object.
 
-    :param conf: the loaded configuration, with every handler's options registered
+    :param conf: the loaded configuration, with every handler's options
     """
 
     def __init__(self, conf: cfg.ConfigOpts, bus: Bus | None = None) -> None:
@@ -37,7 +37,10 @@ class Resources:
         self._lock = threading.RLock()
 
     def get(self, make: Callable[[Resources], T]) -> T:
-        """Return the object that ``make``, usually a ``from_resources``, makes at the first call; keep it for later calls."""
+        """Return the object that ``make`` returned at the first call; each ``make`` is called once.
+
+        :param make: usually a ``from_resources``
+        """
         with self._lock:
             if make not in self._made:
                 self._made[make] = make(self)
@@ -45,7 +48,7 @@ class Resources:
             return made
 
     def warnings(self) -> Iterator[str]:
-        """Yield the warnings of each :class:`Warns` object; a HandlerError ends only its object's warnings."""
+        """Yield the warnings of each shared :class:`Warns` object; after a HandlerError, go on with the next object."""
         with self._lock:
             made = list(self._made.values())
         for one in made:
@@ -54,7 +57,7 @@ class Resources:
                     yield from one.warnings()
 
     def close(self) -> None:
-        """Close every shared object that has a ``close``, the youngest first."""
+        """Close every shared object that has a method ``close``, the youngest first."""
         with self._lock:
             for one in reversed(list(self._made.values())):
                 close = getattr(one, "close", None)

@@ -12,7 +12,7 @@ from handlers.base.verdict import Verdict
 class Role:
     """A Keystone role that API calls need.
 
-    :param any_of: one of these roles is enough; the first one allows least
+    :param any_of: names of roles; one of them is enough. The first role allows least
     :param purpose: the calls that need the role, for ``stackmend check``
     """
 
@@ -25,8 +25,8 @@ class Role:
 class Roles:
     """The Keystone roles that a handler needs.
 
-    :param inspect: roles that every mode but ``off`` needs
-    :param heal: further roles that the modes ``ask`` and ``heal`` need
+    :param inspect: roles for the modes ``audit``, ``ask`` and ``heal``
+    :param heal: further roles for the modes ``ask`` and ``heal``
     """
 
     inspect: tuple[Role, ...] = ()

@@ -8,9 +8,9 @@ from handlers.base.resources import Resources
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """Values of a database that only grow. If enough of them fall, the database is an older copy, or another one.
+    """Values of a database that never fall. If enough of them fall, stackmend reads an older copy or another database.
 
-    :param label: a name for all values: ``generations of resource providers``
+    :param label: a name for all values together: ``generations of resource providers``
     :param witnesses: the values by name; each value that falls is a witness of an older copy
     :param quorum: number of values that must fall together to prove an older copy
     """
@@ -24,11 +24,11 @@ class Rising:
 class Ids:
     """The highest id and the next id of a table.
 
-    A database gives no id twice. So it is an older copy, or another one, if ``highest`` falls and ``next`` is an id that a row
-    already had. A lower ``next`` alone proves nothing: on Galera, each writer has its own counter.
+    A database gives each id once. If ``highest`` falls and ``next`` was already the id of a row, the database is an older copy
+    or another database. A lower ``next`` alone proves nothing: on Galera, each server has its own counter.
 
-    :param highest: the highest id of a row, which falls when the newest row is purged; 0 without rows
-    :param next: the least id that the next row can get
+    :param highest: the highest id of a row; 0 if the table is empty. A purge of the newest row lowers this id
+    :param next: the lowest id that the next row can get
     """
 
     label: str
@@ -38,11 +38,11 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Highest ids, rising values and some old rows of one database. stackmend compares them with the stored watermark.
+    """The highest ids, rising values and some old rows of a database, which stackmend compares with those in the journal.
 
     :param database: ``nova_api``, ``cell:<name>``, ``placement``, ``octavia_database``
-    :param server: the server of a cluster that answered, for messages only
-    :param anchors: values of old rows by name; a value never changes while the row exists
+    :param server: the database server that answered, for messages
+    :param anchors: values of old rows, by name. Such a value never changes while its row exists
     """
 
     database: str

@@ -1,6 +1,6 @@
-"""Checks whether the clocks of this host and an API agree, by the header ``Date`` of an answer.
+"""Checks whether the clocks of this machine and an API agree, by the header ``Date`` of an answer.
 
-Handlers compare an API's times, such as a server's creation, with this host's clock.
+Handlers compare an API's times, such as a server's creation, with this machine's clock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOLERATED = 5.0
 
 
 def check(name: str, headers: Mapping[str, str]) -> Checked | None:
-    """Check an API's clock; return None if the answer has no readable date.
+    """Check an API's clock; return None if the answer has no readable header ``Date``.
 
     :param headers: the headers of an answer that has just arrived
     """

@@ -1,7 +1,7 @@
-"""The privileges that a database account needs and has, and the GRANT statements for missing ones.
+"""Compares the privileges that a database account has and needs, and writes GRANT statements for missing privileges.
 
 Besides :attr:`~handlers.base.Handler.rights`, every handler needs SELECT on all tables. The check asks MariaDB and MySQL by
-SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes groups.
+SHOW GRANTS, and PostgreSQL by ``has_table_privilege``, which includes the privileges of groups.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class Account:
     :param name: the account as GRANT writes it
     :param schema: the database as GRANT writes it
     :param there: the tables that the account can see
-    :param every: the words for all tables in a GRANT statement; if empty, the statement has ``schema.*``
+    :param every: how GRANT names all tables; if empty, ``schema.*``
     :param server: privileges on all databases
     :param whole: privileges on every table of this database
+    :param tables: privileges on single tables, by table
     """
 
     name: str
@@ -52,13 +53,19 @@ class Account:
     tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def lacks(self, table: str, wanted: frozenset[str]) -> frozenset[str]:
-        """Return the wanted privileges that the account lacks on a table (``*``: on all tables)."""
+        """Return the ``wanted`` privileges that the account lacks on a table.
+
+        :param table: a name, or ``*`` for all tables
+        """
         has = self.server | self.whole | self.tables.get(table, frozenset())
         return frozenset() if ALL in has else wanted - has
 
 
 def rights_of(handlers: Iterable[type[Handler]], database: str) -> list[Needs]:
-    """Return, for each handler that needs any, its privileges by table in ``nova_api``, ``cell`` or ``octavia``."""
+    """Return the privileges that each handler's heals need in a database, by table; omit handlers that need none there.
+
+    :param database: ``nova_api``, ``cell`` or ``octavia``
+    """
     return [handler.rights[database] for handler in handlers if database in handler.rights]
 
 
@@ -73,7 +80,7 @@ def merged(needs: Iterable[Needs]) -> dict[str, frozenset[str]]:
 
 
 def statements(schema: str, account: str, wanted: Needs, every: str = "") -> list[str]:
-    """Return GRANT statements for the wanted privileges only.
+    """Return the GRANT statements that give an account the ``wanted`` privileges.
 
     :param schema: the database; in PostgreSQL, the schema
     :param account: ``'stackmend'@'%'``; in PostgreSQL, the name of a role
@@ -86,18 +93,18 @@ def statements(schema: str, account: str, wanted: Needs, every: str = "") -> lis
 
 
 class Asked(Protocol):
-    """A database whose account is checked."""
+    """A database whose account :func:`check` examines."""
 
     def run(self, work: Callable[[Connection], Account | None]) -> Account | None:
-        """Run a function in its own transaction."""
+        """Run ``work`` in its own transaction, and return its result."""
 
 
 def check(name: str, database: Asked, needs: Iterable[Needs], most: Iterable[Needs] = ()) -> Iterator[Checked]:
-    """Check an account's privileges; yield nothing for SQLite, or if the database does not answer.
+    """Check the privileges of a database's account; yield nothing for SQLite, or if the database does not answer.
 
-    :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; missing ones are a failure
-    :param most: privileges that all handlers would need in mode ``heal``. If none of ``needs`` is missing, a warning names
-        the account's privileges beyond both
+    :param needs: privileges that the handlers in the modes ``ask`` and ``heal`` need; a missing privilege is a failure
+    :param most: privileges that all handlers would need in mode ``heal``. If the account has all ``needs``, a warning lists
+        its privileges that are in neither ``needs`` nor ``most``
     """
     try:
         account = database.run(account_of)
@@ -157,9 +164,9 @@ def _mysql(connection: Connection) -> Account:
 
 
 def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset[str], dict[str, frozenset[str]]]:
-    """Return the privileges in SHOW GRANTS: on all databases, on this database, and on each of its tables.
+    """Return the privileges in the output of SHOW GRANTS: on all databases, on ``schema``, and by table of ``schema``.
 
-    Privileges on single columns are omitted, because handlers need whole tables.
+    The function omits privileges on single columns, because handlers need whole tables.
     """
     server: frozenset[str] = frozenset()
     whole: frozenset[str] = frozenset()
@@ -182,7 +189,7 @@ def parsed(lines: Iterable[str], schema: str) -> tuple[frozenset[str], frozenset
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """Return a regular expression for the database name of a grant: ``_`` is any character, ``%`` any text, unless escaped."""
+    """Return a regular expression for the database name in a GRANT. Unless escaped, ``_`` is any character, ``%`` any text."""
     wild = {"_": ".", "%": ".*"}
     parts = re.findall(r"\\.|.", text.replace("``", "`"))
     return re.compile("".join(wild.get(part) or re.escape(part[-1]) for part in parts))

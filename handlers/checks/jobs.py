@@ -25,7 +25,7 @@ _UNITS = "etc/systemd/system/*.service"
 class Job:
     """A line of a cron job or systemd unit.
 
-    :param place: the file and the line's number
+    :param place: the file and the line's number: ``/etc/crontab:7``
     """
 
     place: str
@@ -33,7 +33,7 @@ class Job:
 
 
 def jobs(pattern: re.Pattern[str], root: Path = Path("/")) -> Iterator[Job]:
-    """Yield the lines of cron jobs and units that match; skip comments and unreadable files."""
+    """Yield the lines of cron jobs and systemd units that match ``pattern``; skip comments and unreadable files."""
     for glob in (*_CRON, _UNITS):
         for file in sorted(root.glob(glob)):
             yield from _lines(file, pattern)

@@ -12,8 +12,8 @@ PUBLISHING = frozenset({"messaging", "messagingv2"})
 def notifications(bus: Bus, files: ServiceFiles, group: str, option: str, common: str) -> Iterator[Checked]:
     """Check whether a service publishes to a topic that stackmend consumes.
 
-    :param option: the service's option that lists topics
-    :param common: the option's default
+    :param group, option: group and name of the service's option that lists topics
+    :param common: the default of this option
     """
     subject = f"{files}: notifications"
     drivers = files.texts("oslo_messaging_notifications", "driver")

@@ -1,6 +1,7 @@
-"""Whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
+"""Checks whether the credentials of ``[openstack]`` have the Keystone roles that handlers need.
 
-The check reads the token's roles. It names the command that adds a missing role, or the options of a missing project.
+The check reads the token's roles, and names the command that adds a missing role. For credentials without a project, it names
+the options that set a project.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Identity:
 
 
 def check(service: str, resources: Resources, modes: Mapping[type[Handler], Mode]) -> Iterator[Checked]:
-    """Check the roles of ``[openstack]``'s user; yield nothing without Keystone, or if no active handler needs a role."""
+    """Check the roles of the user in ``[openstack]``; yield nothing without Keystone, or if no active handler needs a role."""
     wanted: dict[Role, list[str]] = {}
     for handler, mode in sorted(modes.items(), key=lambda item: item[0].name):
         for role in handler.roles.needed(mode) if mode is not Mode.OFF else ():

@@ -1,4 +1,4 @@
-"""Runs a handler as stackmend does, without journal, waits or gates."""
+"""Runs a handler as stackmend does, but with no journal, waits or gates."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def swept(handler: Handler) -> list[Key]:
 
 
 def findings(handler: Handler, key: Key) -> list[Finding]:
-    """Return the findings of an inspection.
+    """Inspect a key twice, and return the findings of the first inspection.
 
-    :raises AssertionError: a second inspection differs, for example because the evidence has clock readings
+    :raises AssertionError: the second inspection gives other findings
     """
     first, second = list(handler.inspect(key)), list(handler.inspect(key))
     same = len(first) == len(second) and all(one.same_as(other) for one, other in zip(first, second, strict=True))
@@ -27,7 +27,7 @@ def findings(handler: Handler, key: Key) -> list[Finding]:
 
 
 def refusals(handler: Handler, key: Key) -> list[str]:
-    """Return why each of a key's findings is not healable.
+    """Inspect a key, and return each finding's ``refusal``.
 
     :raises AssertionError: a finding is healable
     """
@@ -39,7 +39,7 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 
 
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
-    """Inspect and heal each key until no healable finding is left, with one heal per inspection; return the heals.
+    """Inspect and heal each key until no healable finding is left; return the heals' results. Each heal has its own inspection.
 
     :param keys: the keys to inspect; None for the keys of a sweep
     :raises AssertionError: a healable finding is left after :data:`LIMIT` heals

@@ -12,12 +12,12 @@ from handlers.base import Bus, Handler, Resources
 def configured(
     handler: type[Handler], options: Mapping[str, Mapping[str, object]], folder: Path, bus: Bus | None = None
 ) -> Resources:
-    """Return resources with one handler's options, read from a file in ``folder``, as in production.
+    """Write options to a configuration file in ``folder``, and return the resources made from this file.
 
-    A wrong value raises ``cfg.Error`` on first use.
+    The first use of a wrong value raises ``cfg.Error``.
 
-    :param options: values by group and name; other options keep their defaults
-    :param bus: only for a handler that reads a queue
+    :param options: values by group and name; all other options of the handler keep their defaults
+    :param bus: needed if the handler reads a queue
     """
     parser = RawConfigParser()
     parser.read_dict({group: {name: str(value) for name, value in more.items()} for group, more in options.items()})

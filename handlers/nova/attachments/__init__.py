@@ -1,4 +1,4 @@
-"""Attachments in Cinder of instances that are deleted.
+"""Attachments in Cinder whose instances are deleted.
 
 The handler is ``audit_attachments``; ``notifications`` has Cinder's broker, events and options ``[cinder]``.
 """

@@ -7,29 +7,29 @@ attach nor delete the volume.
 answers 409 to the deletion of an attachment that Nova still uses, unless the request has a service token. Without
 ``[service_user] send_service_user_token`` in ``nova.conf``, every deletion of a server leaves its attachments.
 
-**What is read.** The attachments; then build request and mapping, rows and migrations in every cell, or the shadow tables; the
-service of the old host. If one cell does not answer, the handler decides nothing. In a cloud where the service catalogue has no
-endpoint of Cinder, or only in other regions, it finds nothing, and ``stackmend check`` gives the reason.
+**What is read.** The attachments in Cinder. The instance's build request and mapping, and in every cell its rows and
+migrations, or its archived rows. The service of its last host. If one cell does not answer, the handler decides nothing. If the
+service catalogue has no Cinder in this region, the handler finds nothing, and ``stackmend check`` gives the reason.
 
 **What is changed.** One attachment: ``DELETE /attachments/{id}``. The request has no service token. So Cinder asks Nova about a
-connected attachment, and refuses with 409 while Nova uses it. The volume stays, even with ``delete_on_termination``.
+connected attachment, and refuses with 409 while Nova uses the attachment. The volume stays, even with
+``delete_on_termination``.
 
-**What is not changed.** Attachments without the uuid of an instance, and those of live, shelved or moving instances. A
-connected attachment is only reported until nova-compute on the old host is up and has cleaned up (``instances.cleaned``). After
-a migration or evacuation without an end, it is only reported too, because a guest may run on another host. These are only
-reported as well:
+**What is not changed.** Attachments that name no instance, and attachments of live, shelved or moving instances. A connected
+attachment is reported, not deleted, until nova-compute on the instance's last host is up and has removed the guest
+(``instances.cleaned``). The same applies if a migration or evacuation did not end: a guest may run on another host. The handler
+also reports, but never changes:
 
-- attachments of an unknown instance, which another Nova or another service may have;
-- attachments of a volume that a live instance uses, if Cinder lacks the attachment in that instance's block device mapping:
-  Cinder may have been restored;
-- block device mappings of live instances to volumes that Cinder does not have. If the instance does not boot from the volume,
-  the finding has the statement that deletes the mapping.
+- attachments of an instance that no cell knows: another Nova or another service may have it;
+- attachments of a volume that another live instance uses by an attachment that Cinder lacks: Cinder may have been restored;
+- block device mappings of live instances to volumes that Cinder lacks. If the instance does not boot from the volume, the
+  finding has the statement that deletes the mapping.
 
-**Why a race does no harm.** A deleted uuid never returns, and an attachment never changes its instance. ``[audit]
-audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two inspections
-must agree, because a copy of a database may lag behind.
+**Why a race does no harm.** The uuid of a deleted instance never returns, and an attachment never changes its instance.
+``[audit] audit_attachments_after`` gives Nova time: nova-compute removes the guests of deleted instances every 1800 s. Two
+inspections must agree, because a database server can answer with old rows.
 
-**Undo.** None: an attachment cannot return with its id. The history has its data, and the commands for a new one.
+**Undo.** None: an attachment cannot return with its id. The history has its data, and the commands for a new attachment.
 
 Sources: ``cinder/volume/api.py`` (attachment_deletion_allowed), ``nova/compute/manager.py`` (_shutdown_instance,
 _run_pending_deletes, _cleanup_running_deleted_instances), ``nova/compute/api.py`` (_local_cleanup_bdm_volumes,
@@ -97,8 +97,8 @@ class Evidence:
     """The proof about one attachment.
 
     :param place: the volume's place on its storage, without passwords
-    :param hosts: the hosts that the deleted rows name
-    :param archived: whether only archived rows are left
+    :param hosts: the hosts that the instance's deleted rows name
+    :param archived: whether all rows of the instance are archived
     """
 
     attachment: str
@@ -195,7 +195,7 @@ class AuditAttachments(NovaHandler):
         yield from lifeless(self._databases, self._archive, instances)
 
     def _sweep_disks(self) -> Iterator[Key]:
-        """Yield the live instances that have a block device mapping to a missing volume.
+        """Yield the live instances that have a block device mapping to a volume that Cinder lacks.
 
         Read the mappings before the volumes: otherwise a new volume would seem to be missing.
         """
@@ -245,7 +245,7 @@ class AuditAttachments(NovaHandler):
                     yield verdict if isinstance(verdict, Wait) else _finding(key, one, known, verdict)
 
     def _case(self, one: Attachment, known: Known, there: Collection[str]) -> Case:
-        """:param there: ids of Cinder's attachments to the volumes that other live instances use"""
+        """:param there: ids of all attachments that Cinder has for the volumes in ``known.users``"""
         return Case(
             known.facts,
             one.connected,

@@ -1,4 +1,4 @@
-"""Read the records of the instance that attachments name: ``nova_api`` first, then the cells."""
+"""Reads the records of the instance that attachments name, from ``nova_api`` first, then from the cells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from handlers.nova.records import Instance
 class Known:
     """The facts about an instance, and the objects to which it belongs.
 
-    :param users: other live instances' block device mappings to the volumes of its attachments
+    :param users: block device mappings of other live instances to the volumes of the instance's attachments
     """
 
     facts: Facts
@@ -28,7 +28,11 @@ class Known:
 
 
 def read(databases: NovaDatabases, archive: Archive, instance: str, volumes: Collection[str], after: float) -> Known:
-    """:raises Unavailable: a database does not answer"""
+    """Read an instance's records.
+
+    :param volumes: the volumes of its attachments
+    :raises Unavailable: a database does not answer
+    """
     requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))
     cells = databases.cells()
     seen = databases.run_in_all(cells, lambda connection: _in_cell(connection, instance))

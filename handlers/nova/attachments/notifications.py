@@ -1,6 +1,6 @@
 """Cinder's notifications: the options ``[cinder]``, the broker, the check.
 
-Cinder sends them in the legacy format, by default to the exchange ``openstack``
+Cinder sends notifications in the legacy format, by default to the exchange ``openstack``
 (``cinder/volume/volume_utils.py``: notify_about_volume_usage, _usage_from_volume).
 """
 
@@ -44,7 +44,7 @@ def volume(event: Event) -> Key:
 
 
 def cinder_brokers(resources: Resources) -> Iterable[Broker]:
-    """Yield the broker of Cinder's notifications; nothing where neither ``[cinder]`` nor ``cinder.conf`` names a broker.
+    """Yield the broker of Cinder's notifications; nothing if the options ``[cinder]`` and ``cinder.conf`` name no broker.
 
     :raises ConfigError: a configuration file of Cinder is malformed
     """
@@ -72,7 +72,7 @@ def cinder_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> 
 
 
 def _answers(resources: Resources, mode: Mode) -> Checked:
-    """Check that Cinder answers. Without Cinder, warn if the handler may heal, or if another region has a Cinder."""
+    """Check that Cinder answers. If this region has no Cinder, warn if ``mode`` heals, or if another region has a Cinder."""
     try:
         storage = resources.get(Storage.from_resources)
         if storage.exists():

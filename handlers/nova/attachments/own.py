@@ -1,4 +1,4 @@
-"""Whether an answer "not found" of Cinder proves that a volume is gone."""
+"""Checks whether an answer "not found" of Cinder proves that a volume is gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from handlers.nova.database import NovaDatabases
 
 
 def require_own_cinder(databases: NovaDatabases, storage: Storage) -> None:
-    """Check that this Cinder belongs to this Nova and shows the volumes of all projects. Otherwise it may hide a volume.
+    """Check that this Cinder belongs to this Nova and shows the volumes of all projects. Otherwise it can hide a volume.
 
     :raises Refused: Cinder lacks all volumes of the youngest block device mappings, or hides volumes of other projects
     :raises Unavailable: Cinder or a cell does not answer

@@ -16,12 +16,12 @@ from handlers.nova.records import Migration
 
 
 def remains_of(connection: Connection, instance: str) -> list[Remains]:
-    """Return the deleted rows of an instance in a cell, with records about their hosts."""
+    """Return an instance's deleted rows in a cell, each with the state of its host and the instance's migrations."""
     return _remains(connection, tables.instances, instance, queries.migrations_of(connection, instance))
 
 
 def archived_remains_of(connection: Connection, instance: str) -> list[Remains]:
-    """Return the archived rows of an instance as :func:`remains_of`, by scans of the shadow tables."""
+    """Return an instance's archived rows as :func:`remains_of` does. The queries scan whole shadow tables."""
     moves = [*queries.migrations_of(connection, instance), *queries.archived_migrations_of(connection, instance)]
     return _remains(connection, tables.shadow_instances, instance, moves)
 
@@ -43,9 +43,9 @@ def _remains(connection: Connection, table: sa.Table, instance: str, moves: list
 
 
 def users(connection: Connection, volumes: Collection[str], instance: str) -> set[User]:
-    """Return the block device mappings of other live instances to these volumes.
+    """Return the block device mappings of live instances other than ``instance`` to ``volumes``.
 
-    Nova stores a volume's id in the letter case of the user's request, while Cinder's ids are in lower case.
+    Nova stores a volume's id in the letter case of the user's request, Cinder in lower case.
     """
     written = {*volumes, *(volume.upper() for volume in volumes)}
     b, i = tables.block_device_mapping.c, tables.instances.c
@@ -62,7 +62,10 @@ def users(connection: Connection, volumes: Collection[str], instance: str) -> se
 
 
 def disks(connection: Connection, owner: Key) -> list[Disk]:
-    """Return live instances' block device mappings to volumes: those of ``owner``, an instance or a volume."""
+    """Return the live instances' block device mappings that name one instance, or one volume.
+
+    :param owner: the key of this instance or volume
+    """
     b = tables.block_device_mapping.c
     query = _mapped(b.id, b.instance_uuid, b.volume_id, b.attachment_id, b.boot_index)
     rows = connection.execute(query.where(b[_OWNERS[owner.kind]] == owner.id).order_by(b.id)).all()

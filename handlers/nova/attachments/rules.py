@@ -1,6 +1,6 @@
-"""Decide about an instance's attachments and block device mappings, without I/O.
+"""Rules about an instance's attachments and block device mappings.
 
-A connected attachment needs more proof than the instance's deletion: a guest that still runs would lose the disk.
+For a connected attachment, the instance's deletion is not enough proof: a guest that still runs would lose the disk.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Remains:
 
     :param hidden: whether a cross-cell resize made this copy; such a row proves nothing
     :param cleaned: whether nova-compute has removed the guest and its files (``instances.cleaned``)
-    :param age: seconds since the row last changed, also by the cleaning
+    :param age: seconds since the row last changed
     :param host_up: whether nova-compute on the host is up; None without a host, or without nova-compute there
-    :param moves: the instance's migrations in this cell, also deleted ones
+    :param moves: the instance's migrations in this cell, deleted ones included
     """
 
     hidden: bool
@@ -47,10 +47,10 @@ class Facts:
     """The records about the instance that an attachment names.
 
     :param building: whether the instance has a build request, or a mapping without a cell
-    :param cells: ids of the cells with a deleted row, archived or not
-    :param alive: whether any cell has a row that is not deleted
-    :param archived: whether only archived rows are left
-    :param after: seconds from the last change of the instance until Nova is done with it
+    :param cells: ids of the cells with a deleted row of the instance, archived or not
+    :param alive: whether any cell has a row of the instance that is not deleted
+    :param archived: whether all rows of the instance are archived
+    :param after: seconds from the instance's last change until its attachments count as left behind
     """
 
     building: bool
@@ -67,7 +67,7 @@ class Facts:
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of any deleted row; ``after`` without one."""
+        """Seconds since a deleted row of the instance last changed; ``after`` if there is no such row."""
         return min((one.age for one in self.remains), default=self.after)
 
     @property
@@ -79,8 +79,8 @@ class Facts:
 class User:
     """A live instance's block device mapping to a volume.
 
-    :param volume: in lower case
-    :param attachment: None if the mapping names none
+    :param volume: the id in lower case
+    :param attachment: None if the mapping names no attachment
     """
 
     volume: str
@@ -91,8 +91,8 @@ class User:
 class Case:
     """An attachment of an instance.
 
-    :param shared: whether another live instance names the same attachment
-    :param lost: whether another live instance uses the volume, by an attachment that Cinder does not have
+    :param shared: whether a block device mapping of another live instance names the attachment
+    :param lost: whether another live instance uses the volume by an attachment that Cinder lacks
     :param unchanged: seconds since the volume last changed
     """
 
@@ -127,13 +127,13 @@ def _report(reason: Callable[[Facts], str]) -> Callable[[Case], Report]:
 
 
 def _unsettled(move: Migration) -> bool:
-    """Return whether a migration may have left a guest on its other host."""
+    """Return whether a migration can have left a second guest on one of its hosts."""
     if move.kind == _EVACUATION:
         return move.status not in {"completed", "failed"}
     return not move.terminal or (move.kind == _LIVE and move.status == "error")
 
 
-#: An instance by its records. While one of these holds, its attachments are left alone.
+#: The rules about an instance. While one of the conditions holds, its attachments are left alone.
 ALIVE: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], Keep | Wait]], ...] = (
     (lambda it: it.building, lambda it: Keep("Nova schedules the instance")),
     (lambda it: it.alive, lambda it: Keep("the instance lives, or is being deleted")),
@@ -143,7 +143,7 @@ ALIVE: tuple[tuple[Callable[[Facts], bool], Callable[[Facts], Keep | Wait]], ...
     ),
 )
 
-#: In order; the last ones concern connected attachments only.
+#: The rules about one attachment. Those after the first Delete concern connected attachments.
 CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Wait | Report | Delete]], ...] = (
     (
         lambda it: not it.facts.deleted and not it.connected and it.unchanged < RESERVING,
@@ -215,7 +215,7 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Wait | Report | Dele
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return the reason to leave the instance's attachments alone; None without one."""
+    """Return the verdict to leave all attachments alone; None if :func:`decide` must judge each of them."""
     return next((verdict(facts) for holds, verdict in ALIVE if holds(facts)), None)
 
 

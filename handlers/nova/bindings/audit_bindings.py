@@ -1,20 +1,22 @@
 """Delete inactive port bindings that live migrations left behind.
 
 **What drifts.** A port of an instance has a second binding, ``INACTIVE``, to a host that the instance left or never reached.
-Nova cannot live-migrate the instance to that host: Neutron refuses a second binding with 409.
+Nova cannot live-migrate the instance to that host: Neutron refuses another binding to the host with 409.
 
 **Why Nova lets it.** Nova deletes the binding in the last step of a live migration or of its roll-back. If a service stops or
 Neutron does not answer, the binding stays.
 
-**What is read.** The instance's ports and their bindings; then build request and mapping, the row in every cell and the
-instance's migrations.
+**What is read.** The instance's ports and their bindings. The instance's build request and mapping, its row in every cell, and
+its migrations.
 
 **What is changed.** One binding: ``DELETE /v2.0/ports/{id}/bindings/{host}``. Neutron has no condition for this request, so the
-port's revision is compared right before. If the port has no active binding afterwards, the deleted one is created again.
+handler compares the port's revision right before. If the port has no active binding afterwards, the handler creates the deleted
+binding again.
 
-**What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. A
-binding that no ended live migration explains is only reported. So is every inactive binding while the youngest migration is in
-``error``. An active binding to a host other than Nova's is also only reported, because either record may be right.
+**What is not changed.** Bindings of an instance with a task, an unfinished migration or a resize that waits for the user. The
+handler only reports a binding that no ended live migration explains, and any inactive binding while the instance's youngest
+migration is in ``error``. It also only reports an active binding to a host other than the instance's in Nova: either
+record may be right.
 
 **Why a race does no harm.** While the instance has no task, Nova does not use the binding. A migration that begins meanwhile
 activates its binding seconds later.

@@ -11,7 +11,7 @@ from handlers.nova.records import Migration
 
 
 def hosts_at_rest(connection: Connection, instances: Collection[str]) -> dict[str, str]:
-    """Return the host of each of these instances that is live and has no task; omit instances without a host."""
+    """Return hosts by instance, for those of ``instances`` that are live, have a host and have no task."""
     c = tables.instances.c
     query = sa.select(c.uuid, c.host).where(c.deleted == 0, c.task_state.is_(None), c.host.is_not(None))
     return {

@@ -1,6 +1,6 @@
-"""Decide about the bindings of an instance's port, without I/O.
+"""Rules about the bindings of an instance's port.
 
-While the youngest migration is in ``error``, nothing proves where the guest runs, so no binding is deleted.
+While the instance's youngest migration is in ``error``, nothing proves where the guest runs, so no binding is deleted.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Problem(StrEnum):
 class Facts:
     """The records of an instance in Nova.
 
-    :param here: the row in the cell of the mapping, if any
-    :param migrations: the migrations in the mapping's cell, youngest first
+    :param here: the instance's row in the cell that its mapping names; None without such a row
+    :param migrations: the instance's migrations in the mapping's cell, youngest first
     :param building: whether the instance has a build request, or no mapping to a cell
     """
 
@@ -53,7 +53,7 @@ class Facts:
 
     @property
     def settled(self) -> bool:
-        """Whether the youngest migration proves that the instance lives on its host."""
+        """Whether the instance's youngest migration proves that the instance lives on the host that Nova names."""
         move = self.latest
         if move is None:
             return False
@@ -89,7 +89,7 @@ _BUSY = "the instance moves"
 
 
 def completed_there(bound: Bound) -> bool:
-    """Return whether the youngest migration succeeded and led to the host of the active binding."""
+    """Return whether the instance's youngest migration succeeded and led to the host of the port's active binding."""
     move, names = bound.facts.latest, bound.facts.names
     return move is not None and move.status in _SUCCEEDED and names.same(move.dest[0], bound.active)
 
@@ -146,7 +146,7 @@ BINDINGS: tuple[tuple[Callable[[Bound], bool], Callable[[Bound], Verdict]], ...]
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return the reason to decide nothing about the instance's bindings; None without one."""
+    """Return the verdict to leave all bindings alone; None if :func:`decide` must judge each of them."""
     return next((verdict(facts) for holds, verdict in STATES if holds(facts)), None)
 
 

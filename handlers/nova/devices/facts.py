@@ -1,4 +1,4 @@
-"""Read the records of one-time-use devices: Placement first, then Nova's databases."""
+"""Reads the records of one-time-use PCI devices, from Placement first, then from Nova's databases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.[0-7]")
 
 
 class Records(NamedTuple):
-    """The records in the cell of a device's compute node."""
+    """The records about a device in the cell of its compute node, as in :class:`Place`."""
 
     node: ComputeNode
     device: Device | None
@@ -42,10 +42,7 @@ def named_by(databases: NovaDatabases, instance: str) -> frozenset[str]:
 
 
 def read(databases: NovaDatabases, placement: Placement, providers: Iterable[str], hooked: bool) -> list[Case]:
-    """Return a case for each of these providers that is a one-time-use device.
-
-    :param hooked: whether the operator has configured a hook
-    """
+    """Return a case for each of ``providers`` that is a one-time-use device."""
     return [
         _case(databases, placement, provider, hooked)
         for one in sorted(providers)
@@ -54,7 +51,7 @@ def read(databases: NovaDatabases, placement: Placement, providers: Iterable[str
 
 
 def reserved(placement: Placement) -> list[Provider]:
-    """Return the one-time-use devices that are reserved and have no allocation."""
+    """Return the providers of one-time-use devices that are reserved and have no allocation."""
     marked = placement.marked(ONE_TIME_USE)
     stocks = placement.inventories_of_each(marked)
     held = placement.consumers_of_each([uuid for uuid, stock in stocks.items() if is_reserved(stock)])
@@ -62,9 +59,10 @@ def reserved(placement: Placement) -> list[Provider]:
 
 
 def users_of(connection: Connection, hosts: Collection[str], providers: Collection[str]) -> list[User]:
-    """Return the instances on these hosts, or on none, whose PCI requests name providers.
+    """Return the instances on one of ``hosts``, or without a host, whose PCI requests name providers.
 
-    If one of ``providers`` is named by none of them, archived instances follow. The youngest deletion comes first in each part.
+    If live and deleted instances do not name all of ``providers``, archived instances follow. Each part begins with the
+    youngest deletion.
     """
     found = users(connection, hosts)
     unexplained = set(providers).difference(*(user.providers for user in found))

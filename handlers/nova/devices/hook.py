@@ -24,7 +24,7 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 class HookFailed(HandlerError):
-    """The hook did not clean a device. This is a failed heal; the next attempt begins with the key's next device, if any."""
+    """The hook did not clean a device, so the heal failed. The next attempt begins with another device of the key, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Hook:
     timeout: float
 
     def require(self) -> None:
-        """:raises ConfigError: the program cannot be run"""
+        """Raise ConfigError if stackmend cannot run the program."""
         if not os.path.isabs(self.program) or not (Path(self.program).is_file() and os.access(self.program, os.X_OK)):
             raise ConfigError(
                 f"[audit] release_devices_hook: {self.program} is not the absolute path of a program that stackmend may run, "
@@ -49,8 +49,8 @@ class Hook:
     def run(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         """Run the program and wait for its end.
 
-        :param variables: its environment, beside a few harmless variables of stackmend's own
-        :raises HookFailed: unless it ends with status 0 in time; the message has the end of its output
+        :param variables: environment variables for the program, besides a few harmless ones of stackmend
+        :raises HookFailed: the program does not end with status 0 in time; the message has the end of its output
         """
         if any(one.startswith("-") for one in arguments):
             raise HookFailed(f"the hook {self.program} must not get an argument that looks like an option: {arguments}")
@@ -101,7 +101,7 @@ def _printable(tail: bytes) -> str:
 
 
 def _is_over(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether the program has ended, without freeing its process id, which :func:`_kill` still needs."""
+    """Return whether the program has ended. The call does not free its process id, which :func:`_kill` still needs."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

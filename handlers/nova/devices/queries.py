@@ -1,6 +1,6 @@
 """SQL about PCI devices and the instances that asked for them.
 
-PCI requests name providers since Nova 2023.1, if ``[filter_scheduler] pci_in_placement`` is set
+PCI requests name resource providers since Nova 2023.1, if ``[filter_scheduler] pci_in_placement`` is set
 (``nova/compute/utils.py``, update_pci_request_with_placement_allocations).
 """
 
@@ -25,7 +25,10 @@ _SOURCES = ((tables.instances, tables.instance_extra), (tables.shadow_instances,
 
 
 def device(connection: Connection, node: int, address: str) -> Device | None:
-    """Return the device of a compute node, by the node's id and the address in any letter case."""
+    """Return the device of a compute node at a PCI address, in any letter case; None if there is none.
+
+    :param node: the node's id
+    """
     c = tables.pci_devices.c
     query = sa.select(c.address, c.vendor_id, c.product_id, c.status, c.instance_uuid)
     row = connection.execute(
@@ -35,7 +38,7 @@ def device(connection: Connection, node: int, address: str) -> Device | None:
 
 
 def users(connection: Connection, hosts: Collection[str]) -> list[User]:
-    """Return the live and deleted instances on these hosts or on none whose PCI requests name providers.
+    """Return the live and deleted instances on one of ``hosts``, or without a host, whose PCI requests name providers.
 
     :return: the youngest deletion first, live instances last
     """
@@ -48,7 +51,7 @@ def users(connection: Connection, hosts: Collection[str]) -> list[User]:
 
 
 def archived_users(connection: Connection, hosts: Collection[str]) -> list[User]:
-    """Return archived instances on these hosts whose PCI requests name providers, by a scan of the whole table."""
+    """Return the archived instances on ``hosts`` whose PCI requests name providers. The query scans the whole table."""
     c = tables.shadow_instances.c
     return _ordered(
         one
@@ -58,12 +61,12 @@ def archived_users(connection: Connection, hosts: Collection[str]) -> list[User]
 
 
 def named(connection: Connection, instance: str) -> frozenset[str] | None:
-    """Return the providers in the PCI requests of a deleted instance; None if the instance has no row."""
+    """Return the uuids of the providers that a deleted instance's PCI requests name; None if the cell has no such row."""
     return _named(connection, instance, *_SOURCES[0])
 
 
 def archived_named(connection: Connection, instance: str) -> frozenset[str] | None:
-    """Return the providers in the PCI requests of an archived instance. The query scans the whole table."""
+    """Return the result of :func:`named` for an archived instance. The query scans the whole table."""
     return _named(connection, instance, *_SOURCES[1])
 
 
@@ -102,7 +105,7 @@ def _ordered(found: Iterator[tuple[datetime | None, User]]) -> list[User]:
 
 
 def _providers(text: str | None) -> frozenset[str]:
-    """Read the providers from Nova's JSON of PCI requests (``nova/objects/instance_pci_requests.py``, to_json)."""
+    """Return the providers that PCI requests name, from Nova's JSON (``nova/objects/instance_pci_requests.py``, to_json)."""
     try:
         specs = [spec for request in json.loads(text or "[]") for spec in request["spec"]]
         return frozenset(one for spec in specs for one in spec.get(NAMES, "").split(",") if one)

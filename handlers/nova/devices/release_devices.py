@@ -6,33 +6,32 @@ After the deletion of the instance, no other instance can use the device.
 **Why Nova lets it.** Nova does not clean devices. It asks operators for a program that listens to ``instance.delete.end``,
 cleans the device, and sets ``reserved`` to 0.
 
-**What is read.** The PCI requests of the deleted instance, which name the device's resource provider. The provider with trait,
+**What is read.** The PCI requests of the deleted instance, which name the device's resource provider. This provider's trait,
 inventory and allocations. The live compute node that is the provider's root, its service, and the device in ``pci_devices``.
-Build request, mapping, and the instance's row in every cell.
+The instance's build request and mapping, and its row in every cell.
 
-**What is changed.** First, stackmend runs ``[audit] release_devices_hook``. If the hook ends with status 0, all facts are read
-again. Then ``PUT /resource_providers/{uuid}/inventories/{class}`` sets ``reserved`` to 0, with the provider's generation.
+**What is changed.** First, stackmend runs ``[audit] release_devices_hook``. If the hook ends with status 0, stackmend reads all
+facts again. Then ``PUT /resource_providers/{uuid}/inventories/{class}`` sets ``reserved`` to 0, with the provider's generation.
 
-**The hook.** Its arguments are ``ADDRESS PROVIDER HOST``: for example ``0000:81:00.0``, a uuid and a host name. Nova's sample
-listener gives the first two to its program. The environment has ``STACKMEND_ADDRESS``, ``STACKMEND_PROVIDER``,
-``STACKMEND_HOST``, ``STACKMEND_NODE``, ``STACKMEND_CELL``, ``STACKMEND_INSTANCE``, ``STACKMEND_RESOURCE_CLASS``,
-``STACKMEND_VENDOR_ID`` and ``STACKMEND_PRODUCT_ID``, but no password and no token. No shell runs the hook. It runs beside
-stackmend, so it must reach the host, for example by ``ssh``.
+**The hook.** Its arguments are ``ADDRESS PROVIDER HOST``: for example ``0000:81:00.0``, a uuid and a host name. The environment
+has ``STACKMEND_ADDRESS``, ``STACKMEND_PROVIDER``, ``STACKMEND_HOST``, ``STACKMEND_NODE``, ``STACKMEND_CELL``,
+``STACKMEND_INSTANCE``, ``STACKMEND_RESOURCE_CLASS``, ``STACKMEND_VENDOR_ID`` and ``STACKMEND_PRODUCT_ID``, but no password and
+no token. No shell runs the hook. It runs beside stackmend, so it must reach the host, for example by ``ssh``.
 
 If the hook fails or takes longer than ``release_devices_hook_timeout``, the device stays reserved. The history then has the end
 of its output. After ``[engine] max_attempts`` failures in a row, stackmend parks the key, until ``stackmend work retry``.
 
 The hook must be idempotent: after a crash between hook and write, stackmend runs it again. Two runs for one device can overlap
-if the journal did not answer meanwhile. So let the hook take a lock on the host, for example with ``flock``. It must fail if
-the lock is taken, or if a guest has the device.
+if the journal did not answer meanwhile. So let the hook take a lock on the host, for example with ``flock``. The hook must
+fail if the lock is taken, or if a guest has the device.
 
-**What is not changed.** A device with an allocation, or one that ``pci_devices`` does not call available. A device whose
-reservation no deleted instance explains is only reported: an operator may have reserved it. The same holds for a device that a
-shelved or moved instance used, and for every device without ``[filter_scheduler] pci_in_placement`` in ``nova.conf``. If
-nova-compute of the host is down, or without a hook, the finding has the command.
+**What is not changed.** A device with an allocation, or one that ``pci_devices`` does not call ``available``. If no deleted
+instance explains a reservation, the device is only reported: an operator may have reserved it. This concerns devices that a
+shelved or moved instance used and, without ``[filter_scheduler] pci_in_placement`` in ``nova.conf``, all devices. If the host's
+nova-compute is down, or stackmend has no hook, the finding has the command.
 
-**Why a race does no harm.** Placement allocates no reserved device. Each change of the provider changes its generation, and the
-write then fails. To keep a device of a deleted instance reserved for repairs, exempt its host or the instance.
+**Why a race does no harm.** Placement allocates no reserved device. Each change of the provider changes its generation, so the
+write fails. To keep a device of a deleted instance reserved for repairs, exempt its host or the instance.
 
 **Undo.** The reservation, set again by ``openstack resource provider inventory set``.
 
@@ -217,9 +216,9 @@ def _key_of(case: Case) -> Key:
 
 
 def _key(provider: str, users: Sequence[User]) -> Key:
-    """Return the only key under which a device is judged, so that two workers never run the hook for it at once.
+    """Return the only key under which stackmend judges a device, so that two workers never run the hook for it at once.
 
-    :param users: the instances that name the device, the youngest deletion first
+    :param users: the instances whose PCI requests name the device, the youngest deletion first
     """
     last = next((user.row.uuid for user in users if user.row.deleted), None)
     alive = any(not user.row.deleted for user in users)

@@ -1,7 +1,7 @@
-"""Decide about a one-time-use device, without I/O.
+"""Rules about a one-time-use device.
 
-Placement does not name the instance that used a reserved device. Nova does: nova-compute writes the device's provider into the
-PCI requests of the instance (``rp_uuids``), which stay in the deleted row.
+Placement does not name the instance that used a reserved device, but Nova does. nova-compute writes the device's provider into
+the PCI requests of the instance (``rp_uuids``), which stay in the deleted row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Device:
 class User:
     """An instance whose PCI requests name providers.
 
-    :param row: its row, live, deleted or archived
+    :param row: the instance's row, live, deleted or archived
     """
 
     row: Instance
@@ -54,7 +54,7 @@ class Place:
     """The compute node of a device, and the records in its cell.
 
     :param up: whether the host's nova-compute is up; None without such a service
-    :param users: the instances in the cell that name the device, the youngest deletion first
+    :param users: the cell's instances whose PCI requests name the device, the youngest deletion first
     """
 
     cell: Cell
@@ -68,9 +68,9 @@ class Place:
 class Case:
     """A one-time-use device.
 
-    :param inventories: the inventories of its provider, read before the consumers
-    :param consumers: consumers with an allocation of the device
-    :param place: None unless exactly one cell has the device's live compute node
+    :param inventories: the inventories of the device's provider, read before ``consumers``
+    :param consumers: uuids of the consumers with an allocation of the device
+    :param place: the device's live compute node; None if no cell or several cells have it
     :param copies: rows, in all cells, of the deleted instance that used the device last
     :param building: whether that instance has a build request, or a mapping without a cell
     :param hooked: whether the operator has configured a hook
@@ -86,7 +86,7 @@ class Case:
 
     @property
     def inventory(self) -> Inventory | None:
-        """The provider's only inventory; None without any or with several. Nova gives each device exactly one."""
+        """The provider's only inventory; None if there is none or several."""
         return self.inventories[0] if len(self.inventories) == 1 else None
 
     @property
@@ -104,13 +104,13 @@ class Case:
 
     @property
     def last(self) -> User | None:
-        """The instance deleted last among those whose PCI requests name the device, if any."""
+        """The instance that was deleted last of those whose PCI requests name the device; None without any."""
         users = () if self.place is None else self.place.users
         return next((user for user in users if user.row.deleted), None)
 
     @property
     def age(self) -> float:
-        """Seconds since the last change of the row of :attr:`last`; infinite without one."""
+        """Seconds since the row of the instance :attr:`last` changed; infinite if :attr:`last` is None."""
         return float("inf") if self.last is None else self.last.row.age
 
     @property

@@ -1,4 +1,4 @@
-"""Decide which providers must join or leave Placement's aggregates, without I/O.
+"""Rules about the providers that must join or leave Placement's aggregates.
 
 Operators edit Placement's aggregates too (Nova's guide "Tenant Isolation with Placement"). So a membership that Nova does not
 know proves no drift.
@@ -28,10 +28,10 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """A compute node's provider, and the aggregates that it must join, or those that it must leave.
+    """A compute node's provider, with the aggregates that it must join, or that it must leave.
 
     :param before: all aggregates of the provider before the heal
-    :param generation: the provider's generation, for the plan; not evidence, because every allocation changes it
+    :param generation: the provider's generation, for the plan; no evidence, because every allocation changes it
     """
 
     provider: str
@@ -71,7 +71,7 @@ def wanted(names: HostNames, aggregates: Collection[Aggregate], host: str) -> Wa
 
 
 def differing(node: ComputeNode, has: Collection[str], rule: Wanted) -> tuple[Membership | None, Membership | None]:
-    """Return the missing and the excess aggregates of a node's provider; None for either without any.
+    """Return two memberships of a node's provider: the aggregates to join, and those to leave. None means no aggregate.
 
     :param has: all present aggregates of the provider
     """
@@ -84,7 +84,7 @@ def _membership(node: ComputeNode, aggregates: frozenset[str], has: Collection[s
 
 
 def refusal(problem: str, may_remove: bool, nodes_of_uuid: int, nodes_of_host: int, ironic: bool) -> str:
-    """Return why a heal must not change a membership; empty if it may.
+    """Return why a heal must not change a membership; empty if the heal may change it.
 
     :param nodes_of_uuid: number of compute nodes in all cells with the provider's uuid
     :param ironic: whether the provider is a node of Ironic

@@ -123,7 +123,7 @@ class AuditProviders(PlacementHandler):
 
 
 def advice(node: ComputeNode, provider: Provider, in_use: bool, owners: Sequence[str]) -> str:
-    """Return possible causes and commands when ``provider`` has the name of ``node``, but another uuid.
+    """Return possible causes and commands as text, if ``provider`` has the name of ``node``, but another uuid.
 
     :param owners: other hosts that have a compute node with the provider's uuid
     """

@@ -1,10 +1,10 @@
 """Delete the host mapping and the resource providers that a deleted compute service left.
 
-**What drifts.** A compute service was deleted, and ``host_mappings`` or Placement still has its host. The scheduler sees
-resources that do not exist. A host that returns counts as mapped, perhaps to the wrong cell, and its old provider blocks the
-name of a new one.
+**What drifts.** A compute service was deleted, but ``host_mappings`` or Placement still has its host. The scheduler sees
+resources that do not exist. If the host comes back, Nova uses its old mapping, perhaps to the wrong cell. Its old provider
+blocks the name of the new provider.
 
-**Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and ignores a
+**Why Nova lets it.** One request deletes a service in three databases. nova-api only logs an outage of Placement, and leaves a
 provider with allocations. A mapping that another process inserts meanwhile stays.
 
 **What is read.** In every cell, the host's instances and migrations, and its services and compute nodes, even deleted or
@@ -15,8 +15,8 @@ names. If one cell does not answer, the handler decides nothing.
 again. If the host came back, or a cell does not answer, it rolls the deletion back. ``provider-left``: ``DELETE
 /resource_providers/{uuid}``, which Placement refuses while the provider has allocations or children.
 
-**What is not changed.** stackmend only reports a leftover if no deleted row explains it, something uses it, or its host may be
-back.
+**What is not changed.** stackmend does not delete a leftover that no deleted row explains, that is in use, or whose host may be
+back. It reports such a leftover.
 
 **Why a race does no harm.** A nova-compute that starts meanwhile makes a new provider, and ``discover_hosts`` maps the host.
 

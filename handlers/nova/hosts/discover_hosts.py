@@ -7,14 +7,14 @@ conductor finds no cell for it and buries the instance in cell0, in ERROR.
 discover_hosts_in_cells_interval`` is set.
 
 **What is read.** ``host_mappings``; in every cell but cell0 the host's nova-compute service, even a disabled one, and its
-compute nodes. The event ``service.create`` comes before the host has a provider, so before the scheduler can choose the host.
-On Galera, the event can overtake the row; then the handler retries for a second.
+compute nodes. On Galera, the event ``service.create`` can arrive before the service's row, so the handler reads again for up to
+a second.
 
 **What is changed.** A row is inserted into ``host_mappings``. Then ``compute_nodes.mapped`` is set to 1, so that Nova's own
 discovery skips the nodes.
 
 **What is not changed.** A host in several cells, or mapped to the wrong cell, is only reported. While a cell does not answer,
-no host is mapped: that cell may have it too.
+no host is mapped: that cell may have the host too.
 
 **Why a race does no harm.** The unique key on the host refuses a second mapping. To delete a host, Nova deletes its mapping,
 then its service; ``audit_services`` deletes a mapping inserted in between.

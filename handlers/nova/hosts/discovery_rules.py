@@ -71,12 +71,12 @@ class Host:
 
     @property
     def shares_services(self) -> bool:
-        """Whether one service uuid is in two cells: they share a database, or one database is a copy of the other."""
+        """Whether two cells have one service uuid: the cells share a database, or one database is a copy of the other."""
         return _repeats(presence.services for presence in self.presences)
 
     @property
     def shares_nodes(self) -> bool:
-        """Whether one compute node uuid is in two cells: a host that moves to another cell keeps its file ``compute_id``."""
+        """Whether two cells have one compute node uuid: a host that moves to another cell keeps its file ``compute_id``."""
         return _repeats(presence.nodes for presence in self.presences)
 
     @property

@@ -1,6 +1,6 @@
-"""Decide whether a host mapping or a resource provider is a leftover of a deleted compute service, without I/O.
+"""Rules about host mappings and resource providers that can be leftovers of a deleted compute service.
 
-Only a deleted or archived row proves that Nova made the mapping or the provider; a missing row proves nothing.
+A deleted or archived row proves that Nova made the mapping or the provider; a missing row proves nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Traces:
     """A host's live rows in one cell, and its deleted compute nodes.
 
     :param migrations: number of migrations that have not ended
-    :param deleted: seconds since the last deletion of a service or compute node of the host; None without any
+    :param deleted: seconds since the last deletion of a service or compute node of the host; None if Nova deleted none
     """
 
     services: int
@@ -55,7 +55,7 @@ class MappedHost:
     """A row of ``host_mappings`` and the host's rows in every cell.
 
     :param age: seconds since the host was mapped
-    :param successors: providers that have the name of a deleted node, but a uuid that no row of a compute node has
+    :param successors: uuids of providers with the name of a deleted node of the host, but the uuid of no compute node
     """
 
     host: str
@@ -78,7 +78,7 @@ class MappedHost:
 class LeftProvider:
     """A resource provider and the rows of its former hosts in every cell.
 
-    :param consumers: consumers with allocations in the provider's tree
+    :param consumers: uuids of the consumers with allocations in the provider's tree
     :param alive: whether a live compute node has the provider's uuid
     :param namesake: whether a live compute node has the provider's name
     :param marked: whether the provider has the trait ``COMPUTE_NODE``

@@ -1,7 +1,4 @@
-"""SQL about compute hosts and the rows that their deleted services left.
-
-Shadow tables are read too, because archiving moves deleted rows there.
-"""
+"""SQL about compute hosts and the rows, archived ones included, that their deleted services left."""
 
 from __future__ import annotations
 
@@ -48,21 +45,21 @@ def traces(connection: Connection, host: str) -> Traces:
 
 
 def present(connection: Connection) -> tuple[set[str], set[str]]:
-    """Return the hosts in a cell that have nova-compute or a compute node, and the uuids of these nodes."""
+    """Return a cell's hosts that have nova-compute or a compute node, and the uuids of all its compute nodes."""
     nodes = queries.compute_nodes(connection)
     services = {service.host for service in queries.compute_services(connection)}
     return services | {node.host for node in nodes}, {node.uuid for node in nodes}
 
 
 def mapping_age(connection: Connection, host: str) -> float:
-    """Return the seconds since a host was mapped; infinity if unknown."""
+    """Return the seconds since a host was mapped; infinity if no row has the time."""
     c = tables.host_mappings.c
     row = connection.execute(sa.select(c.created_at, queries.NOW).where(c.host == host)).first()
     return float("inf") if row is None else seconds_since(connection, row.now, row.created_at)
 
 
 def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
-    """Return the statement that inserts a host mapping again; empty if the mapping changed."""
+    """Return the SQL statement that inserts a host mapping again; empty if the mapping changed."""
     table = tables.host_mappings
     query = sa.select(table.c.created_at, table.c.cell_id, table.c.host).where(_same(mapping))
     row = connection.execute(query).mappings().first()
@@ -75,7 +72,7 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
     """Delete the mapping of a host.
 
-    :raises Conflict: the mapping changed, or ``undo`` would not restore it
+    :raises Conflict: the mapping changed, or the SQL in ``undo`` would not restore it
     """
     restoring = undo_of_forget(connection, before)
     gone = connection.execute(forgetting(before)).rowcount

@@ -1,7 +1,7 @@
 """Add the hosts of Nova's aggregates to Placement's aggregates.
 
 **What drifts.** A host is in an aggregate of Nova, but its providers are not in that aggregate in Placement. Requests for the
-aggregate's availability zone or tenant then do not reach the host. Or the host left, but its provider is still a member.
+aggregate's availability zone or tenant then do not reach the host. Or a host left the aggregate, but its provider did not.
 
 **Why Nova lets it.** To add a host, Nova writes its database, then Placement, and only logs a failure of the second write. A
 new provider is in no aggregate. ``nova-manage placement sync_aggregates`` gives up at a host with several nodes.
@@ -16,12 +16,12 @@ and keeps all others.
 provider. ``[audit] sync_aggregates_remove`` permits the removal, unless the host has several nodes. Memberships of Ironic nodes
 are only reported: these nodes move between hosts, and Nova's aggregates know hosts only. The handler also reports a host
 without a compute node, and a node without a provider. It reports an aggregate of Placement that Nova does not have, if the
-aggregate has compute nodes and no sharing provider. To find them, each sweep reads the aggregates of the next hundred nodes.
+aggregate has compute nodes and no sharing provider. To find such aggregates, each sweep reads those of the next hundred nodes.
 
-**Why a race does no harm.** Nova removes a host from Placement first, so a membership seems to be missing for a moment.
+**Why a race does no harm.** Nova removes a host from Placement first, so for a moment a membership seems to be missing.
 Therefore two inspections must agree, and the heal reads providers before databases. If Nova and stackmend write at once, the
-provider's generation makes the second write fail. If the server of nova_api refuses writes, it may be a replica that is late:
-then nothing is changed.
+provider's generation makes the second write fail. A server of nova_api that refuses writes can have old rows: then nothing is
+changed.
 
 **Undo.** ``openstack resource provider aggregate set`` with the former memberships.
 
@@ -78,7 +78,7 @@ NODES = 100
 UNKNOWN = 20
 #: nodes that a sentence names
 _NAMED = 5
-#: how often the heal reads again what changed between reading and writing, and seconds in between
+#: rounds in which a heal reads and writes providers that changed between reading and writing, and seconds between rounds
 _ROUNDS, _PAUSE = 4, (0.05, 0.3)
 
 OPTIONS: list[cfg.Opt] = [
@@ -181,9 +181,9 @@ class SyncAggregates(PlacementHandler):
         )
 
     def _write_all(self, problem: str, wrong: Sequence[Membership]) -> tuple[list[Membership], list[Membership]]:
-        """Correct the memberships that are still wrong. The next inspection finds the others.
+        """Correct those memberships of ``wrong`` that are still wrong.
 
-        :return: the corrected ones, and one whose write Placement did not answer, perhaps after making it
+        :return: the corrected memberships, and at most one whose write Placement did not answer, but may have made
         :raises Conflict, Refused: Placement made no write
         :raises Unavailable: Placement confirmed no write, and may have made one
         """

@@ -21,7 +21,7 @@ def read(databases: NovaDatabases, instance: str) -> tuple[Cell | None, Facts]:
 
 
 def cases(facts: Facts, ports: Iterable[Port], names: HostNames) -> dict[str, Case]:
-    """Return, by port id, a case for each port that Neutron shows or the network cache names."""
+    """Return, by port id, a case for each of ``ports`` and for each port that the network cache names."""
     cached = facts.cached or {}
     shown = {port.id: port for port in ports}
     host = None if facts.here is None else facts.here.host

@@ -6,16 +6,16 @@ and the metadata service show wrong addresses, and a reboot plugs wrong interfac
 **Why Nova lets it.** Neutron reports a change with an event, which a stopped service or a broker can lose. Since Nova 2025.1,
 no periodic task compares the cache with Neutron by default (``heal_instance_info_cache_interval = -1``).
 
-**What is read.** The instance's ports; then build request and mapping, and in every cell the instance's row and its cache. If
-one cell does not answer, the handler decides nothing.
+**What is read.** The instance's ports. Its build request and mapping, and in every cell its row and its cache. If one cell does
+not answer, the handler decides nothing.
 
-**What is changed.** Nothing by stackmend itself. stackmend sends Neutron's event ``network-changed`` with the port to
-``/os-server-external-events``. nova-compute reads the port and writes the cache. The heal succeeds only if stackmend then finds
-the right entry within ten seconds; otherwise it failed, and stackmend tries again.
+**What is changed.** stackmend itself changes nothing. It sends Neutron's event ``network-changed`` with the port to
+``/os-server-external-events``. Then nova-compute reads the port and writes the cache. If stackmend does not find the right
+entry within ten seconds, the heal failed, and stackmend tries again.
 
-**What is not changed.** The event repairs neither an empty cache nor an entry for a port that no longer names the instance. A
-new entry would break the instance's next start if Neutron could not bind the port or the port's ``vnic_type`` changed.
-stackmend only reports these four cases.
+**What is not changed.** In four cases, stackmend only reports. The event cannot repair an empty cache, or an entry for a port
+that no longer names the instance. A new entry would break the instance's next start if Neutron could not bind the port, or if
+the port's ``vnic_type`` changed.
 
 **Why a race does no harm.** nova-compute locks the cache and copies Neutron's present state, not what stackmend read. Two
 inspections must agree, because Nova writes the cache last when it attaches a port.

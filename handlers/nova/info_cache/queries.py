@@ -15,11 +15,11 @@ def cache(connection: Connection, instance: str) -> str | None:
 
 
 def caches(connection: Connection, after: int) -> tuple[dict[str, str | None], int | None]:
-    """Return a page of network caches by instance uuid, and the page's last instance id; None for the id on the last page.
+    """Return a page of network caches, by instance uuid, and the page's last instance id. This id is None on the last page.
 
-    The page has live instances with a host, and with neither a task nor an open build.
+    The page has live instances that have a host, no task and no open build.
 
-    :param after: the last instance id of the page before
+    :param after: the last instance id of the page before; 0 for the first page
     """
     i, n = tables.instances.c, tables.instance_info_caches.c
     query = (

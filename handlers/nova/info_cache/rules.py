@@ -1,4 +1,4 @@
-"""Decide about one port of an instance and its entry in Nova's network cache, without I/O."""
+"""Rules about one port of an instance and its entry in Nova's network cache."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Vif:
 class Facts:
     """The rows of an instance, and its network cache.
 
-    :param here: the row in the cell of the mapping
+    :param here: the row in the cell that the mapping names; None without such a row
     :param building: whether the instance has a build request, or no mapping to a cell
-    :param cached: the network cache's entries by port; None if unreadable
+    :param cached: the network cache's entries by port id; None if the cache is unreadable
     """
 
     here: Instance | None
@@ -51,7 +51,7 @@ class Case:
     """One port of an instance.
 
     :param shown: the port's values in Neutron; None if the port does not name the instance
-    :param bound: the host of the port's binding
+    :param bound: the host of the port's binding; empty for an unbound port
     :param empty: whether the cache has no entry for any port
     """
 
@@ -128,7 +128,7 @@ PORTS: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
 
 
 def state(facts: Facts) -> Keep | Wait | None:
-    """Return the verdict that forbids findings about the instance's network cache; None if findings are allowed."""
+    """Return the verdict to leave the instance's network cache alone; None if :func:`decide` must judge each port."""
     return next((verdict(facts) for holds, verdict in STATES if holds(facts)), None)
 
 
@@ -137,7 +137,7 @@ def decide(case: Case) -> Verdict:
 
 
 def read(network_info: str | None) -> dict[str, Vif] | None:
-    """Return a network cache's entries by port; None if unreadable. NULL is an empty cache, as in Nova."""
+    """Return a network cache's entries by port id; None if unreadable. As in Nova, NULL is an empty cache."""
     try:
         return {entry["id"]: _vif(entry) for entry in json.loads(network_info or "[]")}
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -6,18 +6,18 @@ While it has the task ``deleting``, Nova ignores another request to delete it.
 **Why Nova lets it.** nova-api writes the task and then sends a message. If RabbitMQ loses the message, the task stays.
 nova-compute resumes only some tasks when it starts.
 
-**What is read.** Build request and mapping; in every cell the instance's row and the service of its host.
+**What is read.** The instance's build request and mapping; in every cell its row and the service of its host.
 
-**What is changed.** Only for the task ``deleting``, if nova-compute is up and the mapping has ``queued_for_delete``: ``UPDATE
-instances SET task_state = NULL``, if the row is unchanged, then ``DELETE /servers/{id}``. If nova-api does not accept the
-request, the task is set again.
+**What is changed.** An instance with the task ``deleting``, if nova-compute is up and the mapping has ``queued_for_delete``. If
+the row is unchanged, the heal runs ``UPDATE instances SET task_state = NULL``, then ``DELETE /servers/{id}``. If nova-api does
+not accept the request, the heal sets the task again.
 
-**What is not changed.** All other tasks: while nothing proves that the task has ended, clearing it can make Nova stop a healthy
-guest. The finding has the command or statement for an operator. While the host's nova-compute is down, only the task
-``deleting`` is reported: nova-compute may take up any other task when it starts.
+**What is not changed.** Any other task: if the task still runs, clearing it can make Nova stop a healthy guest. The finding has
+the command or statement for an operator. While the host's nova-compute is down, the handler reports no task but ``deleting``:
+nova-compute may take up the task when it starts.
 
 **Why a race does no harm.** The row must be unchanged for ``[audit] audit_stuck_instances_after``. If the first deletion still
-runs, nova-compute begins the second one afterwards and finds nothing.
+runs, nova-compute begins the second deletion afterwards and finds no instance.
 
 **Undo.** None: the owner asked for the deletion, and a deleted server cannot return.
 

@@ -1,4 +1,4 @@
-"""Read the records of an instance: ``nova_api`` first, then every cell."""
+"""Reads the records of an instance, from ``nova_api`` first, then from every cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.nova.instances.rules import Case, Row
 
 
 def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Cell, Case]]:
-    """Return a case for each live row of an instance, with its cell."""
+    """Return the cell and the case of each live row of an instance."""
     requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))
     seen = databases.run_in_all(databases.cells(), lambda connection: _in_cell(connection, instance))
     rows = {cell: (row, up) for cell, (row, up) in seen.items() if row is not None}

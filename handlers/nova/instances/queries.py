@@ -32,9 +32,10 @@ def live_row(connection: Connection, instance: str) -> Row | None:
 
 
 def suspects(connection: Connection, after: float, host: str | None = None) -> list[str]:
-    """Return live instances that have a task, or that are being built and have no host.
+    """Return a cell's live instances that have a task, or that are being built and have no host.
 
-    :param after: only instances without a change for this many seconds
+    :param after: seconds for which the instances must be unchanged
+    :param host: the instances' host; None for any
     """
     c = tables.instances.c
     oldest = time_before(connection, connection.execute(sa.select(NOW)).scalar_one(), after)
@@ -46,12 +47,12 @@ def suspects(connection: Connection, after: float, host: str | None = None) -> l
 
 
 def clear_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> bool:
-    """Clear the task ``deleting`` of an instance, unless its row changed. Return whether the task was cleared."""
+    """Clear the task ``deleting`` of an instance, unless its row changed. Return whether the call cleared the task."""
     return connection.execute(clearing(instance, host, DELETING, changed)).rowcount == 1
 
 
 def restore_deletion(connection: Connection, instance: str, host: str | None, changed: str | None) -> None:
-    """Set the task ``deleting`` again, unless Nova has set another task or deleted the instance."""
+    """Set the task ``deleting`` of an instance again, unless Nova has set another task or deleted the instance."""
     c = tables.instances.c
     mine = (c.uuid == instance, c.deleted == 0, c.task_state.is_(None), c.host == host)
     before = None if changed is None else datetime.fromisoformat(changed)

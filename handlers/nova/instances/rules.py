@@ -1,4 +1,4 @@
-"""Decide about an instance whose task or build does not end, without I/O."""
+"""Rules about an instance whose task or build does not end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Row:
     """A live row of ``instances``.
 
     :param changed: the raw ``updated_at``, for comparison; None if never updated
-    :param age: seconds since the last change
+    :param age: seconds since the row last changed
     """
 
     uuid: str
@@ -71,7 +71,8 @@ class Case:
     """A live row of an instance, and related records.
 
     :param rows: number of the instance's live rows in all cells
-    :param home: whether the mapping names the cell of the row
+    :param home: whether the instance's mapping names the cell of ``row``
+    :param queued: whether the mapping has ``queued_for_delete``
     :param host_up: whether nova-compute on the row's host is up; None without such a service
     :param after: seconds without a change after which Nova cannot be at work
     """
@@ -86,7 +87,7 @@ class Case:
 
 
 class ByHand(Report):
-    """A report to which the handler appends a statement that clears the task, for an operator."""
+    """A report to which the handler appends an SQL statement that clears the task, for an operator."""
 
     __slots__ = ()
 

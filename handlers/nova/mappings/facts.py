@@ -1,4 +1,4 @@
-"""Read an instance's records for the rules: from Nova's databases, then Placement, then the shadow tables."""
+"""Reads instances' records for the rules, from Nova's databases, then Placement, then the shadow tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_mapped(
     asks_allocation: Callable[[Facts], bool] = rules.asks_allocation,
     age: float = SHARED,
 ) -> dict[str, Facts]:
-    """Return the facts for :mod:`~handlers.nova.mappings.rules`, by instance.
+    """Return the facts for :mod:`~handlers.nova.mappings.rules`, by instance uuid.
 
     :param age: as in :meth:`~handlers.nova.mappings.holders.Holders.among`
     """
@@ -48,7 +48,7 @@ def _allocated(
 
 
 def _archived(databases: NovaDatabases, asked: Mapping[str, Facts]) -> dict[str, Facts]:
-    """Add the archived rows to the facts: those in the mapping's cell, or in every cell if the mapping names none."""
+    """Return the facts with archived rows: those in the mapping's cell, or in all cells if the mapping names no cell."""
     found = dict(asked)
     for cell in databases.cells():
         here = [uuid for uuid, facts in asked.items() if facts.mapping and facts.mapping.cell_id in {None, cell.id}]

@@ -118,7 +118,7 @@ def all_reported(key: Key, instances: Mapping[str, Facts], verdict: Report) -> F
 
 
 def without_advice(facts: Facts, verdict: Report) -> Report:
-    """Return ``verdict``. If it advises to delete rows, but no allocation was read, replace this advice: the guest may run."""
+    """Return ``verdict``. If no allocation was read, replace advice to delete rows: the guest can still run."""
     if facts.allocated is not None or not verdict.refusal.endswith(_DELETE):
         return verdict
     refusal = (

@@ -4,8 +4,8 @@
 instance still has a build request, so server lists show it as being built. Rows of a deleted instance may count against quotas.
 ``queued_for_delete`` is true for a live instance, or false for a deleted one.
 
-**Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. No command of
-Nova repairs an existing mapping. nova-api sets ``queued_for_delete`` before a deletion, and the deletion can fail.
+**Why Nova lets it.** A boot is four writes of two services into two databases; a service may die between them. nova-api
+sets ``queued_for_delete`` before a deletion, and the deletion can fail.
 
 **What is read.** The mapping, the build request and the instance's rows in every cell; where needed, the allocation and
 archived rows. If one cell does not answer, the handler decides nothing.
@@ -14,16 +14,15 @@ archived rows. If one cell does not answer, the handler decides nothing.
 
 - ``UPDATE instance_mappings`` sets a missing cell, and ``queued_for_delete`` of a deleted or soft-deleted instance. It clears
   ``queued_for_delete`` only if a live row and an allocation prove that the deletion failed.
-- ``DELETE FROM build_requests`` for an instance in the cell that its mapping names, or now gets. The instance must have a
-  host and be a minute old, or be an hour old. During a boot, the conductor treats an instance without build request as deleted.
+- ``DELETE FROM build_requests`` for an instance in the cell that its mapping names, or now gets. The instance must be an hour
+  old or, with a host, a minute old. During a boot, the conductor treats an instance without build request as deleted.
 - ``DELETE FROM instance_mappings, request_specs, instance_group_member`` for an instance with ``queued_for_delete`` *and* an
-  archived row in its cell, if nothing contradicts the deletion. A sweep's finding covers up to a hundred
-  instances.
+  archived row in its cell, if nothing contradicts the deletion.
 
-**What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. Unproved deletions,
-instances in several cells or not in the mapping's cell, stuck builds, and rows of unmapped instances are only reported.
+**What is not changed.** A missing row proves no deletion, because a restored database lacks rows too. The handler only
+reports unproved deletions, instances in several cells or in a wrong cell, stuck builds, and rows of unmapped instances.
 
-**Why a race does no harm.** While Nova works on an instance, its row is young or has a task state or no host: the handler
+**Why a race does no harm.** While Nova works on an instance, its row is young, has a task, or has no host: then the handler
 waits. A deletion between proof and write can leave ``queued_for_delete`` false; the deletion's event causes the repair.
 
 **Undo.** SQL statements that restore the rows.
@@ -70,7 +69,7 @@ from handlers.nova.verdicts import Keep, Report, Wait, findings_or_wait, soonest
 
 #: the kind of the key that stands for a whole database
 DATABASE = "database"
-#: wrong mappings of a range up to which Placement is asked for each
+#: up to this many wrong mappings of one key, the handler asks Placement about each instance
 FEW = 10
 
 #: seconds from an event to the first inspection
@@ -144,9 +143,9 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of suspect mappings and build requests.
+        """Yield the keys of mappings and build requests that look wrong.
 
-        ``database:nova_api`` stands for all request specifications and group members whose instance has no mapping.
+        The key ``database:nova_api`` stands for all request specifications and group members without a mapping.
         """
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))

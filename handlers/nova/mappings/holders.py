@@ -1,4 +1,4 @@
-"""Finds the instances that have an allocation in Placement, many by few requests."""
+"""Finds the instances that have an allocation in Placement, by few requests for many instances."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from handlers.nova.placement import Placement
 SHARED = 4.0
 #: up to this many instances are asked for one by one
 _FEW = 10
-#: providers per instance up to which the consumers of all providers are listed
+#: up to this many providers per instance, the consumers of all providers are listed
 _PROVIDERS = 4
 
 
 class Holders:
     """Asks Placement for each instance's allocation or, for many instances, lists the consumers of each provider.
 
-    One thread lists at a time. Waiting threads use its list if the list began late enough for them. No list serves an
-    instance twice, so two inspections of an instance never rely on one list. Thread-safe.
+    One thread at a time makes a list. Threads that waited use this list if it is young enough. No list serves an instance
+    twice, so two inspections of an instance never rely on one list. Thread-safe.
 
     :param clock: returns monotonic seconds
     """
@@ -36,7 +36,7 @@ class Holders:
     def among(self, instances: Collection[str], age: float) -> frozenset[str]:
         """Return the instances that have an allocation.
 
-        :param age: how many seconds before this call the list may have begun; 0 right before a write
+        :param age: the greatest age of a list in seconds; 0 right before a write
         :raises Unavailable: Placement does not answer
         """
         since = self._clock() - age
@@ -52,7 +52,7 @@ class Holders:
         return self._began >= since and self._served.isdisjoint(instances)
 
     def _list(self, instances: int) -> bool:
-        """List the consumers of all providers, unless there are too many providers. Return whether it did."""
+        """List the consumers of all providers. If there are too many providers, list nothing and return False."""
         began = self._clock()
         providers = self._placement.providers()
         if len(providers) > _PROVIDERS * instances:

@@ -13,9 +13,9 @@ live instance without a request specification, also the allocation. If one cell 
 also maps deleted instances, as nova-manage does. A key ``cell:<uuid>/<first>-<last>`` stands for the cell's instances with ids
 in this range, ``cell:<uuid>`` for all. A finding has up to five hundred instances.
 
-**What is not changed.** The handler only reports instances in several cells or without a project. The same applies to live
-instances with neither request specification nor allocation. The handler waits for young instances, young build requests and
-cross-cell resizes.
+**What is not changed.** Three kinds of instances are only reported: instances in several cells, instances without a project,
+and live instances without request specification and allocation. The handler waits for young instances, young build requests
+and cross-cell resizes.
 
 **Why a race does no harm.** The unique key refuses a second mapping. One statement maps all instances of a batch, or none.
 

@@ -1,7 +1,7 @@
 """SQL about instance mappings.
 
-Updates and deletions of mappings have the old values in their conditions. If no row has them, or the undo would not restore the
-rows, :func:`change_mapping` raises :class:`~handlers.base.Conflict`, and :func:`forget` leaves the instance out.
+Updates and deletions of mappings have the old values in their conditions. If no row has these values, or ``undo`` would not
+restore the rows, :func:`change_mapping` raises :class:`~handlers.base.Conflict`, and :func:`forget` skips the instance.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ FORGOTTEN = (tables.instance_mappings, tables.request_specs, tables.instance_gro
 
 
 def read(databases: NovaDatabases, instances: Collection[str]) -> dict[str, Facts]:
-    """Return the facts about instances. Read the mappings before the cells: otherwise a boot could look like a lost instance.
+    """Return facts by instance. The mappings are read before the cells: otherwise a boot could look like a lost instance.
 
-    :raises Unavailable: a cell does not answer, or a mapping names one that is not in ``cell_mappings``
+    :raises Unavailable: a cell does not answer, or a mapping names a cell that is not in ``cell_mappings``
     """
     cells = databases.cells()
     for cell in cells:
@@ -83,14 +83,14 @@ def mappings_of(connection: Connection, instances: Collection[str]) -> dict[str,
 
 
 def mapping_page(connection: Connection, after: int, cells: Collection[int] | None = None) -> list[MappingRow]:
-    """Return the next page of mappings, by id; with ``cells``, only mappings to these cells."""
+    """Return the page of mappings after the id ``after``; with ``cells``, a page of mappings to these cells."""
     c = tables.instance_mappings.c
     where = sa.true() if cells is None else c.cell_id.in_(cells)
     return _mappings(connection, sa.and_(c.id > after, where), PAGE)
 
 
 def mapping_part(connection: Connection, first: int, last: int) -> list[MappingRow]:
-    """Return the mappings in a range of ids, at most one more than :data:`PAGE`."""
+    """Return the mappings with the ids ``first`` to ``last``, at most :data:`PAGE` + 1 of them."""
     return _mappings(connection, tables.instance_mappings.c.id.between(first, last), PAGE + 1)
 
 
@@ -146,7 +146,7 @@ def request_ages(connection: Connection, instances: Collection[str]) -> dict[str
 
 
 def misplaced_requests(connection: Connection) -> list[str]:
-    """Return instances with a build request that have no mapping, or whose mapping names a cell."""
+    """Return the instances that have a build request, and no mapping or a mapping to a cell."""
     b, m = tables.build_requests.c, tables.instance_mappings.c
     both = tables.build_requests.outerjoin(tables.instance_mappings, m.instance_uuid == b.instance_uuid)
     query = sa.select(b.instance_uuid).select_from(both)
@@ -154,7 +154,7 @@ def misplaced_requests(connection: Connection) -> list[str]:
 
 
 def without_mapping(connection: Connection, table: sa.Table, older_than: float) -> tuple[int, list[str]]:
-    """Return the number of a table's rows whose instance has no mapping, and some of these instances.
+    """Return the number of a table's rows whose instance has no mapping, and up to :data:`NAMED` of these instances.
 
     :param older_than: seconds; younger rows can belong to a boot
     """
@@ -171,9 +171,9 @@ def without_mapping(connection: Connection, table: sa.Table, older_than: float) 
 
 
 def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Insert the mappings that do not exist yet; return their instances.
+    """Insert the mappings of instances that have none yet; return these instances.
 
-    :raises IntegrityError: another process mapped an instance, or the cell is gone; none was inserted
+    :raises IntegrityError: another process mapped an instance, or the cell is gone. The call inserted no mapping
     """
     there = mapped(connection, [row["instance_uuid"] for row in rows])
     missing = [row for row in rows if row["instance_uuid"] not in there]
@@ -206,7 +206,7 @@ def change_mapping(
 ) -> None:
     """Change a mapping, and delete the instance's build request if ``drop_request``.
 
-    :raises Conflict: a row changed since it was read, or ``undo`` does not restore the rows
+    :raises Conflict: a row changed since it was read, or the SQL in ``undo`` does not restore the rows
     """
     if not _covers(undo, undo_of_change(connection, before, values, drop_request)):
         raise Conflict(f"the rows of instance {before.instance} in nova_api changed")
@@ -224,7 +224,7 @@ def changes(before: MappingRow, values: Mapping[str, int | bool], drop_request: 
 
 
 def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[str, list[str]]:
-    """Return, by instance, the statements that restore its rows in the tables :data:`FORGOTTEN`."""
+    """Return, by instance, the SQL statements that restore its rows in the tables :data:`FORGOTTEN`."""
     undo: dict[str, list[str]] = {instance: [] for instance in instances}
     for table in FORGOTTEN:
         restoring = _restoring(connection, table, instances)
@@ -236,9 +236,9 @@ def undo_of_forget(connection: Connection, instances: Collection[str]) -> dict[s
 def forget(connection: Connection, rows: Collection[MappingRow], undo: str) -> dict[str, list[str]]:
     """Delete mappings, and the instances' other rows in nova_api.
 
-    Leave out an instance that has a build request, or whose rows changed or are not in ``undo``.
+    Skip an instance that has a build request, whose mapping changed, or whose rows the SQL in ``undo`` does not restore.
 
-    :return: the statements that restore the rows, by instance
+    :return: by deleted instance, the SQL statements that restore its rows
     """
     restoring = undo_of_forget(connection, [before.instance for before in rows])
     gone: dict[str, list[str]] = {}
@@ -279,9 +279,9 @@ def _deletion(table: sa.Table, instance: str) -> sa.Delete:
 
 
 def _restoring(connection: Connection, table: sa.Table, instances: Collection[str]) -> dict[str, list[str]]:
-    """Return the statements that restore a table's rows, by instance in lower case.
+    """Return the SQL statements that restore the instances' rows of a table, by instance in lower case.
 
-    :raises Conflict: a row names another instance, which the database takes for one of these
+    :raises Conflict: the database returns a row of an instance that is not in ``instances``
     """
     statements: dict[str, list[str]] = {}
     for chunk in chunks(instances):
@@ -300,7 +300,7 @@ def _restoring(connection: Connection, table: sa.Table, instances: Collection[st
 
 
 def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> list[Copy]:
-    """Return the instances' rows in a cell, including deleted and hidden ones."""
+    """Return the instances' rows in a cell, deleted and hidden rows included."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden, c.node)
     times = (c.created_at, c.updated_at, c.deleted_at)
@@ -325,14 +325,14 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
 
 
 def archived_here(connection: Connection, instances: Collection[str]) -> tuple[list[ArchivedRow], bool]:
-    """Return the archived rows of instances in a cell, by a full scan, and whether the cell has any live instance."""
+    """Return the instances' archived rows in a cell, from a full scan, and whether the cell has any live instance."""
     c = tables.instances.c
     alive = connection.execute(sa.select(c.id).where(c.deleted == 0).limit(1)).first() is not None
     return archived_instances(connection, instances), alive
 
 
 def instance_page(connection: Connection, after: int, last: int | None = None) -> list[tuple[int, str]]:
-    """Return id and uuid of the next instances by id, without hidden ones."""
+    """Return ids and uuids of the page of instances after the id ``after``; omit hidden rows."""
     c = tables.instances.c
     query = sa.select(c.id, c.uuid).where(c.id > after, _visible()).order_by(c.id).limit(PAGE)
     if last is not None:

@@ -1,10 +1,10 @@
-"""Decide from an instance's records whether its mapping is right, without I/O.
+"""Rules about the mapping of an instance.
 
 A boot writes a build request and a mapping without a cell. Then the conductor makes the instance's row in a cell, writes the
 cell into the mapping and deletes the build request. Last, the compute host writes ``instances.host``. For :data:`BOOT` seconds,
 the conductor may still work on an instance without a host.
 
-A mapping is deleted only if two independent records prove the instance's deletion and none contradicts it:
+A mapping is deleted only if two independent records prove the instance's deletion and no record contradicts it:
 
 ===================  =====================================================================================
 proves               ``queued_for_delete`` is true (nova-api), and an archived row of the instance (its cell)
@@ -25,7 +25,7 @@ from handlers.nova.verdicts import BUSY, Keep, Report, Wait
 
 #: seconds that a boot may take from request to mapping: many instances in one request, and every remote call retried
 BOOT = 3600.0
-#: seconds after any other change
+#: seconds that Nova may need after any other change
 SETTLE = 60.0
 
 #: the project of the row in which ``nova-manage cell_v2 map_instances`` remembers its position
@@ -56,7 +56,7 @@ class Problem(StrEnum):
 class MappingRow:
     """A row of ``instance_mappings``.
 
-    :param age: seconds since the last change
+    :param age: seconds since the row last changed
     """
 
     id: int
@@ -114,12 +114,12 @@ class Copy:
 class Facts:
     """The records of one instance.
 
-    :param request_age: age of the build request in seconds; None without one
-    :param allocated: whether the instance has an allocation; None if not read
-    :param archived: whether the mapping's cell has archived the instance, or any cell if the mapping names none; read only if
-        :func:`asks_archive` is true
-    :param cell_alive: whether every cell that archived the instance has a live instance; false if no cell archived it
-    :param specified: whether the instance has a request specification
+    :param request_age: age of the build request in seconds; None without a build request
+    :param allocated: whether the instance has an allocation; None if this was not read
+    :param archived: whether the mapping's cell, or any cell if the mapping names none, has archived the instance. False if
+        :func:`asks_archive` is false
+    :param cell_alive: whether every cell that archived the instance has a live instance; False if no cell archived it
+    :param specified: whether a request specification exists
     """
 
     mapping: MappingRow | None = None
@@ -321,7 +321,7 @@ AT_HOME: tuple[tuple[Callable[[AtHome], bool], Callable[[AtHome], Verdict]], ...
 
 
 def is_instance(identity: str, project_id: str | None = None) -> bool:
-    """Return whether a mapping belongs to an instance. nova-manage keeps its progress in ``instance_mappings`` too.
+    """Return whether a row of ``instance_mappings`` belongs to an instance. nova-manage keeps its progress there too.
 
     :param identity: the row's ``instance_uuid``
     """
@@ -335,7 +335,10 @@ def is_instance(identity: str, project_id: str | None = None) -> bool:
 
 
 def wrongly_marked(queued: bool | None, copy: Copy) -> bool:
-    """Return whether ``queued_for_delete`` is wrong: true belongs to deleted and soft-deleted instances only. NULL is false."""
+    """Return whether a mapping's ``queued_for_delete`` is wrong.
+
+    It must be true if ``copy`` is deleted or soft-deleted, otherwise false or NULL.
+    """
     return bool(queued) != copy.queued
 
 
@@ -350,16 +353,16 @@ def asks_allocation(facts: Facts) -> bool:
 
 
 def asks_allocation_in_range(facts: Facts) -> bool:
-    """Return whether to read an instance's allocation when many mappings of a range look wrong.
+    """Return whether to read an instance's allocation, if a key stands for many mappings that look wrong.
 
-    Unlike :func:`asks_allocation`, require that ``queued_for_delete`` is true: old clouds have many mappings with false or
-    NULL, and a request for each would burden Placement.
+    Unlike :func:`asks_allocation`, require that ``queued_for_delete`` is true: old clouds have many other mappings, and a
+    request for each would burden Placement.
     """
     return asks_allocation(facts) and facts.mapping is not None and bool(facts.mapping.queued)
 
 
 def asks_archive(facts: Facts) -> bool:
-    """Return whether the verdict depends on archived rows, which cost a scan."""
+    """Return whether the verdict depends on archived rows, which need a full scan."""
     mapping = facts.mapping
     return mapping is not None and bool(mapping.queued) and not facts.copies and facts.allocated is False
 
@@ -386,9 +389,9 @@ def decide(facts: Facts) -> Verdict:
 
 
 def place(copies: tuple[Copy, ...]) -> Copy | Keep | Report:
-    """Return the copy with which the mapping must agree: the only live one or, if all are deleted, the only visible one.
+    """Return the copy with which the mapping must agree: the only live copy or, if all are deleted, the only visible one.
 
-    Return a verdict if no copy or several qualify, or a live copy is hidden.
+    If no copy or several copies qualify, or a live copy is hidden, return a verdict instead.
     """
     live = [copy for copy in copies if not copy.deleted]
     if any(copy.hidden for copy in live):
@@ -426,7 +429,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return a verdict to wait if it is too early to correct the mapping's ``queued_for_delete``, else None."""
+    """Return the verdict to wait if it is too early to correct the mapping's ``queued_for_delete``; otherwise None."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:

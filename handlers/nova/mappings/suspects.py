@@ -24,7 +24,7 @@ class Suspects:
     def sweep(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
         """Yield the keys of mappings that look wrong.
 
-        :param read: reads the page of mappings after an id
+        :param read: returns the page of mappings after the id ``after``
         :raises Incomplete: at the end, if a cell did not answer
         """
         api = self._databases.api
@@ -53,9 +53,9 @@ class Suspects:
     def on_page(
         self, page: Sequence[MappingRow], cells: Mapping[int, Cell], down: dict[int, Unavailable]
     ) -> tuple[list[MappingRow], list[MappingRow]]:
-        """Of a page of mappings, return those whose cell lacks the instance, and those that look wrong for another reason.
+        """Return, from a page, the mappings whose cell lacks the instance, and those that look wrong for another reason.
 
-        :param down: receives the error of each cell that does not answer
+        :param down: receives the error of each cell that does not answer, by the cell's id
         """
         astray, others = [], []
         by_cell: dict[int, list[MappingRow]] = {}

@@ -1,7 +1,7 @@
-"""Decide whether an instance without a mapping must get one, without I/O.
+"""Rules about an instance without a mapping.
 
-A cell that was restored from a backup has rows of instances deleted since. So a live row alone is no proof. The instance must
-also have an allocation, which Nova deletes with it, or a request specification, which archiving deletes with the mapping.
+A cell that was restored from a backup has live rows of instances deleted since. So a live row alone is no proof. The instance
+must also have an allocation, which Nova deletes with it, or a request specification, which archiving deletes with the mapping.
 """
 
 from __future__ import annotations

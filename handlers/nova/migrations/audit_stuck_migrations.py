@@ -1,20 +1,20 @@
 """End migrations that no service of Nova carries on.
 
 **What drifts.** A migration is not in a final status, but its instance is deleted, has moved again since, or has no task. Nova
-counts the migration as in progress: the deletion of the compute service answers 409, and the resource tracker reserves
+counts the migration as in progress: it refuses to delete the compute service (409), and the resource tracker reserves
 resources.
 
 **Why Nova lets it.** Several services write a migration's row, and the last one writes the final status. If that service stops
 or is installed anew, the status stays. Nova repairs only unconfirmed resizes, and only with ``resize_confirm_window``.
 
-**What is read.** The build request and the mapping; in every cell the instance's row and its migrations.
+**What is read.** The instance's build request and mapping; in every cell its row and its migrations.
 
 **What is changed.** One row: ``UPDATE migrations SET status = 'error'``. The condition has id, old status and ``updated_at``;
-the instance must still be deleted or without a task. Nova writes the same status for a failed migration.
+the instance must still be deleted or without a task.
 
-**What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. Without a younger
-migration that succeeded, nothing proves where the guest runs: the finding has the statement for an operator. The same holds
-for an evacuation: by its row, nova-compute on the former host destroys the old guest when it starts.
+**What is not changed.** A resize that waits for the user, an instance with a task, and a cross-cell resize. If no
+younger migration succeeded, nothing proves where the guest runs: the finding has the statement for an operator. An evacuation
+is only reported too: nova-compute on the former host needs its row to destroy the old guest.
 
 **Why a race does no harm.** A deleted instance needs a minute without a change, a live one ``[audit]
 audit_stuck_migrations_after``. If Nova writes the row after all, its status replaces ``error``.

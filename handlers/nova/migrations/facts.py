@@ -1,4 +1,4 @@
-"""Read the records of an instance with unfinished migrations: ``nova_api`` first, then every cell."""
+"""Reads the records of an instance with unfinished migrations, from ``nova_api`` first, then from every cell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handlers.nova.records import Instance
 
 
 def read(databases: NovaDatabases, instance: str, after: float) -> list[tuple[Cell, Case]]:
-    """Return a case for each unfinished migration of an instance, with its cell."""
+    """Return the cell and the case of each unfinished migration of an instance."""
     building = bool(databases.api.run(lambda connection: queries.building(connection, {instance})))
     seen = databases.run_in_all(databases.cells(), lambda connection: _in_cell(connection, instance))
     copies = tuple(row for row, _ in seen.values() if row is not None)

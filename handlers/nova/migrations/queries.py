@@ -1,7 +1,7 @@
-"""SQL about migrations that have not ended; :func:`moves_of` returns ended ones too.
+"""SQL about migrations that have not ended; :func:`moves_of` returns ended migrations too.
 
-The queries ignore deleted rows and rows without a status. Nova's ``migration_get_in_progress_by_host_and_node``
-(``nova/db/main/api.py``) does the same.
+The queries ignore deleted rows and rows without a status, as Nova's ``migration_get_in_progress_by_host_and_node`` does
+(``nova/db/main/api.py``).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def moves_of(connection: Connection, instance: str) -> list[Move]:
 
 
 def suspects(connection: Connection, host: str | None = None) -> list[str]:
-    """Return instances with an unfinished migration: deleted ones, and those without a task, build or resize to confirm.
+    """Return the uuids of a cell's instances that have an unfinished migration, and that are deleted or at rest.
 
-    :param host: only migrations from or to this host
+    :param host: the migration must be from or to this host; None for any host
     """
     m, i = tables.migrations.c, tables.instances.c
     rest = sa.and_(i.task_state.is_(None), sa.or_(i.vm_state.is_(None), i.vm_state.not_in(("resized", "building"))))
@@ -63,7 +63,7 @@ def suspects(connection: Connection, host: str | None = None) -> list[str]:
 
 
 def end(connection: Connection, move: int, status: str, changed: str | None, instance: str, deleted: bool) -> None:
-    """Set the status of a migration to ``error``, if the other arguments still describe the migration and its instance.
+    """Set the status of the migration with the id ``move`` to ``error``, if the other arguments still describe it.
 
     :raises Conflict: the migration, or the state of its instance, changed
     """

@@ -1,7 +1,7 @@
-"""Decide about a migration that has not ended, without I/O.
+"""Rules about a migration that has not ended.
 
-Nova begins a migration only while the instance has no task. So a younger migration that succeeded proves that all older ones
-are over.
+Nova begins a migration only while the instance has no task. So a younger migration that succeeded proves that all older
+migrations have ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Move:
     """A row of ``migrations`` that is not deleted.
 
     :param changed: the raw ``updated_at``, for comparison; None if never updated
-    :param age: seconds since the last change
+    :param age: seconds since the row last changed
     """
 
     id: int
@@ -50,10 +50,10 @@ class Move:
 
     @property
     def is_evacuation(self) -> bool:
-        """Whether the row is an evacuation, for which nova-compute at the source destroys the old guest when it starts.
+        """Whether the migration is an evacuation. When nova-compute at its source starts, it destroys the old guest.
 
-        Nova's ``_destroy_evacuated_instances`` reads the statuses accepted, pre-migrating and done, of deleted instances too.
-        With the status ``error``, the old guest would run beside the new one.
+        Nova's ``_destroy_evacuated_instances`` does so for the statuses accepted, pre-migrating and done, even for deleted
+        instances. With the status ``error``, the old guest would run beside the new guest.
         """
         return self.kind == EVACUATION
 
@@ -81,13 +81,13 @@ class Case:
 
     @property
     def successor(self) -> Move | None:
-        """A younger migration that succeeded and led to the instance's host, if any."""
+        """A younger migration that succeeded and led to the instance's host; None if there is none."""
         younger = (one for one in self.others if one.id > self.move.id and one.status in SUCCEEDED)
         return next((one for one in younger if self.names.same(one.dest, self.here.host)), None)
 
     @property
     def unchanged(self) -> float:
-        """Seconds since the last change of the migration or the instance."""
+        """Seconds since the last change of the migration or of its instance."""
         return min(self.move.age, self.here.age)
 
 

@@ -5,9 +5,9 @@ network. Address and quota stay in use.
 
 **Why Nova lets it.** When Nova cannot unbind a user's port (``_unbind_ports``), it logs the error and deletes the instance.
 
-**What is read.** The instance's ports; then build request and mapping, the row in every cell, or the shadow tables. If one cell
-does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows, not only hidden ones,
-have been deleted for a minute. The instance's network cache decides:
+**What is read.** The instance's ports. Its build request and mapping, and its row in every cell or in the shadow tables. If one
+cell does not answer, the handler decides nothing. An instance is gone if it is archived, or if all its rows have been deleted
+for a minute and Nova does not hide all of them. Then the instance's network cache decides:
 
 =================================================  ===================================================================
 network cache                                      fate of the port
@@ -26,11 +26,11 @@ network has a ``dns_domain``.
 instance that no cell knows: another Nova may have the instance. The same holds if the mapping lacks ``queued_for_delete`` and
 names a cell without a row of the instance: that cell may have been restored.
 
-**Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. A
-deleted uuid never returns. Two inspections must agree, because a database server may answer with old rows.
+**Why a race does no harm.** The handler reads the port before the databases; the write fails if the port changed since. The
+uuid of a deleted instance never returns. Two inspections must agree, because a database server can answer with old rows.
 
 **Undo.** ``openstack port set`` for an unbound port. A deleted port cannot return; the undo names the command for a similar
-one.
+port.
 
 Sources: ``nova/network/neutron.py`` (deallocate_for_instance, _unbind_ports, _delete_ports), ``nova/compute/manager.py``
 (_shutdown_instance), ``nova/compute/api.py`` (_local_delete).
@@ -73,7 +73,7 @@ from handlers.nova.ports.rules import SETTLE, Case, Facts, Fate, Remains, State
 
 #: seconds from the end of a deletion to the first inspection: by then Nova is usually done
 _ENDED = 2.0
-#: seconds from its beginning, as in :mod:`handlers.nova.allocations.audit_allocations`
+#: seconds from the beginning of a deletion, as in :mod:`handlers.nova.allocations.audit_allocations`
 _DELETING = 30.0
 #: the fields of a binding profile that belong to the host or to the instance; the others are the user's
 _OF_HOST = frozenset(

@@ -10,7 +10,7 @@ from handlers.nova.ports.rules import Remains
 
 
 def remains_of(connection: Connection, instance: str) -> Remains | None:
-    """Return facts from an instance's rows in a cell, or else from its archived rows; None without any.
+    """Return facts from an instance's rows in a cell or, if there are none, from its archived rows; None without any row.
 
     Archived rows need a full scan.
     """

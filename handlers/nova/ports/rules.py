@@ -1,4 +1,4 @@
-"""Decide whether an instance is gone, and whether to unbind, delete or report each of its ports, without I/O."""
+"""Rules that decide whether an instance is gone, and whether to unbind, delete or report its ports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fate(StrEnum):
 class Remains:
     """Facts about a deleted instance that show whether Nova made its ports.
 
-    :param network_info: the network cache at the deletion; None if there is not exactly one
+    :param network_info: the instance's network cache at its deletion; None if the cell has no cache or several
     """
 
     launched: bool
@@ -52,12 +52,12 @@ class Facts:
 
     @property
     def deleted(self) -> bool:
-        """Whether a record proves the deletion; a hidden row proves nothing."""
+        """Whether a record proves that the instance is deleted. A row that Nova hides proves nothing."""
         return self.archived or any(row.deleted and not row.hidden for row in self.rows)
 
     @property
     def age(self) -> float:
-        """Seconds since a row of the instance last changed; an archived instance counts as old."""
+        """Seconds since a row of the instance last changed; :data:`SETTLE` if all rows are archived."""
         return min((row.age for row in self.rows), default=SETTLE)
 
 
@@ -126,7 +126,7 @@ _FATES: tuple[tuple[Callable[[Case], bool], Fate, str], ...] = (
 
 
 def fate(case: Case) -> tuple[Fate, str]:
-    """Return a port's fate, and why it is only reported; the reason is empty for other fates.
+    """Return a port's fate and, if it is ``Fate.REPORT``, the reason; otherwise the reason is empty.
 
     The caller replaces ``{port}`` and ``{device}`` in the reason.
     """
@@ -136,7 +136,7 @@ def fate(case: Case) -> tuple[Fate, str]:
 def made_by_nova(remains: Remains | None, port: str) -> bool | None:
     """Return whether Nova made a port; None if unknown.
 
-    If the instance once ran, an empty network cache proves that Nova has deleted its own ports: this one is the user's.
+    If the instance once ran, an empty network cache proves that Nova has deleted its own ports: the port is the user's.
     """
     if remains is None:
         return None
