@@ -6,12 +6,14 @@ The main methods of a handler:
 ``inspect``  Is this key really wrong?  An inspection proves the drift from databases and APIs.
 ``heal``     Repair the proved drift.  Of the three, only this method writes; audit mode never calls it.
 
-An event is an untrusted hint. A :class:`Trigger` takes a :class:`Key` from the event. The methods get this key, not the event.
+An event is an untrusted hint: a :class:`Trigger` takes a :class:`Key` from the event. The methods never get the event.
 
 The rule of proof: a heal that moves, takes or deletes something needs two independent witnesses and no contradiction. A missing
-row is no witness. If a database or an API that the proof needs does not answer, no heal begins.
+row is neither. If a database or an API that the proof needs does not answer, no heal begins.
 
-Other packages import from this package, not from its files.
+The files are ``handler``, ``drift`` (keys, events, triggers, findings, results of heals), ``errors``, ``mode``, ``rights``,
+``plugins`` (base classes for entry points), ``inspection`` (the context of one), ``resources``, ``brokers``, ``watermarks``,
+``holds``, ``checks``, ``objects``, ``files`` and ``verdict``. Other packages import from here, not from the files.
 """
 
 from __future__ import annotations

@@ -1,3 +1,7 @@
-"""Compute hosts: mappings to cells (``discover_hosts``), aggregates (``sync_aggregates``), leftovers of deleted services
-(``audit_services``), and wrong providers of nodes (``audit_providers``).
+"""Compute hosts: mappings to cells, aggregates, services, providers.
+
+``discover_hosts``       handler: map new hosts to their cells
+``sync_aggregates``      handler: repair memberships in Placement's aggregates
+``audit_services``       handler: delete leftovers of deleted services
+``audit_providers``      handler: report nodes whose name another provider has
 """

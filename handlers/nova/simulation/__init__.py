@@ -2,12 +2,15 @@
 
 It needs the extra ``stackmend[demo]`` (openstack-placement).
 
-cloud       the class NovaSimulation, with all operations
-changes     operations that write one record, without notifications
+cloud       the class NovaSimulation, with the operations of hosts, servers, moves, aggregates, devices and volumes
+changes     single writes, without notifications
 world       databases, Placement, Neutron, Cinder and notifications
 store       reads and writes rows
 report      Nova's client of Placement
-bus         notifications
+placement, neutron, cinder  the other services
+json_server a server of JSON over HTTP
+bus         notifications from captured ones
+records     flavors and compute nodes
 """
 
 from handlers.nova.simulation.bus import notification
