@@ -47,7 +47,7 @@ class Driver(ABC):
 
     @abstractmethod
     def server(self, server: str) -> Server | None:
-        """Return a server of any project."""
+        """Return a server of any project. Return None for a soft-deleted server, unless Nova restores it now."""
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:

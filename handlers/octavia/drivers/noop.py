@@ -63,7 +63,8 @@ class NoopDriver(Driver):
 
     def server(self, server: str) -> Server | None:
         with self._calling("compute", "server"):
-            return self.cloud.server(server)
+            found = self.cloud.server(server)
+            return None if found is None or found.is_soft_deleted else found
 
     def servers(self) -> Sequence[Server]:
         with self._calling("compute", "servers"):

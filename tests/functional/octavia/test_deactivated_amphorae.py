@@ -127,6 +127,25 @@ def test_an_amphora_without_a_server_is_removed(house: House, handler: Deactivat
     assert named(house, amphora) == []
 
 
+@pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
+def test_a_server_that_nova_keeps_for_a_while_is_deleted_once(
+    house: House, handler: DeactivatedAmphorae, status: str
+) -> None:
+    """Each further deletion would begin Nova's ``reclaim_instance_interval`` anew, so that the server never goes."""
+    amphora = detached(house, status)
+    grow_older(house)
+    house.cloud.weather.soft_deletes = True
+    deletions: list[str] = []
+    house.cloud.weather.before = deletions.append
+    mend(handler)
+    assert deletions.count("delete_server") <= 1
+    assert house.amphora(amphora).status == "DELETED"
+    assert [port.name for port in house.cloud.ports() if amphora in port.name] == []
+    grow_older(house)
+    assert findings(handler) == []
+    assert list(handler.inspect(Key("server", house.amphora(amphora).compute_id or ""))) == []
+
+
 def test_a_deletion_that_the_api_accepts_but_does_not_do_is_done_here(
     house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:

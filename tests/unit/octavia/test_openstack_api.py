@@ -213,6 +213,23 @@ def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() ->
 
 
 @pytest.mark.parametrize(
+    ("status", "task", "exists"),
+    [
+        ("SOFT_DELETED", None, False),
+        ("SOFT_DELETED", "deleting", False),
+        ("SOFT_DELETED", "restoring", True),
+        ("ACTIVE", "soft-deleting", True),
+        ("ACTIVE", None, True),
+    ],
+)
+def test_a_soft_deleted_server_does_not_exist(status: str, task: str | None, exists: bool) -> None:
+    """Nova shows it by its id until ``reclaim_instance_interval`` ends, but in no listing."""
+    shown = {"id": "1", "name": "amphora", "tenant_id": "octavia", "OS-EXT-SRV-ATTR:host": "compute-1"}
+    answer = (200, {"server": {**shown, "status": status, "OS-EXT-STS:task_state": task}})
+    assert (ACloud(Answers(answer)).server("1") is not None) is exists
+
+
+@pytest.mark.parametrize(
     ("most", "room"),
     [
         ((10, -1, -1), 7),
