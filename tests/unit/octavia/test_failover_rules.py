@@ -193,6 +193,10 @@ FAILED_CASES = {
     "it beats, and a failover was tried": (case(IN_ERROR, failed=Failed("ERROR", beats=True)), Report),
     "no failover may be requested now": (case(replace(IN_ERROR, remains=remains(vip_port=False))), Report),
     "the health manager gave up": (case(replace(S, health=health(70.0, busy=True))), StepName.FAILOVER),
+    "its silence proves nothing yet": (
+        case(replace(S, unsettled=30.0), failed=Failed("ERROR", perhaps_beats=True)),
+        Wait,
+    ),
     "not preserved": (case(settings=HousekeepingSettings()), StepName.FAILOVER),
     "": (case(), None),
 }
