@@ -76,6 +76,23 @@ def test_cycle_reaches_a_lower_limit_with_the_next_amphora(make_house: MakeHouse
     house.assert_no_leak()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_cycle_deletes_no_newer_amphora(make_house: MakeHouse, method: str) -> None:
+    """After the limit comes down, an inspection of an older amphora must not displace a newer one."""
+    house = make_house(
+        maximum_preserved_amphora_count=3,
+        preservation_scheme="cycle",
+        failover_threshold=0,
+        preservation_method=method,
+    )
+    failed = [preserve_one(house) for _number in range(3)]
+    house.reconfigure(maximum_preserved_amphora_count=1)
+    for amphora in failed:
+        mend(house, house.handler(), Key("amphora", amphora))
+    assert preserved(house) == failed[2:]
+    house.assert_no_leak()
+
+
 def test_keep_deletes_none_when_the_limit_comes_down(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=3, failover_threshold=0)
     failed = [preserve_one(house) for _number in range(3)]

@@ -75,7 +75,8 @@ def marked(
 def image(
     identity: str = "image", status: str = "active", protected: bool = False, tags: frozenset[str] = frozenset()
 ) -> Image:
-    return Image(identity, "preserved", status, "octavia", protected, "private", tags, {AMPHORA: ID})
+    properties = {AMPHORA: ID, SINCE: NOW.isoformat()}
+    return Image(identity, "preserved", status, "octavia", protected, "private", tags, properties)
 
 
 def attempts(number: int) -> Group:
