@@ -160,7 +160,10 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` began to create, except images that :meth:`release_image` released."""
+        """Return every image that :meth:`create_image` began to create, except images that :meth:`release_image` released.
+
+        Return no image of a project in which stackmend creates none: anybody can copy the properties.
+        """
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:

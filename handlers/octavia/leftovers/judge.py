@@ -170,7 +170,7 @@ class Judge:
             yield found, {"name": group.name}, _of_group(group, names.balancer_of_server_group(group.name), balancer)
 
     def _image(self, identity: str) -> Iterable[Judged]:
-        image = self._driver.image(identity)
+        image = next((found for found in self._driver.images() if found.id == identity), None)
         amphora = image.properties.get(AMPHORA) if image is not None else None
         if (
             image is None

@@ -313,7 +313,6 @@ def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: b
     amphora = found.properties.get(AMPHORA, "")
     stays = (
         found.name != f"{PRESERVED_PREFIX}{amphora}",
-        found.owner != scope.project,
         found.protected,
         bool(found.tags),
         found.age < scope.grace,

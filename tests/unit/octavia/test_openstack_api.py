@@ -339,3 +339,26 @@ def test_a_port_that_has_changed_stays(call: str) -> None:
     with pytest.raises(UnavailableException) as changed:
         getattr(calls, call)(port)
     assert changed.value.dependency == "port:p"
+
+
+class _OfProject:
+    """Credentials for a project."""
+
+    def __init__(self, project: str | None) -> None:
+        self._project = project
+
+    def project(self) -> str | None:
+        return self._project
+
+
+@pytest.mark.parametrize(("ours", "found"), [("admin", ["1", "2"]), ("octavia", ["1"]), (None, ["1"])])
+def test_an_image_counts_only_in_the_projects_that_make_images(ours: str | None, found: list[str]) -> None:
+    """Nova gives an image to the project that asks for it, and anybody can copy the properties."""
+    driver = ACloud(Answers())
+    driver._cloud = _OfProject(ours)  # type: ignore[assignment]
+    shown = [
+        {"id": str(number), "status": "active", "visibility": "shared", "owner": owner, "stackmend_kept": "yes"}
+        for number, owner in enumerate(("octavia", "admin", "somebody"), 1)
+    ]
+    driver.glance = Api(Service(Answers((200, {"images": shown})), SERVICE))  # type: ignore[arg-type]
+    assert [image.id for image in driver.images()] == found
