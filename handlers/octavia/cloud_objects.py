@@ -39,6 +39,12 @@ SPARE_PREFIX = "octavia-spare-"
 #: the states of a server in which Nova changes tags and metadata
 DESCRIBABLE = frozenset({"ACTIVE", "SHUTOFF", "PAUSED", "SUSPENDED"})
 
+#: the state of a deleted server that Nova keeps for ``reclaim_instance_interval``, and shows by its id only. Each further
+#: deletion begins the interval anew (``nova/compute/api.py``, ``soft_delete``)
+SOFT_DELETED = "SOFT_DELETED"
+#: the task with which Nova restores a soft-deleted server; until its end, the server's state is SOFT_DELETED
+_RESTORING = "restoring"
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -67,6 +73,11 @@ class Server:
     locked: bool = False
     age: float = 0.0
     quiet: float = 0.0
+
+    @property
+    def is_soft_deleted(self) -> bool:
+        """Whether Nova keeps a deleted server, and does not restore it now."""
+        return self.status == SOFT_DELETED and self.task_state != _RESTORING
 
 
 @dataclass(frozen=True, slots=True)

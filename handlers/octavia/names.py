@@ -98,8 +98,20 @@ def foreign(found: Server, amphora: str, project: str) -> str:
     return f"server {found.id} ({found.name}) was not created by Octavia for amphora {amphora}"
 
 
-def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return the reason why stackmend must not delete an amphora's server; empty without a reason."""
+def not_removable(found: Server, amphora: str, project: str, sharing: str | None = None) -> str:
+    """Return the reason why stackmend must not delete an amphora's server; empty without a reason.
+
+    :param sharing: another amphora that is not DELETED, and whose row names the server; None without one
+    """
     if reason := foreign(found, amphora, project):
         return reason
-    return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if _is_marked(found) else ""
+    if _is_marked(found):
+        return f"server {found.id} of amphora {amphora} is preserved, a spare or released"
+    if sharing is not None:
+        return f"the row of amphora {sharing} names server {found.id} too: set the right compute_id in both rows"
+    return locked(found)
+
+
+def locked(found: Server) -> str:
+    """Return why stackmend must not delete a locked server; empty for others. Neither Octavia nor a deletion locks one."""
+    return f"server {found.id} is locked: its deletion needs openstack server unlock {found.id}" if found.locked else ""

@@ -152,6 +152,12 @@ def amphora_of_server(connection: Connection, server: str) -> records.Amphora | 
     return rows[0] if rows else None
 
 
+def sharing_server(connection: Connection, row: records.Amphora) -> str | None:
+    """Return another amphora that is not DELETED, and whose row names the same server; None without one."""
+    same = (_AMPHORA.compute_id == row.compute_id, _AMPHORA.id != row.id, _AMPHORA.status != "DELETED")
+    return connection.execute(sa.select(_AMPHORA.id).where(*same).order_by(_AMPHORA.id).limit(1)).scalar()
+
+
 def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.load_balancer_id == load_balancer).order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]

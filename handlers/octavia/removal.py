@@ -82,7 +82,8 @@ def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     :raises DeleteFailed: :func:`names.not_removable` gives a reason to keep the server
     """
     found = driver.server(row.compute_id) if row.compute_id else None
-    refusal = names.not_removable(found, row.id, driver.project()) if found is not None else ""
+    sharing = driver.database.run(partial(queries.sharing_server, row=row)) if found is not None else None
+    refusal = names.not_removable(found, row.id, driver.project(), sharing) if found is not None else ""
     if refusal:
         raise DeleteFailed(refusal)
     return found

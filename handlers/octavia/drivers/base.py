@@ -50,7 +50,7 @@ class Driver(ABC):
 
     @abstractmethod
     def server(self, server: str) -> Server | None:
-        """Return a server of any project."""
+        """Return a server of any project. Return None for a soft-deleted server, unless Nova restores it now."""
 
     @abstractmethod
     def servers(self) -> Sequence[Server]:
@@ -168,7 +168,10 @@ class Driver(ABC):
 
     @abstractmethod
     def images(self) -> Sequence[Image]:
-        """Return every image that :meth:`create_image` began to create, except images that :meth:`release_image` released."""
+        """Return every image that :meth:`create_image` began to create, except images that :meth:`release_image` released.
+
+        Return no image of a project in which stackmend creates none: anybody can copy the properties.
+        """
 
     @abstractmethod
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:

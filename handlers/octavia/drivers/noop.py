@@ -63,7 +63,8 @@ class NoopDriver(Driver):
 
     def server(self, server: str) -> Server | None:
         with self._calling("compute", "server"):
-            return self.cloud.server(server)
+            found = self.cloud.server(server)
+            return None if found is None or found.is_soft_deleted else found
 
     def servers(self) -> Sequence[Server]:
         with self._calling("compute", "servers"):
@@ -170,7 +171,7 @@ class NoopDriver(Driver):
 
     def images(self) -> Sequence[Image]:
         with self._calling("image", "images"):
-            ours = (image for image in self.cloud.images() if AMPHORA in image.properties)
+            ours = (image for image in self.cloud.images() if AMPHORA in image.properties and image.owner == OCTAVIA)
             return [image for image in ours if image.properties.get(STATE) != RELEASED]
 
     def create_image(self, server: str, name: str, properties: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from handlers.octavia.cloud_objects import DESCRIBABLE, METHOD, STATE, Image, Server
+from handlers.octavia.cloud_objects import DESCRIBABLE, METHOD, SINCE, STATE, Image, Server
 from handlers.octavia.failover.steps import (
     Decision,
     Nothing,
@@ -75,13 +75,22 @@ class End:
         return step
 
     @property
+    def number(self) -> str:
+        """The amphora's number in the pool; empty when it has none."""
+        sealed = self.s.sealed
+        return (self.s.since if self.s.marked else "") or (sealed.properties.get(SINCE, "") if sealed else "")
+
+    @property
     def oldest(self) -> str:
-        """The id of the preserved amphora to delete from a full pool; empty when stackmend deletes none."""
+        """The id of the preserved amphora to delete from a full pool; empty when stackmend deletes none.
+
+        An amphora takes the place of an older one only: otherwise the oldest would displace newer ones.
+        """
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
         numbered = [one for one in complete if one.since]
-        cycles = self.settings.preservation_scheme == "cycle" and (self.s.marked or self.s.sealed is not None)
-        return numbered[0].amphora if cycles and numbered and len(complete) >= limit > 0 else ""
+        full = self.settings.preservation_scheme == "cycle" and len(complete) >= limit > 0
+        return numbered[0].amphora if full and numbered and numbered[0].since < self.number else ""
 
     @property
     def attached(self) -> tuple[str, ...]:

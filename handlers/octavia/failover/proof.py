@@ -32,10 +32,12 @@ class Failed:
     """The verdict that the amphora has failed.
 
     :param beats: whether the amphora still sends heartbeats
+    :param perhaps_beats: whether the amphora possibly serves, because heartbeats prove nothing now
     """
 
     why: str
     beats: bool = False
+    perhaps_beats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,14 @@ class Signs:
         return self.server.status in _DOWN
 
     @property
+    def perhaps_beats(self) -> bool:
+        """Whether silence proves nothing now, nothing else shows that the guest is down, and its networks are untouched."""
+        server = self.s.server
+        if self.beating or self.s.unsettled <= 0 or server is None or self.s.detaching or not self.s.connected:
+            return False
+        return not self.down and server.host_up is not False
+
+    @property
     def without_vip(self) -> bool:
         vip = self.s.amphora.vrrp_port_id
         return vip is not None and all(port.id != vip for port in self.s.ports)
@@ -135,7 +145,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the row is in ERROR",
         lambda a: a.s.amphora.status == "ERROR",
-        lambda a: Failed("Octavia reports it in ERROR", beats=a.beating and bool(a.s.connected)),
+        lambda a: Failed(
+            "Octavia reports it in ERROR", beats=a.beating and bool(a.s.connected), perhaps_beats=a.perhaps_beats
+        ),
     ),
     Rule(
         "the row names no server",

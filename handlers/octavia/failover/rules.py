@@ -5,7 +5,7 @@ The cloud and Octavia's database store all progress, so any process can continue
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from handlers.octavia import rebuild, records
 from handlers.octavia.cloud_objects import Server
@@ -27,6 +27,8 @@ from handlers.octavia.failover.table import Row, first
 from handlers.octavia.preserved import pool
 from handlers.octavia.settings import HousekeepingSettings
 
+#: seconds between two inspections of an amphora while heartbeats settle
+_OBSERVE = 5.0
 #: seconds for which another process may still be giving a marked server its number
 CHOOSING = 30.0
 #: stackmend renews a heartbeat lease of which less than this part is left. Even of the shortest lease, this part is longer than
@@ -51,7 +53,14 @@ class Case:
 
     @property
     def not_preserved(self) -> str:
-        return _not_preserved(self.s, self.settings, self.failed.beats)
+        return _not_preserved(self.s, self.settings, self.failed)
+
+    @property
+    def settling(self) -> bool:
+        """Whether it is to be preserved, and its silence will prove something soon, because most amphorae are heard."""
+        proved = replace(self.failed, perhaps_beats=False)
+        soon = self.failed.perhaps_beats and not self.s.heard.mostly_silent
+        return soon and not _not_preserved(self.s, self.settings, proved)
 
     @property
     def taken(self) -> bool:
@@ -176,7 +185,7 @@ def _request(s: Situation, why: str) -> Decision:
 # a failed amphora
 
 
-def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, beats: bool) -> str:
+def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, failed: Failed) -> str:
     server, limit = s.server, settings.maximum_preserved_amphora_count
     others = s.others if settings.preservation_scheme == "keep" else [one for one in s.others if not one.complete]
     if server is None:
@@ -184,7 +193,8 @@ def _not_preserved(s: Situation | Deactivated, settings: HousekeepingSettings, b
     unkeepable = server.status not in _PRESERVABLE or server.task_state in pool.LEAVING
     reasons = (
         (limit == 0, "none is preserved"),
-        (beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
+        (failed.beats, "it still sends heartbeats, so it is not cut off before it has a replacement"),
+        (failed.perhaps_beats, "heartbeats prove nothing now, so it is not cut off before it has a replacement"),
         (unkeepable, f"its server is {server.status} and cannot be preserved"),
         (not s.marked and s.sealed is None and len(others) >= limit, "the pool is full"),
     )
@@ -236,6 +246,14 @@ FAILED: tuple[Row[Case], ...] = (
         "the health manager gave up",
         lambda c: c.taken,
         lambda c: _replace(c, "Octavia's health manager took it, and gave up"),
+    ),
+    Row(
+        "its silence proves nothing yet",
+        lambda c: c.settling,
+        lambda c: Wait(
+            f"{c.why}, and it is cut off for its preservation after {c.s.unsettled:.0f} s in which most amphorae are heard",
+            min(_OBSERVE, c.s.unsettled),
+        ),
     ),
     Row("not preserved", lambda c: bool(c.not_preserved), lambda c: _replace(c, c.not_preserved)),
 )
@@ -342,10 +360,11 @@ def _recover(c: Case) -> Decision:
 
 
 def _preserve(s: Deactivated, settings: HousekeepingSettings) -> Decision:
-    reason = _not_preserved(s, settings, beats=False)
+    failed = Failed("Octavia reports it in ERROR, and it is on no load balancer")
+    reason = _not_preserved(s, settings, failed)
     if s.server is None or (reason and not s.marked):
         return Nothing()
-    case = ServerCase(s, settings, Failed("Octavia reports it in ERROR, and it is on no load balancer"), s.server)
+    case = ServerCase(s, settings, failed, s.server)
     if reason:
         return _give_up(case, reason)
     return first(PRESERVE, case) or first(CUT_OFF, case) or Nothing()

@@ -41,9 +41,10 @@ server and ports that remain of a removed amphora, and sets the row to DELETED i
 (:mod:`handlers.octavia.removal`). It verifies that deleted servers, ports, groups and images are gone. A leaked port must still
 have the inspected revision.
 
-**What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Rows without
-server, address and certificate, unless their load balancer consists of amphorae: another provider perhaps owns them. But
-stackmend reports such rows in PENDING_CREATE on no load balancer. Amphorae that serve, or are in ERROR on a load balancer:
+**What is not changed.** Objects outside Octavia's project. Preserved amphorae, spares and released servers. Locked servers, and
+servers that the row of another amphora names too: stackmend reports them. Rows without server, address and certificate, unless
+their load balancer consists of amphorae: another provider perhaps owns them. But stackmend reports such rows in PENDING_CREATE
+on no load balancer. Amphorae that serve, or are in ERROR on a load balancer:
 ``failed_amphora`` handles them. A load balancer whose deletion or creation failed. With Octavia's option
 ``[nova] random_amphora_name_length``: an amphora that has a server, and a server that Octavia left behind.
 

@@ -66,8 +66,9 @@ class Judge:
         if names.in_flow(row, self._grace):
             raise InFlight(f"amphora {identity} is {row.status}, and Octavia may work on it", 60.0)
         server = self._driver.server(row.compute_id) if row.compute_id else None
-        found = rules.row(scope, row, self._place(row.load_balancer_id), server)
-        may_be_preserved = rules.may_be_preserved(scope, row, found, server)
+        sharing = self._database.run(partial(queries.sharing_server, row=row)) if server is not None else None
+        found = rules.row(scope, row, self._place(row.load_balancer_id), server, sharing)
+        may_be_preserved = rules.may_be_preserved(scope, row, found, server, sharing)
         preservation = next_preservation(self._driver, row) if may_be_preserved else None
         if preservation is not None:
             _, step = preservation
@@ -170,7 +171,7 @@ class Judge:
             yield found, {"name": group.name}, _of_group(group, names.balancer_of_server_group(group.name), balancer)
 
     def _image(self, identity: str) -> Iterable[Judged]:
-        image = self._driver.image(identity)
+        image = next((found for found in self._driver.images() if found.id == identity), None)
         amphora = image.properties.get(AMPHORA) if image is not None else None
         if (
             image is None

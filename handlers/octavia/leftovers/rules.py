@@ -10,6 +10,8 @@ An object is no leftover when any of these holds (for an amphora's own row, see 
   no age of a server group.
 - Another object uses it, or a flow works on its load balancer.
 
+stackmend only reports a locked server, and a server that the row of another amphora names too.
+
 stackmend only reports a leftover in the cloud without a row, because another Octavia perhaps owns it. An operator can allow the
 removal, except of a server group: another Octavia's group has no member until its first amphora boots. A VIP port outside
 Octavia's project belongs to the load balancer's owner, so stackmend only reports it.
@@ -117,11 +119,14 @@ def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
     return amphora.load_balancer_id is not None or amphora.status != "PENDING_CREATE"
 
 
-def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None) -> Leftover | None:
+def row(
+    scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None, sharing: str | None = None
+) -> Leftover | None:
     """Return this amphora's row as a leftover; None if it is no leftover.
 
     :param place: None when the row names no load balancer, or one without a row
     :param found: the amphora's server; None when Nova has none
+    :param sharing: another amphora that is not DELETED, and whose row names the server; None without one
     """
     provider = place.balancer.provider if place is not None else None
     if amphora.status == "DELETED" or amphora.age < scope.grace or may_be_device(amphora, provider):
@@ -134,17 +139,20 @@ def row(scope: Scope, amphora: records.Amphora, place: Place | None, found: Serv
     if found is None:
         text = f"amphora {amphora.id} is {amphora.status}, and has no server and no load balancer"
         return Leftover(Problem.WITHOUT_SERVER, text, scope.mismatch)
-    refusal = names.not_removable(found, amphora.id, scope.project) or scope.mismatch
+    refusal = names.not_removable(found, amphora.id, scope.project, sharing) or scope.mismatch
     if amphora.status == "PENDING_DELETE":
         return Leftover(Problem.STUCK, f"amphora {amphora.id} is PENDING_DELETE, and no worker deletes it", refusal)
     text = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"
     return Leftover(Problem.DEACTIVATED, text, refusal)
 
 
-def may_be_preserved(scope: Scope, amphora: records.Amphora, leftover: Leftover | None, found: Server | None) -> bool:
+def may_be_preserved(
+    scope: Scope, amphora: records.Amphora, leftover: Leftover | None, found: Server | None, sharing: str | None = None
+) -> bool:
     """Return whether stackmend preserves, or may preserve, the server of an amphora on no load balancer.
 
     :param leftover: the result of :func:`row`
+    :param sharing: as in :func:`row`
     """
     if amphora.load_balancer_id is not None or scope.mismatch:
         return False
@@ -152,7 +160,7 @@ def may_be_preserved(scope: Scope, amphora: records.Amphora, leftover: Leftover 
         return amphora.compute_id is None
     if amphora.status != "ERROR" or leftover is None or found is None:
         return False
-    if names.foreign(found, amphora.id, scope.project):
+    if sharing is not None or names.foreign(found, amphora.id, scope.project):
         return False
     begun = PRESERVED in found.tags and found.metadata.get(AMPHORA) in (None, "", amphora.id)
     return begun or not names.not_removable(found, amphora.id, scope.project)
@@ -203,10 +211,10 @@ def server(
         return None
     if rows:
         text = f"server {found.id} exists, but its amphora {amphora} is DELETED"
-        return Leftover(Problem.ZOMBIE, text, scope.refusal(known=True))
+        return Leftover(Problem.ZOMBIE, text, names.locked(found) or scope.refusal(known=True))
     text = f"server {found.id} has the name of amphora {amphora}, and Octavia has no such row"
     refusal = f"it serves an address that port {rival} has, so its load balancer is alive" if rival else ""
-    return Leftover(Problem.WITHOUT_ROW, text, refusal or scope.refusal(known=False))
+    return Leftover(Problem.WITHOUT_ROW, text, refusal or names.locked(found) or scope.refusal(known=False))
 
 
 def amphora_port(
@@ -305,7 +313,6 @@ def image(scope: Scope, found: Image, row: records.Amphora | None, preserving: b
     amphora = found.properties.get(AMPHORA, "")
     stays = (
         found.name != f"{PRESERVED_PREFIX}{amphora}",
-        found.owner != scope.project,
         found.protected,
         bool(found.tags),
         found.age < scope.grace,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
-from handlers.octavia.cloud_objects import Group, Image, Port, Server
+from handlers.octavia.cloud_objects import SOFT_DELETED, Group, Image, Port, Server
 from handlers.octavia.housekeeping import DeleteFailed, NotFoundError, UnauthorizedException, UnavailableException
 
 #: Octavia's project, and the one of the load balancers' owners
@@ -36,6 +36,8 @@ class Weather:
     :param clinging: servers whose ports Nova never detaches, although it accepts the request
     :param slow_images: whether images stay ``saving`` until :meth:`Cloud.finish_images`
     :param slow_builds: whether servers stay in BUILD until :meth:`Cloud.finish_builds`
+    :param soft_deletes: whether Nova keeps a deleted server for ``reclaim_instance_interval``, and counts it anew for each
+        further deletion
     :param unreachable: services that do not answer: ``compute``, ``network``, ``image``, ``load-balancer``, ``broker``
     """
 
@@ -43,6 +45,7 @@ class Weather:
     clinging: set[str] = field(default_factory=set)
     slow_images: bool = False
     slow_builds: bool = False
+    soft_deletes: bool = False
     unreachable: set[str] = field(default_factory=set)
     before: Callable[[str], None] = _nothing
     after: Callable[[str], None] = _nothing
@@ -77,7 +80,8 @@ class Cloud:
 
     def servers(self, project: str = OCTAVIA) -> list[Server]:
         with self.lock:
-            return [self._shown(server) for server in self._servers.values() if server.project_id == project]
+            own = [server for server in self._servers.values() if server.project_id == project]
+            return [self._shown(server) for server in own if server.status != SOFT_DELETED]
 
     def _shown(self, server: Server) -> Server:
         groups = tuple(group.id for group in self._groups.values() if server.id in group.members)
@@ -175,9 +179,13 @@ class Cloud:
 
     def delete_server(self, identity: str) -> None:
         with self.lock:
-            server = self._servers.pop(identity, None)
+            server = self._servers.get(identity)
             if server is None:
                 return
+            if self.weather.soft_deletes:
+                self._servers[identity] = replace(server, status=SOFT_DELETED)
+                return
+            del self._servers[identity]
             for port in [port for port in self._ports.values() if port.device_id == identity]:
                 self._unbind(port)
             for group in list(self._groups.values()):

@@ -127,6 +127,66 @@ def test_an_amphora_without_a_server_is_removed(house: House, handler: Deactivat
     assert named(house, amphora) == []
 
 
+@pytest.mark.parametrize("status", ["ERROR", "READY", "PENDING_DELETE"])
+def test_a_server_that_nova_keeps_for_a_while_is_deleted_once(
+    house: House, handler: DeactivatedAmphorae, status: str
+) -> None:
+    """Each further deletion would begin Nova's ``reclaim_instance_interval`` anew, so that the server never goes."""
+    amphora = detached(house, status)
+    grow_older(house)
+    house.cloud.weather.soft_deletes = True
+    deletions: list[str] = []
+    house.cloud.weather.before = deletions.append
+    mend(handler)
+    assert deletions.count("delete_server") <= 1
+    assert house.amphora(amphora).status == "DELETED"
+    assert [port.name for port in house.cloud.ports() if amphora in port.name] == []
+    grow_older(house)
+    assert findings(handler) == []
+    assert list(handler.inspect(Key("server", house.amphora(amphora).compute_id or ""))) == []
+
+
+@pytest.mark.parametrize("status", ["ERROR", "READY"])
+@pytest.mark.parametrize("preserved", [0, 1])
+def test_a_server_that_another_amphora_names_too_stays(
+    make_house: Callable[..., House], queue: Queue, status: str, preserved: int
+) -> None:
+    """The deletion, or a preservation, would cut off a load balancer that works."""
+    house = make_house(maximum_preserved_amphora_count=preserved)
+    handler = DeactivatedAmphorae(house.driver, queue, GRACE)
+    amphora = detached(house, status)
+    (other,) = house.serving(house.octavia.add_load_balancer())
+    house.octavia.set_amphora(other.id, compute_id=house.amphora(amphora).compute_id)
+    grow_older(house)
+    before = world(house)
+    (found,) = [finding for finding in findings(handler) if finding.key == Key("amphora", amphora)]
+    assert not found.healable
+    assert other.id in found.refusal
+    with pytest.raises(DeleteFailed, match=other.id):
+        removal.remove_amphora(house.driver, amphora)
+    assert world(house) == before
+
+
+@pytest.mark.parametrize("status", ["ERROR", "READY", "DELETED"])
+@pytest.mark.parametrize("preserved", [0, 1])
+def test_a_server_that_an_operator_locked_stays(
+    make_house: Callable[..., House], queue: Queue, status: str, preserved: int
+) -> None:
+    """An administrator's deletion ignores the lock."""
+    house = make_house(maximum_preserved_amphora_count=preserved)
+    handler = DeactivatedAmphorae(house.driver, queue, GRACE)
+    amphora = detached(house, status)
+    server = house.amphora(amphora).compute_id or ""
+    house.cloud.alter_server(server, locked=True)
+    grow_older(house)
+    found = [finding for finding in findings(handler) if "locked" in finding.refusal]
+    assert [finding.healable for finding in found] == [False]
+    mend(handler)
+    assert house.cloud.server(server) is not None
+    house.cloud.alter_server(server, locked=False)
+    assert all(finding.healable for finding in findings(handler))
+
+
 def test_a_deletion_that_the_api_accepts_but_does_not_do_is_done_here(
     house: House, handler: DeactivatedAmphorae, monkeypatch: pytest.MonkeyPatch
 ) -> None:

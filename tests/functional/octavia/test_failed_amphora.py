@@ -53,6 +53,19 @@ def test_an_amphora_without_server_is_replaced(make_house: MakeHouse) -> None:
     house.assert_no_leak()
 
 
+def test_an_amphora_whose_server_nova_restores_is_left_alone(house: House) -> None:
+    """Nova shows SOFT_DELETED until the restored server runs."""
+    balancer = house.octavia.add_load_balancer()
+    (amphora,) = house.serving(balancer)
+    house.cloud.alter_server(amphora.compute_id or "", status="SOFT_DELETED", task_state="restoring")
+    with pytest.raises(Stuck, match="restoring"):
+        mend(house, house.handler(), Key("amphora", amphora.id))
+    assert house.serving(balancer) == [house.amphora(amphora.id)]
+    house.cloud.alter_server(amphora.compute_id or "", task_state=None)
+    assert mend(house, house.handler(), Key("amphora", amphora.id)) == ["failover", "detach"]
+    house.assert_whole(balancer)
+
+
 def test_unplug_preserves_the_server_without_a_network(make_house: MakeHouse) -> None:
     house = make_house(maximum_preserved_amphora_count=1)
     balancer = house.octavia.add_load_balancer(members=2)

@@ -13,7 +13,7 @@ import pytest
 from consumer.journal import history
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
-from handlers.octavia.cloud_objects import PRESERVED, PRESERVED_PREFIX, SINCE, STATE
+from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, SINCE, STATE
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
 from handlers.octavia.preserved import pool
@@ -74,6 +74,43 @@ def test_cycle_reaches_a_lower_limit_with_the_next_amphora(make_house: MakeHouse
     last = preserve_one(house)
     assert preserved(house) == [last]
     house.assert_no_leak()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cycle_deletes_no_newer_amphora(make_house: MakeHouse, method: str) -> None:
+    """After the limit comes down, an inspection of an older amphora must not displace a newer one."""
+    house = make_house(
+        maximum_preserved_amphora_count=3,
+        preservation_scheme="cycle",
+        failover_threshold=0,
+        preservation_method=method,
+    )
+    failed = [preserve_one(house) for _number in range(3)]
+    house.reconfigure(maximum_preserved_amphora_count=1)
+    for amphora in failed:
+        mend(house, house.handler(), Key("amphora", amphora))
+    assert preserved(house) == failed[2:]
+    house.assert_no_leak()
+
+
+def test_an_image_of_another_project_is_not_the_preserved_one(make_house: MakeHouse) -> None:
+    """Anybody can copy the properties, and stackmend deletes the server once its image is complete."""
+    house = make_house(
+        maximum_preserved_amphora_count=1,
+        preservation_method="snapshot",
+        preservation_scheme="cycle",
+        failover_threshold=0,
+    )
+    failed = house.fail(house.octavia.add_load_balancer())
+    for amphora in (failed.id, "another"):
+        copy = house.cloud._keep_image(f"{PRESERVED_PREFIX}{amphora}", {AMPHORA: amphora}, "active")
+        house.cloud.alter_image(copy.id, owner="another-project", protected=True)
+    copies = {image.id for image in house.cloud.images()}
+    mend(house, house.handler(), Key("amphora", failed.id))
+    (kept,) = house.preserved()
+    assert kept.image is not None
+    assert kept.image.id not in copies
+    assert copies < {image.id for image in house.cloud.images()}
 
 
 def test_keep_deletes_none_when_the_limit_comes_down(make_house: MakeHouse) -> None:

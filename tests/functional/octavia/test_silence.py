@@ -69,6 +69,40 @@ class Fleet:
         return steps
 
 
+@pytest.mark.parametrize("never_heard", [False, True])
+@pytest.mark.parametrize("number", [2, 8])
+def test_while_heartbeats_prove_nothing_an_amphora_in_error_is_not_cut_off(
+    make_house: MakeHouse, number: int, never_heard: bool
+) -> None:
+    """After a failed rotation of its certificate, for instance, it serves until it has a replacement."""
+    house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0)
+    fleet = Fleet(house, number)
+    fleet.beat(fleet.amphorae[1:] if never_heard else fleet.amphorae)
+    fleet.observe(2 * TIMEOUT)
+    fleet.beat(fleet.amphorae[1:] if never_heard else fleet.amphorae, silent=45)
+    house.octavia.set_amphora(fleet.amphorae[0], status="ERROR")
+    row = house.amphora(fleet.amphorae[0])
+    house.cloud.weather.before = lambda call: (
+        pytest.fail(call) if call in {"detach_port", "disable_port", "stop_server"} else None
+    )
+    assert mend(house, fleet.handler, Key("amphora", row.id)) == ["failover", "detach"]
+    house.assert_whole(fleet.balancers[0])
+    assert house.preserved() == []
+
+
+def test_an_amphora_in_error_is_preserved_once_heartbeats_prove_its_silence(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0)
+    fleet = Fleet(house, 8)
+    fleet.beat(fleet.amphorae)
+    fleet.beat(fleet.amphorae[:1], silent=45)
+    house.octavia.set_amphora(fleet.amphorae[0], status="ERROR")
+    with pytest.raises(Stuck, match="most amphorae are heard"):
+        mend(house, fleet.handler, Key("amphora", fleet.amphorae[0]))
+    fleet.observe(2 * TIMEOUT)
+    assert "unplug" in mend(house, fleet.handler, Key("amphora", fleet.amphorae[0]))
+    assert len(house.preserved()) == 1
+
+
 @pytest.mark.parametrize("preserved", [0, 1])
 @pytest.mark.parametrize("number", [1, 2, 3, 8])
 def test_when_all_are_silent_none_is_touched(make_house: MakeHouse, number: int, preserved: int) -> None:

@@ -458,6 +458,17 @@ def test_the_row_of_a_deleted_amphora_stays_while_its_server_exists(house: House
     assert problems(handler) == ["deleted-amphora"]
 
 
+def test_the_row_of_a_deleted_amphora_is_detached_while_nova_keeps_its_server(
+    house: House, handler: StuckLoadBalancers
+) -> None:
+    """Nova itself ends a soft-deleted server, and until then the next update of the load balancer would fail."""
+    house.cloud.weather.soft_deletes = True
+    balancer = house.octavia.add_load_balancer()
+    house.driver.failover_load_balancer(balancer)
+    mend(handler)
+    house.assert_whole(balancer)
+
+
 def test_before_octavia_16_rows_of_deleted_amphorae_stay(house: House, handler: StuckLoadBalancers) -> None:
     balancer = house.octavia.add_load_balancer()
     house.driver.failover_load_balancer(balancer)

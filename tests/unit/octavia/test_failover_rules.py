@@ -75,7 +75,8 @@ def marked(
 def image(
     identity: str = "image", status: str = "active", protected: bool = False, tags: frozenset[str] = frozenset()
 ) -> Image:
-    return Image(identity, "preserved", status, "octavia", protected, "private", tags, {AMPHORA: ID})
+    properties = {AMPHORA: ID, SINCE: NOW.isoformat()}
+    return Image(identity, "preserved", status, "octavia", protected, "private", tags, properties)
 
 
 def attempts(number: int) -> Group:
@@ -193,6 +194,10 @@ FAILED_CASES = {
     "it beats, and a failover was tried": (case(IN_ERROR, failed=Failed("ERROR", beats=True)), Report),
     "no failover may be requested now": (case(replace(IN_ERROR, remains=remains(vip_port=False))), Report),
     "the health manager gave up": (case(replace(S, health=health(70.0, busy=True))), StepName.FAILOVER),
+    "its silence proves nothing yet": (
+        case(replace(S, unsettled=30.0), failed=Failed("ERROR", perhaps_beats=True)),
+        Wait,
+    ),
     "not preserved": (case(settings=HousekeepingSettings()), StepName.FAILOVER),
     "": (case(), None),
 }

@@ -213,6 +213,23 @@ def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() ->
 
 
 @pytest.mark.parametrize(
+    ("status", "task", "exists"),
+    [
+        ("SOFT_DELETED", None, False),
+        ("SOFT_DELETED", "deleting", False),
+        ("SOFT_DELETED", "restoring", True),
+        ("ACTIVE", "soft-deleting", True),
+        ("ACTIVE", None, True),
+    ],
+)
+def test_a_soft_deleted_server_does_not_exist(status: str, task: str | None, exists: bool) -> None:
+    """Nova shows it by its id until ``reclaim_instance_interval`` ends, but in no listing."""
+    shown = {"id": "1", "name": "amphora", "tenant_id": "octavia", "OS-EXT-SRV-ATTR:host": "compute-1"}
+    answer = (200, {"server": {**shown, "status": status, "OS-EXT-STS:task_state": task}})
+    assert (ACloud(Answers(answer)).server("1") is not None) is exists
+
+
+@pytest.mark.parametrize(
     ("most", "room"),
     [
         ((10, -1, -1), 7),
@@ -322,3 +339,26 @@ def test_a_port_that_has_changed_stays(call: str) -> None:
     with pytest.raises(UnavailableException) as changed:
         getattr(calls, call)(port)
     assert changed.value.dependency == "port:p"
+
+
+class _OfProject:
+    """Credentials for a project."""
+
+    def __init__(self, project: str | None) -> None:
+        self._project = project
+
+    def project(self) -> str | None:
+        return self._project
+
+
+@pytest.mark.parametrize(("ours", "found"), [("admin", ["1", "2"]), ("octavia", ["1"]), (None, ["1"])])
+def test_an_image_counts_only_in_the_projects_that_make_images(ours: str | None, found: list[str]) -> None:
+    """Nova gives an image to the project that asks for it, and anybody can copy the properties."""
+    driver = ACloud(Answers())
+    driver._cloud = _OfProject(ours)  # type: ignore[assignment]
+    shown = [
+        {"id": str(number), "status": "active", "visibility": "shared", "owner": owner, "stackmend_kept": "yes"}
+        for number, owner in enumerate(("octavia", "admin", "somebody"), 1)
+    ]
+    driver.glance = Api(Service(Answers((200, {"images": shown})), SERVICE))  # type: ignore[arg-type]
+    assert [image.id for image in driver.images()] == found

@@ -118,6 +118,10 @@ class OpenStackDriver(ImageCalls, NetworkCalls, OctaviaCalls, ComputeCalls):
             self._project = project
         return self._project
 
+    def image_owners(self) -> frozenset[str]:
+        own = translated(self._cloud.project)
+        return frozenset({self.project()} | ({own} if own else set()))
+
     def builder(self) -> Api:
         for cloud in (self._octavia, self._cloud):
             if cloud is not None and translated(cloud.project) == self.project():

@@ -58,7 +58,8 @@ class ComputeCalls(Driver):
         if body is None:
             self._must_be_whole()
             return None
-        return _server(body["server"])
+        found = _server(body["server"])
+        return None if found.is_soft_deleted else found
 
     def servers(self) -> Sequence[Server]:
         query = {"all_tenants": "1", "project_id": self.project()}

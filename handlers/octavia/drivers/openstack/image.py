@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from handlers.octavia.cloud_objects import RELEASED, STATE, Image
@@ -25,6 +26,10 @@ class ImageCalls(Driver):
     #: tag and owner of the image of amphorae
     image_tag: str | None
     image_owner: str | None
+
+    @abstractmethod
+    def image_owners(self) -> Collection[str]:
+        """Return the projects that own the images of this driver: Nova gives an image to the project that asks for it."""
 
     def image(self, image: str) -> Image | None:
         body = self.glance.get(f"/v2/images/{image}", f"image:{image}")
@@ -63,7 +68,8 @@ class ImageCalls(Driver):
 
     def images(self) -> Sequence[Image]:
         found = [_image(shown) for shown in self.glance.list("/v2/images", "images", PAGE, **MARK)]
-        return [image for image in found if image.properties.get(STATE) != RELEASED]
+        owners = self.image_owners()
+        return [image for image in found if image.owner in owners and image.properties.get(STATE) != RELEASED]
 
     def _set(self, image: str, values: Mapping[str, Any]) -> None:
         # Glance answers 409 to the replacement of a missing property, and replaces by "add" too (``glance/api/v2/images.py``)
