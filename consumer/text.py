@@ -17,11 +17,26 @@ _USER = re.compile(rf"(?:\[[^\]\s/@]*\]|[^\s:/@?#\[]*):(?!{_PORT})")
 _NEXT = re.compile(r"(@(?:\[[^\]@,/\s]*\]|[\w.-]*)(?::\d+)?,)(?=[^:@,/]*:)")
 #: After the last @: a further user without a host.
 _HOSTLESS = re.compile(rf"(,[^:@,/\s]*:)(?!{_PORT})\S*")
-_QUERY = re.compile(r"""([?&]\w*(?:password|passwd|secret|token)=)[^&\s]+""", re.IGNORECASE)
+#: Before the authority; JSON may escape the slashes. Bounded, so that a search takes linear time.
+_SLASHES = re.compile(r"\\{0,4}/\\{0,4}/")
+#: A secret in a query, a fragment or a list of settings: its name and the equals sign, then its value.
+_SETTING = re.compile(
+    r"((?<![\w.-])[\w.-]*?(?:passw(?:or)?d|passphrase|pwd|secret|token|(?:api|access|secret)[_-]?key|credential|sig|signature)"
+    r"[ \t]{0,3}(?:=|%(?:25)?3D)[ \t]{0,3})"
+    r"""(?:'(?:[^'\\\n]|\\.)*'?|"(?:[^"\\\n]|\\.)*"?|[^&\s]+)""",
+    re.IGNORECASE,
+)
+#: Parts of a URL inside a query, percent-encoded once or twice.
+_ENCODED = re.compile(r"\S+")
+_ENCODED_SLASHES = re.compile(r"(?:%(?:25)?2F){2}", re.IGNORECASE)
+_ENCODED_COLON = re.compile(r":(?!//)|%(?:25)?3A", re.IGNORECASE)
+_ENCODED_AT = re.compile(r"@|%(?:25)?40", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """Return a text or JSON with ``***`` in place of every password in a URL.
+    """Return a text or JSON with ``***`` in place of each password in a URL, and of each value after a name such as ``token=``.
+
+    It takes linear time.
 
     Passwords can contain any unescaped character. In doubt, this function also replaces text after the password.
     """
@@ -32,10 +47,10 @@ def redacted(text: str) -> str:
 
 def _masked(text: str) -> str:
     parts, done, last_at = [], 0, text.rfind("@")
-    while (slashes := text.find("//", done)) >= 0:
-        start = slashes + 2
+    while slashes := _SLASHES.search(text, done):
+        start = slashes.end()
         # Without a scheme, text before a colon need not be a user.
-        user = _USER.match(text, start) if text.startswith(":", slashes - 1) else None
+        user = _USER.match(text, start) if text[slashes.start() - 1 : slashes.start()] == ":" else None
         end = _token_end(text, start)
         at = text.rfind("@", start, end)
         unfinished = user is not None if at < 0 else at + 1 == end
@@ -51,7 +66,18 @@ def _masked(text: str) -> str:
             masked = _HOSTLESS.sub(r"\1***", text[start:end])
         parts += [text[done:start], masked]
         done = end
-    return _QUERY.sub(r"\1***", "".join([*parts, text[done:]]))
+    return _SETTING.sub(r"\1***", _ENCODED.sub(_without_login, "".join([*parts, text[done:]])))
+
+
+def _without_login(url: re.Match[str]) -> str:
+    """Mask the first password in a word that contains a percent-encoded URL."""
+    word = url[0]
+    slashes = _ENCODED_SLASHES.search(word)
+    colon = slashes and _ENCODED_COLON.search(word, slashes.end())
+    if not colon:
+        return word
+    ats = [at.start() for at in _ENCODED_AT.finditer(word, colon.end())]
+    return f"{word[: colon.end()]}***{word[ats[-1] :]}" if ats else word
 
 
 def _token_end(text: str, start: int) -> int:

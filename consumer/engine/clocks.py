@@ -29,3 +29,30 @@ class Clocks:
     def corrected(self, claim: Claim) -> Claim:
         """Return the claim with :attr:`apart` added to its ``seen_at``, if it has one."""
         return claim if claim.seen_at is None else replace(claim, seen_at=claim.seen_at + self.apart)
+
+
+#: Seconds; a smaller step back only delays work by as much. The clocks of Galera nodes differ by less.
+_LEAST = 300.0
+#: Rounds after a step back in which times are corrected: the second one corrects what was written during the first one.
+_ROUNDS = 2
+
+
+class SetBack:
+    """Notices that the journal's clock was set back, so that times in the journal come too late."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+        self._rounds = 0
+
+    def noticed(self, clock: float, passed: float, ahead: float) -> bool:
+        """Return whether the clock was set back, in this round or the one before.
+
+        :param clock: the journal's clock, in seconds since the epoch
+        :param passed: monotonic time of this process, in seconds
+        :param ahead: seconds by which the newest hint is later than ``clock``; counts in the first round
+        """
+        offset = clock - passed
+        step = ahead if self._offset is None else self._offset - offset
+        self._offset = offset
+        self._rounds = _ROUNDS if step > _LEAST else max(0, self._rounds - 1)
+        return self._rounds > 0

@@ -73,7 +73,11 @@ Decision = Heal | Report | Clean | Wait
 
 def fingerprint(findings: Sequence[Finding]) -> str:
     facts = sorted(json.dumps([str(f.key), f.problem, f.evidence], sort_keys=True, default=str) for f in findings)
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return _digest("\n".join(facts))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()  # text of any origin can have lone surrogates
 
 
 def decide(
@@ -109,7 +113,7 @@ def decide(
 def withheld(claim: Claim, decision: Heal, answers: Sequence[Withheld]) -> tuple[Reported, bool]:
     """Return how to settle a row after gates withheld all its heals, and whether the history lacks the gates' reasons."""
     texts = sorted({f"{answer.outcome}: {answer.reason}" for answer in answers})
-    both = hashlib.sha256("\n".join([decision.fingerprint, *texts]).encode()).hexdigest()
+    both = _digest("\n".join([decision.fingerprint, *texts]))
     refused = not any(finding.healable for finding in decision.findings)
     return Reported(both, error="; ".join(texts), refused=refused), claim.reported != both
 
@@ -155,7 +159,7 @@ def after_error(
         delay = uniform(0.5, min(60.0, 2.0 * 1.5**waits))
         return Later(delay, claim.attempts, claim.waits + 1, claim.fingerprint, error=reason_of(error))
     if isinstance(error, Refused):
-        return Reported(hashlib.sha256(str(error).encode()).hexdigest(), reason_of(error), refused=True)
+        return Reported(_digest(str(error)), reason_of(error), refused=True)
     attempts = claim.attempts + 1
     if attempts >= settings.max_attempts:
         return Parked(f"{type(error).__name__}: {reason_of(error)}", attempts, claim.fingerprint)

@@ -358,5 +358,10 @@ def least(left: Any, right: Any) -> ColumnElement[Any]:
 
 
 def clean(text: str, length: int) -> str:
-    """Cut a text to ``length`` characters; replace NUL (PostgreSQL refuses it) and lone surrogates (every database does)."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "?")[:length]
+    """Cut a text to ``length`` characters, and make it :func:`storable`."""
+    return storable(text)[:length]
+
+
+def storable(text: str) -> str:
+    """Replace NUL (PostgreSQL refuses it) and lone surrogates (every database does) in a text."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, insert, update
+from sqlalchemy import Connection, and_, case, func, insert, null, or_, select, update
 
 from consumer.journal.database import Database, clean, greatest, least, literal, now, upsert
 from consumer.journal.dead import DeadLetter
-from consumer.journal.schema import dead_event, work
+from consumer.journal.schema import dead_event, delivery, work
 from consumer.journal.work import Hint, Priority, State
 from handlers.base import Key
 
@@ -130,6 +130,28 @@ def make_due(database: Database, error: str) -> int:
         return connection.execute(rows.values(not_before=clock)).rowcount
 
     return database.transact(wake)
+
+
+def ahead(connection: Connection, clock: float) -> float:
+    """Return the seconds by which the newest hint is later than ``clock``; 0 or less if none is later."""
+    newest = connection.execute(select(func.max(work.c.last_hint_at))).scalar()
+    return 0.0 if newest is None else newest - clock
+
+
+def hasten(connection: Connection, clock: float) -> int:
+    """End the pauses of all rows and messages, after the clock was set back; return their number.
+
+    A first inspection that seems to be in the future no longer counts: its age is unknown.
+    """
+    late = or_(work.c.not_before > clock, work.c.last_hint_at > clock, work.c.seen_at > clock)
+    values = {
+        "not_before": least(work.c.not_before, clock),
+        "last_hint_at": least(work.c.last_hint_at, clock),
+        "seen_at": case((work.c.seen_at > clock, null()), else_=work.c.seen_at),
+    }
+    rows = connection.execute(update(work).where(late).values(values)).rowcount
+    waiting = update(delivery).where(delivery.c.not_before > clock).values(not_before=clock)
+    return rows + connection.execute(waiting).rowcount
 
 
 def adopt(database: Database, hint: Hint, line_id: int) -> None:

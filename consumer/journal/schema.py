@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Dialect,
     Double,
     Index,
     Integer,
@@ -19,16 +20,35 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
+
+from consumer.journal.database import storable
 
 metadata = MetaData()
 
 #: SQLite increments only INTEGER PRIMARY KEY.
 _Id = BigInteger().with_variant(Integer, "sqlite")
-#: MariaDB's TEXT ends at 64 kB; evidence can be longer.
-_Long = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+
+
+class _LongText(TypeDecorator[str]):
+    """Text of any origin, such as an error's: a character that the database refuses must not stop the whole write."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        # MariaDB's TEXT ends at 64 kB; evidence can be longer.
+        return dialect.type_descriptor(mysql.MEDIUMTEXT() if dialect.name in ("mysql", "mariadb") else Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+_Long = _LongText()
 _Bytes = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import requests
 
-from handlers.access.cloud import Cloud, Service, Write
+from handlers.access.cloud import Cloud, Service, Write, page
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: attachments and volumes per request; Cinder may give fewer
@@ -160,9 +160,10 @@ class Storage:
 
     def _rows(self, url: str, name: str, filters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         query: dict[str, Any] = {**filters, "all_tenants": "1", "limit": PAGE}
-        more = True
+        more, markers = True, set[str]()
         while more:
-            found = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, name)
+            rows = self._body(self._service.read(url, params=query, microversion=MICROVERSION), url, name)
+            found = page("block-storage", url, rows, markers)
             yield from found
             more = bool(found)
             if more:

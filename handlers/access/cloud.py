@@ -316,6 +316,21 @@ class Service:
             raise Unavailable(self.dependency, _reason(error, self._trust)) from error
 
 
+def page(dependency: str, url: str, rows: Any, markers: set[str]) -> list[Mapping[str, Any]]:
+    """Return the rows of one page of a listing; add the marker of the next page to ``markers``.
+
+    :param rows: as the service answered
+    :param markers: the markers of the pages before
+    :raises Unavailable: these are no rows with ids, or the service shows a page again, so that the listing has no end
+    """
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("id") for row in rows):
+        raise Unavailable(dependency, f"answered to {url} with something that is no list of objects with ids")
+    if rows and (last := str(rows[-1]["id"])) in markers:
+        raise Unavailable(dependency, f"answered to {url} twice with the page that ends with {last}")
+    markers.update(str(row["id"]) for row in rows[-1:])
+    return rows
+
+
 class Rehearsal(Service):
     """An API that sends no writes to the service: it adds them to a list, for a plan."""
 

@@ -5,12 +5,15 @@ Every write to a port has the condition ``If-Match: revision_number=N``, and fai
 Neutron can hide other projects' ports, and the bindings of ports, from users without an administrator's role. To read a hidden
 binding raises :class:`~handlers.base.Unavailable`.
 
+A 404 is proof that a port does not exist only with the error ``PortNotFound``. With ``HTTPNotFound``, Neutron's policy hides
+the port from the credentials. A 404 of another server, such as a proxy, has no error of Neutron.
+
 A binding has no revision, and Neutron ignores ``If-Match`` for bindings. So :meth:`Network.delete_binding` reads the port
 before and after the request.
 
 Sources: ``neutron/plugins/ml2/plugin.py`` (delete_port_binding), ``neutron/services/revisions/revision_plugin.py``,
-``neutron/conf/policies/port.py``, ``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``,
-``port_resource_request.py``.
+``neutron/conf/policies/port.py``, ``neutron/pecan_wsgi/hooks/policy_enforcement.py`` (before, after),
+``neutron_lib/api/definitions/revisionifmatch.py``, ``portbindings.py``, ``port_resource_request.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from urllib.parse import quote
 
 import requests
 
-from handlers.access.cloud import Cloud, Rehearsal, Service, Write
+from handlers.access.cloud import Cloud, Rehearsal, Service, Write, page
 from handlers.base import Conflict, Refused, Resources, Unavailable
 
 #: ports per request; Neutron may give fewer
@@ -34,6 +37,10 @@ VALUES = 50
 INSTANCES = "compute:"
 HOST = "binding:host_id"
 PROFILE = "binding:profile"
+#: Neutron's error for a port that does not exist
+_NO_PORT = "PortNotFound"
+#: the extension with the bindings of a port
+_BINDINGS = "binding-extended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +133,26 @@ class Network:
             yield from self._pages(query)
 
     def _pages(self, query: dict[str, Any]) -> Iterator[Port]:
-        more = True
+        more, markers, url = True, set[str](), "/v2.0/ports"
         while more:
-            body = self._body(self._service.read("/v2.0/ports", params=query), "/v2.0/ports", "ports")
-            found = [Port(row) for row in body["ports"]]
+            body = self._body(self._service.read(url, params=query), url, "ports")
+            found = [Port(row) for row in page("network", url, body["ports"], markers)]
             yield from found
             more = bool(found) and any(link.get("rel") == "next" for link in body.get("ports_links") or ())
             if more:
                 query["marker"] = found[-1].id
 
     def port(self, port: str) -> Port | None:
+        """Return a port; None if Neutron says that it does not exist.
+
+        :raises Unavailable: no usable answer arrives, or Neutron hides the port from the credentials
+        """
         url = f"/v2.0/ports/{port}"
         response = self._service.read(url)
-        return None if response.status_code == 404 else Port(self._body(response, url, "port")["port"])
+        if _error_type(response) == _NO_PORT:
+            return None
+        [row] = page("network", url, [self._body(response, url, "port")["port"]], set())
+        return Port(row)
 
     def update(self, before: Port, changes: Mapping[str, Any]) -> Port:
         """Change a port; return the changed port.
@@ -165,7 +179,7 @@ class Network:
         """Return a port's bindings; empty if the port is gone, or Neutron lacks the extension ``binding-extended``."""
         url = f"/v2.0/ports/{port}/bindings"
         response = self._service.read(url)
-        if response.status_code == 404:
+        if _error_type(response) == _NO_PORT or (response.status_code == 404 and not self.has(_BINDINGS)):
             return []
         rows = self._body(response, url, "bindings")["bindings"]
         return [
@@ -206,7 +220,7 @@ class Network:
     def has(self, extension: str) -> bool:
         url = f"/v2.0/extensions/{extension}"
         response = self._service.read(url)
-        return response.status_code != 404 and bool(self._body(response, url, "extension"))
+        return not _error_type(response) and bool(self._body(response, url, "extension"))
 
     def _send(self, before: Port, write: Write) -> requests.Response:
         if before.revision is None:
@@ -256,6 +270,16 @@ def _failure(response: requests.Response, port: Port) -> Exception:
     if response.status_code == 404:
         return Conflict(f"port {port.id} is gone")
     return Refused(f"Neutron refuses to change port {port.id}: {response.status_code} {_detail(response)}")
+
+
+def _error_type(response: requests.Response) -> str:
+    """Return the type of Neutron's error in an answer 404; an empty text for another answer, or the 404 of another server."""
+    if response.status_code != 404:
+        return ""
+    try:
+        return str(response.json()["NeutronError"]["type"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _detail(response: requests.Response) -> str:

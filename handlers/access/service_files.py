@@ -70,7 +70,9 @@ class ServiceFiles:
         group, name = max(names, key=lambda one: self._declared[one][0])
         try:
             value = self._conf[name] if group == "DEFAULT" else self._conf[group][name]
-        except (cfg.NoSuchOptError, cfg.TemplateSubstitutionError, cfg.ConfigFileValueError):
+        except RecursionError:
+            raise ConfigError(f"[{group}] {name} in {self} refers, with a $, to itself") from None
+        except (cfg.NoSuchOptError, cfg.NoSuchGroupError, cfg.TemplateSubstitutionError, cfg.ConfigFileValueError):
             raise ConfigError(
                 f"[{group}] {name} in {self} refers to another option, with a $, that they do not set; set it there too"
             ) from None
@@ -97,16 +99,27 @@ class ServiceFiles:
             cfg.ConfigParser(file, sections).parse()
         except OSError as error:
             raise ConfigError(f"{self.option} names {file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            # the text of the error shows bytes, which may belong to a password
+            raise ConfigError(f"{self.option} names {file}, which is not in UTF-8 (byte {error.start})") from None
         except cfg.ParseError as error:
             # the text of the error shows the line, which may hold a password
             raise ConfigError(f"{self.option} names {file}, whose line {error.lineno} cannot be understood") from None
         for section, values in sections.items():
             for name, texts in values.items():
                 group = None if section == "DEFAULT" else section
-                if "-" not in name:  # no service has such an option, and oslo.config takes it for the one with "_"
-                    self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
+                # No service has an option with "-", which oslo.config takes for the one with "_".
+                if "-" not in name and self._register(name, group):
                     _, before = self._declared.get((section, name), (position, []))
                     self._declared[section, name] = (position, [*before, *texts])
+
+    def _register(self, name: str, group: str | None) -> bool:
+        """Register an option; return False for a name that oslo.config reserves, so that no service has the option."""
+        try:
+            self._conf.register_opt(cfg.StrOpt(name, secret=True), group=group)
+        except ValueError:
+            return False
+        return True
 
 
 def database_url(given: str | None, read: Callable[[], ServiceFiles], option: str, section: str, example: str) -> str:

@@ -51,6 +51,8 @@ def holds(url: str, query: str, send: Ask = ask) -> Iterator[Hold]:
         kind, series = data["resultType"], data["result"]
         if kind != "vector":
             raise Unavailable("prometheus", f"answered {query!r} with a {kind}; the query must return a vector")
+        if not isinstance(series, list):  # another empty value would count as no holds
+            raise TypeError(series)
         for one in series:
             yield _hold(one["metric"], query)
     except (KeyError, TypeError, AttributeError):
@@ -58,5 +60,7 @@ def holds(url: str, query: str, send: Ask = ask) -> Iterator[Hold]:
 
 
 def _hold(labels: Mapping[str, str], query: str) -> Hold:
+    if not all(isinstance(label, str) for label in labels.values()):  # a hold of another host than the label means
+        raise TypeError(labels)
     scope = next((f"{name}:{labels[name]}" for name in _LABELS if labels.get(name)), EVERYTHING)
     return Hold(scope, next((labels[name] for name in _REASONS if labels.get(name)), query))

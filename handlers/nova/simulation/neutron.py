@@ -104,7 +104,9 @@ class Neutron(JsonServer):
         if kind == "networks":
             return 200, {"network": self.network}
         if kind == "extensions":
-            return (200, {"extension": {"alias": rest[0]}}) if rest[0] in self.extensions else (404, None)
+            if rest[0] in self.extensions:
+                return 200, {"extension": {"alias": rest[0]}}
+            return 404, {"NeutronError": {"type": "HTTPNotFound", "message": "no extension"}}
         if rest[1:2] == ["bindings"]:
             return self._bindings(method, rest[0], rest[2:], body)
         if not rest:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import pytest
 
 from consumer.journal import asks, backlog, exemptions, history
 from consumer.journal.asks import Ask, State
 from consumer.journal.work import SWEEP, Hint, Priority
-from handlers.base import Key, Mode, Unavailable
+from handlers.base import Finding, Key, Mode, Refused, Unavailable
+from tests.doubles import Mender
 from tests.functional.engine.machine import Machine, hint
 from tests.waiting import eventually
 
@@ -262,3 +266,44 @@ def test_after_an_exemption_the_drift_heals_at_the_next_sweep(machine: Machine, 
         exemptions.remove(machine.database, [row])
     machine.enqueue(Hint("mender", Key(SWEEP, "mender"), Priority.OPERATOR, "start"))
     eventually(lambda: machine.world.drifted() == set())
+
+
+#: PostgreSQL refuses NUL, and no database takes a lone surrogate, as Python makes of a file name that is not UTF-8.
+ODD = "disk \udcff\0"
+
+
+class Odd(Mender):
+    def inspect(self, key: Key) -> Iterator[Finding]:
+        for one in super().inspect(key):
+            yield replace(one, summary=ODD, evidence={**one.evidence, "path": ODD}, undo=ODD, plan=ODD)
+
+
+def test_text_that_a_database_refuses_is_asked_and_healed_like_other_text(machine: Machine) -> None:
+    machine.handlers = lambda: [Odd(machine.world)]  # type: ignore[method-assign]
+    machine.mode = Mode.ASK
+    machine.world.things = {"a": 1}
+    machine.start()
+    one = asked(machine)
+    assert (one.summary, one.undo, one.plan) == ("disk ??",) * 3
+    asks.approve(machine.database, [one.id], "alice", ODD)
+    eventually(lambda: machine.world.drifted() == set())
+    eventually(machine.idle)
+    assert outcomes(machine) == ["asked", "healed"]
+
+
+def test_an_error_that_a_database_refuses_is_recorded_like_another(machine: Machine) -> None:
+    def fail(_key: Key) -> None:
+        raise Refused(ODD)
+
+    machine.world.things = {"a": 1}
+    machine.world.before_look = fail
+    machine.start()
+    machine.enqueue(hint("a"))
+    eventually(machine.idle)
+    assert [(entry.outcome, entry.error) for entry in history.listing(machine.database)] == [("refused", "disk ??")]
+    assert [row.state for row in backlog.listing(machine.database)] == ["reported"]
+
+
+def test_an_exemption_keeps_a_reason_that_a_database_refuses(machine: Machine) -> None:
+    exemptions.add(machine.database, "thing:a", None, "alice", ODD)
+    assert [one.reason for one in exemptions.listing(machine.database)] == ["disk ??"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -289,3 +290,29 @@ def test_two_daemons_heal_beside_a_receiver_that_never_answers_and_lose_no_messa
     ids = [int(one.headers["webhook-id"].removeprefix("stackmend-")) for one in receiver.received]
     assert ids == sorted(ids), "the receiver gets the messages in their order"
     assert posts.doubled == [], "a message travels again only after an attempt without an answer"
+
+
+def test_a_receiver_that_sends_its_headers_for_ever_ends_the_attempt() -> None:
+    """Each byte comes in time, and the answer never does."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _address = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not ended.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        slow = Sink("slow", f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.5)
+        result: list[Attempt] = []
+        attempt = threading.Thread(target=lambda: result.append(sending.post(slow, "1", b"{}")), daemon=True)
+        attempt.start()
+        try:
+            eventually(lambda: [one.final for one in result] == [False])
+        finally:
+            ended.set()
+            thread.join()
+    assert result[0].error.startswith("no answer: ")

@@ -33,6 +33,27 @@ from consumer.text import redacted
         ("rabbit://one:P@w,Pw@a/ is", "rabbit://one:***@a/ is"),
         ("rabbit://one:Pw@[::1]:5672,two:Pw@[::2]/", "rabbit://one:***@[::1]:5672,two:***@[::2]/"),
         ("postgresql://db/x?user=one&password=Pw'\"&y=1", "postgresql://db/x?user=one&password=***&y=1"),
+        ("https://h/x?access-token=Pw&y=1", "https://h/x?access-token=***&y=1"),
+        ("https://h/x?y=1&apikey=Pw", "https://h/x?y=1&apikey=***"),
+        ("https://h/x?api_key=Pw&API-Key=Pw", "https://h/x?api_key=***&API-Key=***"),
+        ("https://h/x?sv=1&sig=Pw%2B&se=2", "https://h/x?sv=1&sig=***&se=2"),
+        ("https://h/x?X-Amz-Signature=Pw&z=1 is", "https://h/x?X-Amz-Signature=***&z=1 is"),
+        ("https://h/x;token=Pw", "https://h/x;token=***"),
+        ("https://h/x#token=Pw", "https://h/x#token=***"),
+        ("https://h/x?u=%2Fy%26token%3DPw", "https://h/x?u=%2Fy%26token%3D***"),
+        ("host=db user=nova password=Pw dbname=x", "host=db user=nova password=*** dbname=x"),
+        ("password='P w\\' Pw' dbname=x", "password=*** dbname=x"),
+        ('password = "P w Pw" dbname=x', "password = *** dbname=x"),
+        (r"rabbit:\/\/one:Pw@a\/v is", r"rabbit:\/\/one:***@a\/v is"),
+        ("http://h/?u=rabbit%3A%2F%2Fone%3APw%40a%2Fv is", "http://h/?u=rabbit%3A%2F%2Fone%3A***%40a%2Fv is"),
+        ("rabbit:%2F%2Fone:Pw@a is", "rabbit:%2F%2Fone:***@a is"),
+        ("rabbit%253A%252F%252Fone%253APw%2540a", "rabbit%253A%252F%252Fone%253A***%2540a"),
+        ("http://h/?u=http%3A%2F%2Fnova%3A8774%2Fv2.1 is", "http://h/?u=http%3A%2F%2Fnova%3A8774%2Fv2.1 is"),
+        ("GET /servers?sort_key=id&design=x", "GET /servers?sort_key=id&design=x"),
+        (
+            "set auth_type = password and send_service_user_token",
+            "set auth_type = password and send_service_user_token",
+        ),
         ("http://[::1]:8774/v2.1 for me@host", "http://[::1]:8774/v2.1 for me@host"),
         ("no answer of http://nova: ask me@host", "no answer of http://nova: ask me@host"),
         ("sqlite:////a/b:c for me@host", "sqlite:////a/b:c for me@host"),
@@ -45,6 +66,7 @@ def test_passwords_of_urls_are_masked(text: str, shown: str) -> None:
 
 
 def test_masked_json_stays_json() -> None:
+    assert json.loads(redacted(r'{"a": "rabbit:\/\/one:Pw@b", "c": "d"}')) == {"a": "rabbit://one:***@b", "c": "d"}
     record = {"message": 'rabbit://one:Pw@a,two:Pw@b/ {"x":"y,z:w@v"}\nnext', "at": "10:30", "by": "me@host"}
     assert "Pw" not in (masked := redacted(json.dumps(record)))
     assert set(json.loads(masked)) == set(record)
@@ -112,6 +134,15 @@ def test_json_with_a_hostile_password_stays_json(password: str) -> None:
         '{"' + '\\"' * 100_000,
         "{" * 100_000,
         "?password" * 100_000,
+        "password = " * 100_000,
+        "token='" * 100_000,
+        "a" * 500_000,
+        "\\" * 500_000,
+        "\\/" * 250_000,
+        "a://" * 100_000,
+        "%2F" * 100_000,
+        "%2F%2Fa:" * 100_000,
+        "%2F%2Fa:@" * 100_000,
     ],
 )
 def test_hostile_text_is_redacted_in_linear_time(text: str) -> None:

@@ -115,6 +115,17 @@ def test_an_incomplete_answer_of_prometheus_is_none(body: Any) -> None:
         list(holds("http://p", "q", lambda _url, _query: body))
 
 
+@pytest.mark.parametrize(
+    "result",
+    [{}, "", None, [{"metric": []}], [{"metric": {"host": 7}}], [{"metric": {"host": ["compute-7"]}}]],
+    ids=str,
+)
+def test_a_result_that_is_no_list_of_series_is_no_answer(result: Any) -> None:
+    answer = {"status": "success", "data": {"resultType": "vector", "result": result}}
+    with pytest.raises(Unavailable, match="prometheus"):
+        list(holds("http://prometheus", "maintenance", lambda _url, _query: answer))
+
+
 def finding(*concerns: str) -> Finding:
     return Finding(Key("thing", "a"), "broken", "a is broken", concerns=frozenset(concerns))
 

@@ -325,7 +325,7 @@ def a_port(*answers: tuple[int, Any]) -> tuple[Calls, Port]:
 
 
 def test_a_missing_port_cannot_be_disabled_and_needs_no_deletion() -> None:
-    calls, port = a_port((404, {}), (404, {}), (404, {}), (404, {}))
+    calls, port = a_port(*[(404, {"NeutronError": {"type": "PortNotFound"}})] * 4)
     with pytest.raises(NotFoundError):
         calls.disable_port(port)
     calls.delete_port(port)
