@@ -27,8 +27,9 @@ MISSING: list[tuple[str, str, Any]] = [
     ("image", "image:1", OF_GLANCE.format("Failed to find image 1 to delete")),
     ("load-balancer", "amphora:1", {"faultcode": "Client", "faultstring": "Amphora 1 not found.", "debuginfo": None}),
 ]
+NO_PROOFS: list[Any] = [OF_PROXY, OF_APACHE, {}, [], None, "1"]
 UNKNOWN: list[tuple[str, str, Any]] = [
-    *[(service, thing, body) for service, thing, _body in MISSING for body in (OF_PROXY, OF_APACHE, {}, [], None, "1")],
+    *[(service, thing, body) for service, thing, _missing in MISSING for body in NO_PROOFS],
     ("compute", "server:1", {"itemNotFound": "1"}),
     ("network", "security-group:1", {"NeutronError": {"type": "HTTPNotFound", "message": ""}}),
     ("network", "security-group:1", {"NeutronError": "security group 1 not found"}),
