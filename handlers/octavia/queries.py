@@ -158,6 +158,20 @@ def sharing_server(connection: Connection, row: records.Amphora) -> str | None:
     return connection.execute(sa.select(_AMPHORA.id).where(*same).order_by(_AMPHORA.id).limit(1)).scalar()
 
 
+def shared_server(connection: Connection, rows: Collection[records.Amphora]) -> str:
+    """Return a server of one of these amphorae that another row names too; empty without one. DELETED rows do not count."""
+    own = {(row.compute_id, row.id) for row in rows if row.compute_id and row.status != "DELETED"}
+    for part in chunks({server for server, _amphora in own}):
+        query = sa.select(_AMPHORA.compute_id, _AMPHORA.id).where(
+            _AMPHORA.compute_id.in_(part), _AMPHORA.status != "DELETED"
+        )
+        found = [(row.compute_id, row.id) for row in connection.execute(query)]
+        shared = {server for server, amphora in own if any(one == server and other != amphora for one, other in found)}
+        if shared:
+            return min(shared)
+    return ""
+
+
 def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:
     query = sa.select(*_AMPHORA_COLUMNS).where(_AMPHORA.load_balancer_id == load_balancer).order_by(_AMPHORA.id)
     return [_amphora(row) for row in connection.execute(query)]

@@ -96,6 +96,7 @@ class Remains:
     :param amphorae: ids of the rows that are not DELETED
     :param security_group: None when Neutron has no such group
     :param server_group: False when Nova lacks the group that ``balancer`` names
+    :param shared: a server of its amphorae that another row names too; empty without one
     """
 
     balancer: records.LoadBalancer
@@ -103,6 +104,7 @@ class Remains:
     vip_port: bool
     security_group: Group | None
     server_group: bool
+    shared: str = ""
 
     @property
     def freed(self) -> bool:
@@ -131,8 +133,14 @@ _REPEATED = _Rule(
     "loadbalancer failover",
 )
 
+#: why no amphora is failed over whose server another row names too
+SHARED = "rows of several amphorae name one of its servers, which the failover would delete: set the right compute_id in each row"
+
+_SHARED = _Rule(lambda r: bool(r.shared), SHARED)
+
 #: An ACTIVE load balancer to which a rule applies is only reported, because a failover interrupts it.
 ACTIVE_RULES = (
+    _SHARED,
     _Rule(lambda r: r.security_group is None, "it has no security group lb-<id>, so no failover can be counted"),
     _REPEATED,
 )
@@ -155,6 +163,7 @@ RULES = (
         lambda r: r.security_group is None,
         f"its security group lb-<id> is gone, so its deletion may have failed, and no failover can be counted: {_OWNER}",
     ),
+    _SHARED,
     _REPEATED,
 )
 
@@ -196,6 +205,7 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
         vip_port=vip is not None and driver.port(vip) is not None,
         security_group=security_group(driver, balancer.id),
         server_group=group is None or any(found.id == group for found in driver.server_groups()),
+        shared=driver.database.run(partial(queries.shared_server, rows=amphorae)),
     )
 
 

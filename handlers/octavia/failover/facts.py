@@ -31,6 +31,7 @@ class _Rows:
     failing: dict[str, queries.Failing]
     heard: Heard
     detaches: bool
+    shared: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def _rows(connection: Connection, identity: str, settings: HousekeepingSettings)
         failing=failing,
         heard=queries.heard(connection, now, settings.heard_within),
         detaches=amphora.status == "DELETED" and octavia_queries.has_member_ports(connection),
+        shared=octavia_queries.shared_server(connection, [amphora]),
     )
 
 
@@ -220,6 +222,7 @@ def _situation(
         remains=rebuild.read(driver, balancer, rows.beside) if balancer.status == "ERROR" else None,
         surplus=rows.amphora.status == "ERROR"
         and balancer.is_whole(sum(row.status in records.SERVING for row in rows.beside)),
+        shared=rows.shared,
     )
 
 

@@ -63,6 +63,7 @@ def test_every_rule_has_a_case() -> None:
         rebuild.obstacle(replace(WHOLE, amphorae=())),
         rebuild.obstacle(replace(WHOLE, server_group=False)),
         rebuild.obstacle(replace(WHOLE, security_group=None)),
+        rebuild.obstacle(replace(WHOLE, shared="server")),
         rebuild.obstacle(replace(WHOLE, security_group=tagged(AMPHORA, 3))),
     }
     assert reasons == {rule.reason for rule in rebuild.RULES}
