@@ -134,7 +134,7 @@ _REPEATED = _Rule(
 )
 
 #: why no amphora is failed over whose server another row names too
-SHARED = "rows of several amphorae name one of its servers, which the failover would delete: set the right compute_id in each row"
+SHARED = "rows of several amphorae name one of its servers, which a failover would delete: set the right compute_id in each"
 
 _SHARED = _Rule(lambda r: bool(r.shared), SHARED)
 

@@ -5,7 +5,8 @@ A placeholder is a server of Octavia's project that reserves room for a failover
 With the tag :data:`~handlers.octavia.cloud_objects.SPARE`, a placeholder is a spare.
 
 A failover claims a spare: it removes the tag, which only one caller can do, and deletes the server. If this caller dies, the
-handler ``spare_pool`` deletes the server. An operator can release a placeholder, and then owns it.
+handler ``spare_pool`` deletes the server. An operator can release a placeholder, and then owns it. A locked placeholder counts
+in no pool, and stackmend neither claims, stops nor deletes it.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ def _where(server: Server) -> tuple[str, str]:
 
 
 def _state(server: Server) -> str:
+    if server.locked:
+        return "locked"
     if SPARE not in server.tags:
         return "claimed"
     if server.status == "BUILD" or server.task_state is not None:
@@ -261,7 +264,8 @@ def make_room(driver: Driver, spares: Iterable[Server]) -> str | None:
     """
     for spare in spares:
         try:
-            if not driver.untag_server(spare.id, SPARE):
+            now = driver.server(spare.id)
+            if now is None or now.locked or not driver.untag_server(spare.id, SPARE):
                 continue
             driver.delete_server(spare.id)
         except NotFoundError:
