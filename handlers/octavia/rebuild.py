@@ -134,7 +134,9 @@ _REPEATED = _Rule(
 )
 
 #: why no amphora is failed over whose server another row names too
-SHARED = "rows of several amphorae name one of its servers, which a failover would delete: set the right compute_id in each"
+SHARED = (
+    "rows of several amphorae name one of its servers, which a failover would delete: set the right compute_id in each"
+)
 
 _SHARED = _Rule(lambda r: bool(r.shared), SHARED)
 

@@ -131,6 +131,16 @@ class Imaging:
         return self.s.sealed is not None and self.s.sealed.status == "active"
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether an administrator deactivated the image, or its protection stays although it is not active.
+
+        Glance refuses to delete a protected image. A deactivated image is complete.
+        """
+        if self.image is None or self.complete:
+            return False
+        return self.status == "deactivated" or (self.image.protected and self.status != "active")
+
+    @property
     def done(self) -> bool:
         """Whether the image needs no further step.
 
@@ -188,6 +198,15 @@ IMAGE: tuple[Row[Imaging], ...] = (
         "it may become active",
         lambda i: i.status in _COMING and not i.late,
         lambda i: Wait(f"image {i.named} is {i.status}", 3.0),
+    ),
+    Row(
+        "an administrator decides",
+        lambda i: i.withdrawn,
+        lambda i: Report(
+            f"image {i.named} is {i.status}, so its server {i.server.id} stays: run openstack image set --activate {i.named}, "
+            f"or openstack image set --unprotected {i.named} and openstack image delete {i.named}",
+            "it failed",
+        ),
     ),
     Row(
         "it will not become active",

@@ -260,6 +260,10 @@ IMAGE_CASES = {
     "none": (imaging(), StepName.IMAGE),
     "tagged": (imaging(replace(LEFT, images=(image(tags=frozenset({"amphora"})),))), Report),
     "it may become active": (imaging(replace(LEFT, images=(image(status="saving"),))), Wait),
+    "an administrator decides": (
+        imaging(replace(LEFT, images=(image(status="deactivated", protected=True),))),
+        Report,
+    ),
     "it will not become active": (imaging(replace(LEFT, images=(image(status="killed"),))), StepName.DROP_IMAGE),
     "not protected": (imaging(replace(LEFT, images=(image(),))), StepName.SEAL),
     "complete, and the server stops": (
