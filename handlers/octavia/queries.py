@@ -158,6 +158,15 @@ def sharing_server(connection: Connection, row: records.Amphora) -> str | None:
     return connection.execute(sa.select(_AMPHORA.id).where(*same).order_by(_AMPHORA.id).limit(1)).scalar()
 
 
+def named_servers(connection: Connection, servers: Collection[str]) -> frozenset[str]:
+    """Return those of the servers that the row of an amphora names. DELETED rows do not count."""
+    named: set[str] = set()
+    for part in chunks(servers):
+        query = sa.select(_AMPHORA.compute_id).where(_AMPHORA.compute_id.in_(part), _AMPHORA.status != "DELETED")
+        named.update(connection.execute(query).scalars())
+    return frozenset(named)
+
+
 def shared_server(connection: Connection, rows: Collection[records.Amphora]) -> str:
     """Return a server of one of these amphorae that another row names too; empty without one. DELETED rows do not count."""
     own = {(row.compute_id, row.id) for row in rows if row.compute_id and row.status != "DELETED"}

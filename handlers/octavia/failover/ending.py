@@ -88,9 +88,12 @@ class End:
         """
         limit = self.settings.maximum_preserved_amphora_count
         complete = [one for one in self.s.others if one.complete]
-        numbered = [one for one in complete if one.since]
+        numbered = [one for one in complete if one.since and not self._is_named(one.server)]
         full = self.settings.preservation_scheme == "cycle" and len(complete) >= limit > 0
         return numbered[0].amphora if full and numbered and numbered[0].since < self.number else ""
+
+    def _is_named(self, server: Server | None) -> bool:
+        return server is not None and server.id in self.s.named
 
     @property
     def attached(self) -> tuple[str, ...]:
@@ -227,6 +230,14 @@ IMAGE: tuple[Row[Imaging], ...] = (
         "complete, and the server stays",
         lambda i: i.keeps_server,
         lambda i: i.step(StepName.STOP, "stop its server, which is preserved beside its image", i.server.id),
+    ),
+    Row(
+        "complete, and a row names the server",
+        lambda i: i.server.id in i.s.named,
+        lambda i: Report(
+            f"its image {i.named} is complete, but the row of an amphora names its server {i.server.id}, which stays",
+            "it failed",
+        ),
     ),
     Row(
         "complete",

@@ -98,7 +98,7 @@ def read_deactivated(
     others = tuple(
         one for one in pool.assemble(driver.servers(), images, settings.spare_owner) if one.amphora != amphora.id
     )
-    made = partial(Replaced, balancer=None) if preserved else Deactivated
+    made = partial(Replaced, balancer=None, named=_named(driver, server, others)) if preserved else Deactivated
     return made(amphora=amphora, now=datetime.now(UTC), server=server, ports=ports, images=own, others=others)
 
 
@@ -158,6 +158,11 @@ def _images(amphora: records.Amphora, images: Sequence[Image]) -> tuple[Image, .
     return tuple(image for image in images if image.properties.get(AMPHORA) == amphora.id and image.name == name)
 
 
+def _named(driver: Driver, server: Server | None, others: Sequence[pool.Preserved]) -> frozenset[str]:
+    preserved = {one.id for one in (server, *(other.server for other in others)) if one is not None}
+    return driver.database.run(partial(octavia_queries.named_servers, servers=preserved))
+
+
 def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
     return Replaced(
         amphora=rows.amphora,
@@ -168,6 +173,7 @@ def _replaced(driver: Driver, rows: _Rows, cloud: _Cloud) -> Replaced:
         others=tuple(cloud.others),
         balancer=rows.balancer,
         rows=tuple(row.id for row in rows.beside if _is_to_detach(driver, rows, row)),
+        named=_named(driver, cloud.server, cloud.others),
     )
 
 

@@ -192,10 +192,12 @@ class Replaced(Reading):
 
     :param balancer: None when the row is on no load balancer
     :param rows: ids of amphorae whose DELETED rows stackmend must detach from the load balancer
+    :param named: ids of preserved servers that the rows of amphorae name, so that stackmend must not delete them
     """
 
     balancer: records.LoadBalancer | None
     rows: Sequence[str] = ()
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 
-from handlers.octavia import cloud_objects
+from handlers.base import Refused
+from handlers.octavia import cloud_objects, queries
 from handlers.octavia.cloud_objects import (
     AMPHORA,
     LOAD_BALANCER,
@@ -161,7 +163,12 @@ def restoring(server: Server) -> str:
 
 
 def discard(driver: Driver, one: Preserved) -> None:
-    """Delete a preserved amphora's image, server and ports. After an error, call again."""
+    """Delete a preserved amphora's image, server and ports. After an error, call again.
+
+    :raises Refused: the row of an amphora names the server
+    """
+    if one.server is not None and driver.database.run(partial(queries.named_servers, servers={one.server.id})):
+        raise Refused(f"the row of an amphora names server {one.server.id}, so it is not deleted")
     if one.image is not None:
         try:
             driver.unseal_image(one.image.id)

@@ -271,6 +271,10 @@ IMAGE_CASES = {
         Wait,
     ),
     "complete, and the server stays": (imaging(replace(LEFT, images=(image(protected=True),)), BOTH), StepName.STOP),
+    "complete, and a row names the server": (
+        imaging(replace(LEFT, images=(image(protected=True),), named=frozenset({SERVER}))),
+        Report,
+    ),
     "complete": (imaging(replace(LEFT, images=(image(protected=True),))), StepName.DROP_SERVER),
 }
 REPLACED_CASES = {
