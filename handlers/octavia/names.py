@@ -112,6 +112,15 @@ def not_removable(found: Server, amphora: str, project: str, sharing: str | None
     return locked(found)
 
 
+def not_removable_port(port: str) -> str:
+    """Return why stackmend must not remove an amphora with a port that another row names; empty without such a port."""
+    return (
+        f"the row of another amphora or load balancer names its port {port}: set the right port in both rows"
+        if port
+        else ""
+    )
+
+
 def locked(found: Server) -> str:
     """Return why stackmend must not delete a locked server; empty for others. Neither Octavia nor a deletion locks one."""
     return f"server {found.id} is locked: its deletion needs openstack server unlock {found.id}" if found.locked else ""

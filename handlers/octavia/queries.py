@@ -220,6 +220,21 @@ def member_ports(connection: Connection, amphora: str) -> list[str]:
     return list(connection.execute(sa.select(c.port_id).where(c.amphora_id == amphora).order_by(c.port_id)).scalars())
 
 
+def used_ports(connection: Connection, besides: str = "") -> frozenset[str]:
+    """Return the ids of the ports that rows of amphorae and load balancers name. DELETED rows do not count.
+
+    :param besides: the id of an amphora whose row does not count either
+    """
+    counts = (_AMPHORA.status != "DELETED", _AMPHORA.id != besides)
+    rows = connection.execute(sa.select(_AMPHORA.vrrp_port_id, _AMPHORA.ha_port_id).where(*counts)).all()
+    used = {port for row in rows for port in row if port} | set(vip_ports(connection).values())
+    if has_member_ports(connection):
+        member = tables.amphora_member_port.c
+        query = sa.select(member.port_id).join(tables.amphora, _AMPHORA.id == member.amphora_id).where(*counts)
+        used |= set(connection.execute(query).scalars())
+    return frozenset(used)
+
+
 def vip_port(connection: Connection, load_balancer: str) -> str | None:
     v = tables.vip.c
     return connection.execute(sa.select(v.port_id).where(v.load_balancer_id == load_balancer)).scalar()

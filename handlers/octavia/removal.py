@@ -32,7 +32,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
 
     :raises NotFoundError: the amphora does not exist
     :raises DeleteFailed: server or port stays; or stackmend refuses an amphora on a load balancer, a row that is perhaps
-        another provider's device, or a server that is :func:`names.not_removable`
+        another provider's device, a server that is :func:`names.not_removable`, or a port that another row names
     :raises Unavailable: Octavia perhaps works on the amphora, or an API or the database does not answer
     :raises Conflict: the amphora's row has changed meanwhile
     """
@@ -49,6 +49,7 @@ def remove_amphora(driver: Driver, identity: str) -> None:
     if names.in_flow(row, driver.settings.longest_flow):
         raise UnavailableException(f"amphora:{identity}", f"it is {row.status}, and Octavia may work on it")
     _refuse_foreign(driver, row)
+    _refuse_ports_of_others(driver, row)
     if row.status == "ERROR" and _octavia_deletes(driver, identity):
         _remove_belongings(driver, row)
         return
@@ -89,8 +90,26 @@ def _refuse_foreign(driver: Driver, row: records.Amphora) -> Server | None:
     return found
 
 
+def port_of_others(driver: Driver, row: records.Amphora) -> str:
+    """Return a port of an amphora that the row of another amphora or of a load balancer names too; empty without one.
+
+    Octavia deletes the VRRP port that the amphora's row names, and stackmend the ports with the amphora's names.
+    """
+    own = {port.id for port in driver.ports_named(names.ports_of_amphora(row.id))}
+    own |= {row.vrrp_port_id} if row.vrrp_port_id else set()
+    used = driver.database.run(partial(queries.used_ports, besides=row.id))
+    return min(own & used, default="")
+
+
+def _refuse_ports_of_others(driver: Driver, row: records.Amphora) -> None:
+    """:raises DeleteFailed: another row names a port of the amphora"""
+    if refusal := names.not_removable_port(port_of_others(driver, row)):
+        raise DeleteFailed(refusal)
+
+
 def _remove_belongings(driver: Driver, row: records.Amphora) -> None:
     found = _refuse_foreign(driver, row)
+    _refuse_ports_of_others(driver, row)
     ports = _ports_of(driver, row)
     if found is not None:
         remove_server(driver, found)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from handlers.base import InFlight, Key
-from handlers.octavia import concerns, names, queries, rebuild, records
+from handlers.octavia import concerns, names, queries, rebuild, records, removal
 from handlers.octavia.cloud_objects import AMPHORA, Group, Port, Server
 from handlers.octavia.drivers.base import Driver
 from handlers.octavia.leftovers import queries as leftover_queries
@@ -67,7 +67,8 @@ class Judge:
             raise InFlight(f"amphora {identity} is {row.status}, and Octavia may work on it", 60.0)
         server = self._driver.server(row.compute_id) if row.compute_id else None
         sharing = self._database.run(partial(queries.sharing_server, row=row)) if server is not None else None
-        found = rules.row(scope, row, self._place(row.load_balancer_id), server, sharing)
+        port = removal.port_of_others(self._driver, row)
+        found = rules.row(scope, row, self._place(row.load_balancer_id), server, sharing, port)
         may_be_preserved = rules.may_be_preserved(scope, row, found, server, sharing)
         preservation = next_preservation(self._driver, row) if may_be_preserved else None
         if preservation is not None:
@@ -137,7 +138,7 @@ class Judge:
         port = self._driver.port(identity)
         if port is None:
             return
-        used = identity in self._database.run(leftover_queries.used_ports)
+        used = identity in self._database.run(queries.used_ports)
         amphora = names.amphora_of_port(port.name)
         if amphora is not None:
             row = self._database.run(partial(queries.amphora, identity=amphora))

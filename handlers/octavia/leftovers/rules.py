@@ -10,7 +10,7 @@ An object is no leftover when any of these holds (for an amphora's own row, see 
   no age of a server group.
 - Another object uses it, or a flow works on its load balancer.
 
-stackmend only reports a locked server, and a server that the row of another amphora names too.
+stackmend only reports a locked server, and an amphora with a server or port that another row names too.
 
 stackmend only reports a leftover in the cloud without a row, because another Octavia perhaps owns it. An operator can allow the
 removal, except of a server group: another Octavia's group has no member until its first amphora boots. A VIP port outside
@@ -120,13 +120,19 @@ def may_be_device(amphora: records.Amphora, provider: str | None) -> bool:
 
 
 def row(
-    scope: Scope, amphora: records.Amphora, place: Place | None, found: Server | None, sharing: str | None = None
+    scope: Scope,
+    amphora: records.Amphora,
+    place: Place | None,
+    found: Server | None,
+    sharing: str | None = None,
+    port: str = "",
 ) -> Leftover | None:
     """Return this amphora's row as a leftover; None if it is no leftover.
 
     :param place: None when the row names no load balancer, or one without a row
     :param found: the amphora's server; None when Nova has none
     :param sharing: another amphora that is not DELETED, and whose row names the server; None without one
+    :param port: a port of the amphora that another row names; empty without one
     """
     provider = place.balancer.provider if place is not None else None
     if amphora.status == "DELETED" or amphora.age < scope.grace or may_be_device(amphora, provider):
@@ -138,8 +144,9 @@ def row(
         return Leftover(Problem.WITHOUT_SERVER, text, f"nothing shows which provider wrote it: {_DELETED_BY_HAND}")
     if found is None:
         text = f"amphora {amphora.id} is {amphora.status}, and has no server and no load balancer"
-        return Leftover(Problem.WITHOUT_SERVER, text, scope.mismatch)
-    refusal = names.not_removable(found, amphora.id, scope.project, sharing) or scope.mismatch
+        return Leftover(Problem.WITHOUT_SERVER, text, names.not_removable_port(port) or scope.mismatch)
+    refusal = names.not_removable(found, amphora.id, scope.project, sharing) or names.not_removable_port(port)
+    refusal = refusal or scope.mismatch
     if amphora.status == "PENDING_DELETE":
         return Leftover(Problem.STUCK, f"amphora {amphora.id} is PENDING_DELETE, and no worker deletes it", refusal)
     text = f"amphora {amphora.id} is {amphora.status} and serves no load balancer, but has a server"

@@ -30,7 +30,7 @@ class Suspects:
                 {row.id: row for row in queries.amphorae(connection)},
                 {row.id: row for row in queries.deleted_amphorae(connection)},
                 queries.healths(connection),
-                leftover_queries.used_ports(connection),
+                queries.used_ports(connection),
                 leftover_queries.used_groups(connection),
                 {balancer.id: balancer.provider for balancer in queries.load_balancers(connection)},
             )

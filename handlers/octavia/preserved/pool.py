@@ -179,6 +179,7 @@ def discard(driver: Driver, one: Preserved) -> None:
     if one.server is not None:
         driver.delete_server(one.server.id)
         own = {f"octavia-lb-vrrp-{one.amphora}", f"octavia-lb-member-{one.amphora}"}
+        used = driver.database.run(queries.used_ports)
         for port in driver.ports():
-            if port.name in own and port.device_id in {"", one.server.id}:
+            if port.name in own and port.id not in used and port.device_id in {"", one.server.id}:
                 driver.delete_port(port)
