@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from handlers.base import Key, Unavailable
@@ -42,9 +42,9 @@ class Suspects:
             device = rules.may_be_device(row, providers.get(row.load_balancer_id or ""))
             if names.may_be_stuck(row) and row.age >= self._grace and not device:
                 yield Key("amphora", row.id)
-        for identity in self._unfinished(servers):
-            if identity in deleted and deleted[identity].load_balancer_id is None:
-                yield Key("amphora", identity)
+        on_none = {identity for identity, row in deleted.items() if row.load_balancer_id is None}
+        for identity in self._unfinished(servers, on_none):
+            yield Key("amphora", identity)
         for identity, beat in beats.items():
             if identity not in rows and beat.silent >= self._grace:
                 yield Key("amphora", identity)
@@ -58,16 +58,20 @@ class Suspects:
             if left and image.properties.get(AMPHORA) not in rows:
                 yield Key("image", image.id)
 
-    def _unfinished(self, servers: Sequence[Server]) -> list[str]:
+    def _unfinished(self, servers: Sequence[Server], rows: Collection[str]) -> list[str]:
         """Return the ids of marked amphorae whose preservation is incomplete.
 
-        With ``preservation_scheme = cycle``, if too many amphorae are preserved, add the newest amphora, whose heal deletes the
-        oldest.
+        With ``preservation_scheme = cycle``, if too many amphorae are preserved, add the newest amphora with a row, whose heal
+        deletes the oldest. Octavia's housekeeping purges rows after a time.
+
+        :param rows: the amphorae whose DELETED rows are on no load balancer; only these are returned
         """
         kept, settings = preserved.assemble(servers, (), self._driver.settings.spare_owner), self._driver.settings
         complete = [one.amphora for one in kept if one.complete]
         over = settings.preservation_scheme == "cycle" and len(complete) > settings.maximum_preserved_amphora_count > 0
-        return [*(one.amphora for one in kept if not one.complete), *(complete[-1:] if over else [])]
+        heals = [amphora for amphora in complete if amphora in rows]
+        incomplete = [one.amphora for one in kept if not one.complete and one.amphora in rows]
+        return [*incomplete, *(heals[-1:] if over else [])]
 
     def _sweep_compute(
         self, servers: Sequence[Server], rows: Mapping[str, records.Amphora], used_groups: frozenset[str]

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from consumer.journal import history
 from consumer.journal.work import Hint, Priority
 from handlers.base import Handler, Key, Refused
+from handlers.octavia import tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, SINCE, STATE
 from handlers.octavia.housekeeping import UnavailableException
 from handlers.octavia.leftovers.deactivated_amphorae import DeactivatedAmphorae
@@ -91,6 +93,17 @@ def test_cycle_deletes_no_newer_amphora(make_house: MakeHouse, method: str) -> N
         mend(house, house.handler(), Key("amphora", amphora))
     assert preserved(house) == failed[2:]
     house.assert_no_leak()
+
+
+def test_the_sweep_reaches_a_lower_limit_although_the_newest_row_was_purged(make_house: MakeHouse) -> None:
+    house = make_house(maximum_preserved_amphora_count=3, preservation_scheme="cycle", failover_threshold=0)
+    failed = [preserve_one(house) for _number in range(3)]
+    house.reconfigure(maximum_preserved_amphora_count=2)
+    purge = sa.delete(tables.amphora).where(tables.amphora.c.id == failed[2])
+    house.database.run(lambda connection: connection.execute(purge))
+    grow_older(house)
+    sweep_and_heal(DeactivatedAmphorae(house.driver, Queue(), 3600.0))
+    assert preserved(house) == failed[1:]
 
 
 def test_an_image_of_another_project_is_not_the_preserved_one(make_house: MakeHouse) -> None:
