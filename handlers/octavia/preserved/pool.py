@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 
-from handlers.base import Refused
+from handlers.base import Conflict, Refused
 from handlers.octavia import cloud_objects, queries
 from handlers.octavia.cloud_objects import (
     AMPHORA,
@@ -162,11 +162,22 @@ def restoring(server: Server) -> str:
     return f"openstack --os-compute-api-version 2.26 server set --tag {PRESERVED} {properties} {server.id}"
 
 
+def _require_unreleased(driver: Driver, one: Preserved) -> None:
+    server = driver.server(one.server.id) if one.server is not None else None
+    image = driver.image(one.image.id) if one.image is not None else None
+    if server is not None and not (PRESERVED in server.tags and server.metadata.get(STATE) != State.RELEASED):
+        raise Conflict(f"server {server.id} is no longer preserved")
+    if image is not None and image.properties.get(STATE) == State.RELEASED:
+        raise Conflict(f"image {image.id} is no longer preserved")
+
+
 def discard(driver: Driver, one: Preserved) -> None:
     """Delete a preserved amphora's image, server and ports. After an error, call again.
 
+    :raises Conflict: an operator has released the server or the image since ``one`` was read
     :raises Refused: the row of an amphora names the server
     """
+    _require_unreleased(driver, one)
     if one.server is not None and driver.database.run(partial(queries.named_servers, servers={one.server.id})):
         raise Refused(f"the row of an amphora names server {one.server.id}, so it is not deleted")
     if one.image is not None:

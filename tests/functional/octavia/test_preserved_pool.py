@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from consumer.journal import history
 from consumer.journal.work import Hint, Priority
-from handlers.base import Handler, Key, Refused
+from handlers.base import Conflict, Handler, Key, Refused
 from handlers.octavia import tables
 from handlers.octavia.cloud_objects import AMPHORA, PRESERVED, PRESERVED_PREFIX, SINCE, STATE
 from handlers.octavia.housekeeping import UnavailableException
@@ -93,6 +94,75 @@ def test_cycle_deletes_no_newer_amphora(make_house: MakeHouse, method: str) -> N
         mend(house, house.handler(), Key("amphora", amphora))
     assert preserved(house) == failed[2:]
     house.assert_no_leak()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("moment", ["images", "delete_server", "delete_image", "unseal_image"])
+def test_two_replicas_that_trim_at_once_keep_the_newest(make_house: MakeHouse, method: str, moment: str) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=2,
+        preservation_scheme="cycle",
+        failover_threshold=0,
+        preservation_method=method,
+    )
+    for _number in range(2):
+        preserve_one(house)
+    newest = []
+    for _number in range(2):
+        key = Key("amphora", house.fail(house.octavia.add_load_balancer()).id)
+        newest.append(key.id)
+        while (finding := next(iter(house.handler().inspect(key)))).problem != "trim":
+            house.handler().heal(finding)
+    first, second = (Key("amphora", amphora) for amphora in newest)
+    [trim] = house.handler().inspect(first)
+
+    def other_replica(name: str) -> None:
+        if name == moment:
+            house.cloud.weather.before = lambda name: None
+            mend(house, house.handler(), second)
+
+    house.cloud.weather.before = other_replica
+    with suppress(Conflict, UnavailableException):
+        house.handler().heal(trim)
+    house.cloud.weather.before = lambda name: None
+    mend(house, house.handler(), first)
+    mend(house, house.handler(), second)
+
+    assert preserved(house) == newest
+    house.assert_no_leak()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_amphora_that_is_released_before_it_is_deleted_stays(make_house: MakeHouse, method: str) -> None:
+    house = make_house(maximum_preserved_amphora_count=1, failover_threshold=0, preservation_method=method)
+    oldest = preserve_one(house)
+    [kept] = house.preserved()
+    PreservedAmphorae(house.driver).release(oldest)
+    before = world(house)
+
+    with pytest.raises(Conflict):
+        pool.discard(house.driver, kept)
+
+    assert world(house) == before
+
+
+def test_an_image_that_is_gone_does_not_keep_the_server(make_house: MakeHouse) -> None:
+    house = make_house(
+        maximum_preserved_amphora_count=1,
+        failover_threshold=0,
+        preservation_method="snapshot",
+        preservation_keeps="server",
+    )
+    preserve_one(house)
+    [kept] = house.preserved()
+    assert kept.server is not None
+    assert kept.image is not None
+    house.cloud.alter_image(kept.image.id, protected=False)
+    house.cloud.delete_image(kept.image.id)
+
+    pool.discard(house.driver, kept)
+
+    assert house.cloud.server(kept.server.id) is None
 
 
 def test_the_sweep_reaches_a_lower_limit_although_the_newest_row_was_purged(make_house: MakeHouse) -> None:
