@@ -82,9 +82,16 @@ def for_failover(driver: Driver, balancer: Balancer, prove_idle: Callable[[], No
     :param prove_idle: raises an exception unless no flow works on the load balancer; called right before the write
     """
     at = driver.database.run(_a_second_ago)
-    for server in servers(driver, balancer):
-        _mark(driver, server, at)
-    return _free(driver, balancer, prove_idle, at, "so that Octavia accepts a failover", complete=False)
+    marked = servers(driver, balancer)
+    for server in marked:
+        _mark(driver, server, at.isoformat())
+    try:
+        return _free(driver, balancer, prove_idle, at, "so that Octavia accepts a failover", complete=False)
+    except (Conflict, InFlight, Refused):
+        # Octavia, whose clock may differ, can write ERROR in the second of the mark; then nothing but the mark tells who wrote it
+        for server in marked:
+            _mark(driver, server, "")
+        raise
 
 
 def for_owner(driver: Driver, balancer: Balancer, prove_idle: Callable[[], None]) -> Healed:
@@ -140,14 +147,14 @@ def _free(
     )
 
 
-def _mark(driver: Driver, server: Server, at: datetime) -> None:
-    """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR.
+def _mark(driver: Driver, server: Server, at: str) -> None:
+    """Record in a server's metadata the time at which stackmend sets the load balancer to ERROR; empty to remove the record.
 
     Do nothing if the server is gone, or if Nova refuses the change in the server's state. In both cases the amphora has failed,
     and ``failed_amphora`` requests the failover.
     """
     try:
-        driver.describe_server(server.id, {FREED: at.isoformat()})
+        driver.describe_server(server.id, {FREED: at})
     except NotFoundError:
         return
     except UnavailableException as error:
