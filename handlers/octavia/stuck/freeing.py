@@ -88,7 +88,7 @@ def for_failover(driver: Driver, balancer: Balancer, prove_idle: Callable[[], No
     try:
         return _free(driver, balancer, prove_idle, at, "so that Octavia accepts a failover", complete=False)
     except (Conflict, InFlight, Refused):
-        # Octavia, whose clock may differ, can write ERROR in the second of the mark; then nothing but the mark tells who wrote it
+        # Octavia, by another clock, can write ERROR in the second of the mark; only the mark shows who wrote it
         for server in marked:
             _mark(driver, server, "")
         raise
