@@ -167,15 +167,23 @@ def named_servers(connection: Connection, servers: Collection[str]) -> frozenset
     return frozenset(named)
 
 
-def shared_server(connection: Connection, rows: Collection[records.Amphora]) -> str:
-    """Return a server of one of these amphorae that another row names too; empty without one. DELETED rows do not count."""
-    own = {(row.compute_id, row.id) for row in rows if row.compute_id and row.status != "DELETED"}
-    for part in chunks({server for server, _amphora in own}):
-        query = sa.select(_AMPHORA.compute_id, _AMPHORA.id).where(
-            _AMPHORA.compute_id.in_(part), _AMPHORA.status != "DELETED"
-        )
-        found = [(row.compute_id, row.id) for row in connection.execute(query)]
-        shared = {server for server, amphora in own if any(one == server and other != amphora for one, other in found)}
+def shared_object(connection: Connection, rows: Collection[records.Amphora]) -> str:
+    """Return a server or VRRP port of one of these amphorae that another row names too; empty without one.
+
+    DELETED rows do not count.
+    """
+    live = [row for row in rows if row.status != "DELETED"]
+    servers = {(row.compute_id, row.id) for row in live if row.compute_id}
+    ports = {(row.vrrp_port_id, row.id) for row in live if row.vrrp_port_id}
+    return _shared(connection, _AMPHORA.compute_id, servers) or _shared(connection, _AMPHORA.vrrp_port_id, ports)
+
+
+def _shared(connection: Connection, column: sa.ColumnElement[Any], own: Collection[tuple[str, str]]) -> str:
+    """:param own: values of the column with the ids of their amphorae"""
+    for part in chunks({value for value, _amphora in own}):
+        query = sa.select(column, _AMPHORA.id).where(column.in_(part), _AMPHORA.status != "DELETED")
+        found = [(value, amphora) for value, amphora in connection.execute(query)]
+        shared = {value for value, amphora in own if any(one == value and other != amphora for one, other in found)}
         if shared:
             return min(shared)
     return ""

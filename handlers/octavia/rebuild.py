@@ -96,7 +96,7 @@ class Remains:
     :param amphorae: ids of the rows that are not DELETED
     :param security_group: None when Neutron has no such group
     :param server_group: False when Nova lacks the group that ``balancer`` names
-    :param shared: a server of its amphorae that another row names too; empty without one
+    :param shared: a server or VRRP port of its amphorae that another row names too; empty without one
     """
 
     balancer: records.LoadBalancer
@@ -133,9 +133,10 @@ _REPEATED = _Rule(
     "loadbalancer failover",
 )
 
-#: why no amphora is failed over whose server another row names too
+#: why no amphora is failed over whose server or VRRP port another row names too
 SHARED = (
-    "rows of several amphorae name one of its servers, which a failover would delete: set the right compute_id in each"
+    "rows of several amphorae name one of its servers or VRRP ports, which a failover would delete: set the right compute_id "
+    "and vrrp_port_id in each"
 )
 
 _SHARED = _Rule(lambda r: bool(r.shared), SHARED)
@@ -207,7 +208,7 @@ def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[reco
         vip_port=vip is not None and driver.port(vip) is not None,
         security_group=security_group(driver, balancer.id),
         server_group=group is None or any(found.id == group for found in driver.server_groups()),
-        shared=driver.database.run(partial(queries.shared_server, rows=amphorae)),
+        shared=driver.database.run(partial(queries.shared_object, rows=amphorae)),
     )
 
 

@@ -119,7 +119,7 @@ def _rows(connection: Connection, identity: str, settings: HousekeepingSettings)
         failing=failing,
         heard=queries.heard(connection, now, settings.heard_within),
         detaches=amphora.status == "DELETED" and octavia_queries.has_member_ports(connection),
-        shared=octavia_queries.shared_server(connection, [amphora]),
+        shared=octavia_queries.shared_object(connection, [amphora]),
     )
 
 

@@ -24,7 +24,7 @@ start of stackmend. In a cloud of three or fewer amphorae, silence alone proves 
 (:mod:`handlers.octavia.failover.heartbeats`). stackmend reports the failure and begins no recovery when ``failover_threshold``
 (not 0) other amphorae failed or were replaced within ``failover_window``, or two on the same host. stackmend fails over a load
 balancer in ERROR at most three times a week, and never after a failed deletion (:mod:`handlers.octavia.rebuild`).
-stackmend only reports an amphora whose server another row names too, because the failover would delete that server.
+stackmend only reports an amphora whose server or VRRP port another row names too, because the failover would delete both.
 
 **Why a race does no harm.** Each write into Octavia's database compares the locked row. If the health manager was faster,
 stackmend preserves nothing. Before stackmend detaches a network, Octavia's API must show that it would accept the failover. If

@@ -147,7 +147,7 @@ class Request:
 
 
 REQUEST: tuple[Row[Request], ...] = (
-    Row("another row names its server", lambda r: bool(r.s.shared), lambda r: Report(rebuild.SHARED, r.why)),
+    Row("another row names its server or port", lambda r: bool(r.s.shared), lambda r: Report(rebuild.SHARED, r.why)),
     Row(
         "it is one too many",
         lambda r: r.s.surplus,

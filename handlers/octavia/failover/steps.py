@@ -119,7 +119,7 @@ class Situation(Reading):
     :param group: the load balancer's security group; read only when load balancer or amphora is in ERROR
     :param attempts: failovers that failed to replace the load balancer's amphorae; 0 if ``group`` was not read
     :param surplus: whether the load balancer is whole without this amphora, which is in ERROR
-    :param shared: the amphora's server if another row names it too; otherwise empty
+    :param shared: the amphora's server or VRRP port if another row names it too; otherwise empty
     """
 
     balancer: records.LoadBalancer

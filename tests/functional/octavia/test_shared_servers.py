@@ -73,6 +73,19 @@ def test_a_load_balancer_in_error_on_the_server_of_another_is_reported(house: Ho
     assert world(house) == before
 
 
+def test_an_amphora_with_the_port_of_another_is_reported(house: House) -> None:
+    [living] = house.serving(house.octavia.add_load_balancer())
+    failed = house.fail(house.octavia.add_load_balancer())
+    house.octavia.set_amphora(failed.id, vrrp_port_id=living.vrrp_port_id)
+    before = world(house)
+
+    assert mend(house, house.handler(), Key("amphora", failed.id)) == []
+
+    [finding] = house.handler().inspect(Key("amphora", failed.id))
+    assert "vrrp_port_id" in finding.refusal
+    assert world(house) == before
+
+
 def test_a_deleted_row_does_not_count(house: House) -> None:
     balancer = house.octavia.add_load_balancer()
     failed = house.fail(balancer)

@@ -202,7 +202,7 @@ FAILED_CASES = {
     "": (case(), None),
 }
 REQUEST_CASES = {
-    "another row names its server": (Request(replace(S, shared=SERVER), ""), Report),
+    "another row names its server or port": (Request(replace(S, shared=SERVER), ""), Report),
     "it is one too many": (Request(replace(S, surplus=True), ""), Report),
     "the load balancer is ACTIVE": (Request(S, ""), Nothing),
     "only its owner decides": (Request(replace(IN_ERROR, remains=remains(vip_port=False)), ""), Report),
