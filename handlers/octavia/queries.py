@@ -171,22 +171,25 @@ def shared_object(connection: Connection, rows: Collection[records.Amphora]) -> 
     """Return a server or VRRP port of one of these amphorae that another row names too; empty without one.
 
     DELETED rows do not count.
+
+    :param rows: amphorae of one load balancer
     """
-    live = [row for row in rows if row.status != "DELETED"]
-    servers = {(row.compute_id, row.id) for row in live if row.compute_id}
-    ports = {(row.vrrp_port_id, row.id) for row in live if row.vrrp_port_id}
-    return _shared(connection, _AMPHORA.compute_id, servers) or _shared(connection, _AMPHORA.vrrp_port_id, ports)
-
-
-def _shared(connection: Connection, column: sa.ColumnElement[Any], own: Collection[tuple[str, str]]) -> str:
-    """:param own: values of the column with the ids of their amphorae"""
-    for part in chunks({value for value, _amphora in own}):
-        query = sa.select(column, _AMPHORA.id).where(column.in_(part), _AMPHORA.status != "DELETED")
-        found = [(value, amphora) for value, amphora in connection.execute(query)]
-        shared = {value for value, amphora in own if any(one == value and other != amphora for one, other in found)}
-        if shared:
-            return min(shared)
-    return ""
+    own = [row for row in rows if row.status != "DELETED"]
+    servers, ports = ({row.compute_id for row in own} - {None}, {row.vrrp_port_id for row in own} - {None})
+    if not servers and not ports:
+        return ""
+    named = sa.or_(_AMPHORA.compute_id.in_(servers), _AMPHORA.vrrp_port_id.in_(ports))
+    columns = (_AMPHORA.id, _AMPHORA.compute_id, _AMPHORA.vrrp_port_id)
+    found = connection.execute(sa.select(*columns).where(named, _AMPHORA.status != "DELETED")).all()
+    shared = {
+        thing
+        for row in own
+        for other in found
+        if other.id != row.id
+        for thing in {row.compute_id, row.vrrp_port_id} & {other.compute_id, other.vrrp_port_id}
+        if thing
+    }
+    return min(shared, default="")
 
 
 def amphorae_of(connection: Connection, load_balancer: str) -> list[records.Amphora]:

@@ -234,9 +234,9 @@ def counted(house: House) -> Iterator[Trips]:
 @pytest.mark.parametrize(
     ("settings", "requests", "statements", "queues"),
     [
-        ({"maximum_preserved_amphora_count": 0}, 5, 16, 1),
-        ({"preservation_method": "unplug"}, 34, 40, 2),
-        ({"preservation_method": "snapshot"}, 34, 40, 2),
+        ({"maximum_preserved_amphora_count": 0}, 5, 18, 1),
+        ({"preservation_method": "unplug"}, 34, 45, 2),
+        ({"preservation_method": "snapshot"}, 34, 45, 2),
     ],
     ids=["none is preserved", "unplug", "snapshot"],
 )
