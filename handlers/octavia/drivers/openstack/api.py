@@ -16,12 +16,13 @@ anything else                           AmphoraDriverError
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import requests
 
+from handlers.access import cloud
 from handlers.access.cloud import Denied, Rehearsal, Service, Write
 from handlers.base import Conflict, Refused, Unavailable
 from handlers.octavia.drivers.openstack.absence import proves_absence
@@ -67,19 +68,26 @@ class Api:
         return translated(lambda: self._service.json(response))
 
     def list(self, url: str, name: str, page: int, **query: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield the objects of a listing of Nova or Glance, page after page.
+        """Yield the objects of a listing of Nova, Glance or Neutron, page after page.
 
         :raises AmphoraDriverError: as the module's table shows; objects yielded before the error are valid
+        :raises UnavailableException: the answer has no objects with ids, or repeats a page
         """
         marker: dict[str, str] = {}
+        markers: set[str] = set()
         while True:
             body = self.get(url, name, params={**query, **marker, "limit": page})
             if body is None or name not in body:
                 raise UnavailableException(self._service.dependency, f"answered to {url} without {name}")
-            yield from body[name]
-            if not body[name] or not ("next" in body or body.get(f"{name}_links")):
+            found = self.page(url, body[name], markers)
+            yield from found
+            if not found or not ("next" in body or body.get(f"{name}_links")):
                 return
-            marker = {"marker": body[name][-1]["id"]}
+            marker = {"marker": found[-1]["id"]}
+
+    def page(self, url: str, rows: Any, markers: set[str]) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of one page of a listing, as :func:`handlers.access.cloud.page` does."""
+        return translated(lambda: cloud.page(self._service.dependency, url, rows, markers))
 
     def call(self, method: str, url: str, thing: str, **arguments: Any) -> requests.Response:
         """Send a request once, and return the response. A request without an answer can have arrived, so it is not repeated."""

@@ -166,10 +166,11 @@ class ComputeCalls(Driver):
         return str(body["image_id"])
 
     def server_groups(self) -> Sequence[Group]:
-        project, found = self.project(), list[Group]()
+        project, found, markers = self.project(), list[Group](), set[str]()
         while True:  # this listing has no marker
             query = {"all_projects": "True", "limit": PAGE, "offset": len(found)}
-            page = _listed(self.compute.get("/os-server-groups", "server groups", params=query), "server_groups")
+            rows = _listed(self.compute.get("/os-server-groups", "server groups", params=query), "server_groups")
+            page = self.compute.page("/os-server-groups", rows, markers)
             found += [_group(shown) for shown in page]
             if len(page) < PAGE:
                 return [group for group in found if group.project_id == project]

@@ -17,6 +17,9 @@ from handlers.octavia.drivers.base import Driver
 from handlers.octavia.drivers.openstack.api import Api, age, translated
 from handlers.octavia.housekeeping import AmphoraDriverError, DeleteFailed, NotFoundError, UnavailableException
 
+#: security groups per request; Neutron may give fewer
+PAGE = 500
+
 PREFIX = "octavia-lb-"
 OWNER = "Octavia"
 
@@ -66,12 +69,9 @@ class NetworkCalls(Driver):
 
     def security_groups(self) -> Sequence[Group]:
         query = {"project_id": self.project(), "fields": ["id", "name", "project_id", "created_at"]}
-        body = self.network.get("/v2.0/security-groups", "security groups", params=query)
-        if body is None or "security_groups" not in body:
-            raise UnavailableException("network", "answered to /v2.0/security-groups without security_groups")
         return [
             Group(shown["id"], shown["name"], shown["project_id"], age=age(shown.get("created_at")))
-            for shown in body["security_groups"]
+            for shown in self.network.list("/v2.0/security-groups", "security_groups", PAGE, **query)
         ]
 
     def delete_security_group(self, group: str) -> None:
@@ -79,12 +79,13 @@ class NetworkCalls(Driver):
 
     def security_group(self, name: str) -> Group | None:
         query = {"project_id": self.project(), "name": name}
-        body = self.network.get("/v2.0/security-groups", f"security-group:{name}", params=query)
+        url = "/v2.0/security-groups"
+        body = self.network.get(url, f"security-group:{name}", params=query)
         if body is None or "security_groups" not in body:
-            raise UnavailableException("network", "answered to /v2.0/security-groups without security_groups")
+            raise UnavailableException("network", f"answered to {url} without security_groups")
         found = [
             Group(shown["id"], shown["name"], shown["project_id"], tags=frozenset(shown.get("tags") or ()))
-            for shown in body["security_groups"]
+            for shown in self.network.page(url, body["security_groups"], set())
         ]
         return found[0] if len(found) == 1 else None
 
