@@ -108,6 +108,12 @@ def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "timezone('utc', CURRENT_TIMESTAMP)"
 
 
+@compiles(utcnow, "sqlite")
+def _sqlite_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    # SQLite compares times as text, so the text has SQLAlchemy's form.
+    return "strftime('%Y-%m-%d %H:%M:%S.000000', 'now')"
+
+
 @compiles(utcnow)
 def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"

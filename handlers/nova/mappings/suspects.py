@@ -102,5 +102,5 @@ def _keys(part: Sequence[MappingRow]) -> Iterator[Key]:
 def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
     if copy is None:
         return row.age >= BOOT
-    busy = not copy.deleted and copy.task_state is not None
+    busy = not copy.deleted and (copy.task_state is not None or copy.ending)
     return copy.hidden or (wrongly_marked(row.queued, copy) and not busy)
