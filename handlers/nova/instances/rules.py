@@ -91,7 +91,9 @@ class Case:
     def begun(self) -> bool:
         """Whether stackmend stopped between the two writes of its heal: after it cleared the task, before nova-api answered."""
         row = self.row
-        return row.ending and self.queued and row.task_state is None and row.vm_state != "deleted" and row.host is not None
+        return (
+            row.ending and self.queued and row.task_state is None and row.vm_state != "deleted" and row.host is not None
+        )
 
     @property
     def deleting(self) -> bool:

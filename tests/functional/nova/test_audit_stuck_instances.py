@@ -274,7 +274,9 @@ def test_the_mark_of_a_heal_that_was_killed_stays(cloud: NovaSimulation, resourc
         list(mappings.inspect(instance_key(begun)))
 
 
-def test_a_heal_that_was_killed_waits_for_its_host(cloud: NovaSimulation, stuck: AuditStuckInstances, begun: str) -> None:
+def test_a_heal_that_was_killed_waits_for_its_host(
+    cloud: NovaSimulation, stuck: AuditStuckInstances, begun: str
+) -> None:
     with cloud.ago(hours=1):
         cloud.heartbeat("a")
     assert "start nova-compute on a" in only_refused(stuck, instance_key(begun)).refusal
