@@ -99,7 +99,7 @@ def foreign(found: Server, amphora: str, project: str) -> str:
 
 
 def not_removable(found: Server, amphora: str, project: str) -> str:
-    """Return the reason why stackmend must not delete an amphora's server; empty without a reason."""
+    """Return why stackmend must not delete an amphora's server; empty without a reason."""
     if reason := foreign(found, amphora, project):
         return reason
     return f"server {found.id} of amphora {amphora} is preserved, a spare or released" if _is_marked(found) else ""

@@ -429,7 +429,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 
 def _unsure(copy: Copy) -> Wait | None:
-    """Return the verdict to wait if it is too early to correct the mapping's ``queued_for_delete``; otherwise None."""
+    """Return a verdict if it is too early to correct the mapping's ``queued_for_delete``."""
     if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:
