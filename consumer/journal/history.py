@@ -170,8 +170,6 @@ UNKNOWN = "interrupted: it may have written; the same problem is still there, wi
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
-    If another process closed a heal's entry, insert a copy of the entry with the heal's result, unless it is :class:`Presumed`.
-
     :param clock: the database's time, in seconds since the epoch
     """
     ids = []
@@ -261,8 +259,7 @@ def close(database: Database, closing: Closing) -> None:
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
     """Call ``ask``, which asks the gates. If they allow a one-shot command's heal, open the heal's history entry.
 
-    :param line_id: the entry that an earlier heal of the key left open, if any; the heal uses it again for the same drift, and
-        closes it for another drift
+    :param line_id: the entry that an earlier heal of the key left open, if any (:func:`begun`)
     :return: the entry's id, or a gate's objection
     """
 

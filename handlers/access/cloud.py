@@ -480,7 +480,6 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _checked(session: Session, source: str) -> Session:
-    """Return the session. Raise ConfigError if it would read certificates or a key from a FIFO or a device."""
     for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
         if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
             raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
@@ -488,7 +487,6 @@ def _checked(session: Session, source: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path. Raise ConfigError if the file is unreadable, or contains no certificate authority."""
     if reason := irregular(path):
         raise ConfigError(f"{option} = {path} is {reason}")
     try:

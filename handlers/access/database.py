@@ -166,7 +166,7 @@ class Database:
         self._backoff = Backoff()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in its own transaction, and return its result. After a deadlock, ``work`` runs again.
+        """Run ``work`` in its own transaction, and return its result.
 
         :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, all calls fail
             at once for some seconds

@@ -22,9 +22,7 @@ class Suspects:
         self._databases = databases
 
     def sweep(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
-        """Yield the keys of mappings that look wrong.
-
-        :param read: returns the page of mappings after the id ``after``
+        """:param read: returns the page of mappings after the id ``after``
         :raises Incomplete: at the end, if a cell did not answer
         """
         api = self._databases.api
