@@ -72,8 +72,7 @@ class Regions(BaseAdapter):
             "NeutronError": {"type": "PortNotFound"},
             "message": "No image found with ID x",
         }
-        body = body if response.status_code == 200 else missing
-        response._content = json.dumps(body).encode()
+        response._content = json.dumps(body if response.status_code == 200 else missing).encode()
         return response
 
     def close(self) -> None:
