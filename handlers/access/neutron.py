@@ -105,7 +105,7 @@ class Binding:
 
 
 class Network:
-    """The client for Neutron's ports. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -167,10 +167,7 @@ class Network:
         return Port(self._body(response, write.url, "port")["port"])
 
     def delete(self, before: Port) -> None:
-        """Delete a port.
-
-        :raises Conflict, Refused: as in :meth:`update`
-        """
+        """:raises Conflict, Refused: as in :meth:`update`"""
         response = self._send(before, deleting(before))
         if response.status_code != 204:
             raise _failure(response, before)

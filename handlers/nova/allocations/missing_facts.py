@@ -35,7 +35,7 @@ class Answering(Protocol):
 
 
 class Reader:
-    """Reads the facts about instances. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Answering, network: Network) -> None:
         self._databases = databases

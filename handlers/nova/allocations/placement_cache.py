@@ -28,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """Remembers recent answers of Placement. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

@@ -53,7 +53,7 @@ class Taken:
 
 
 class SharedLooks:
-    """Remembers suspects of sweeps, and reads facts about several at a time. Thread-safe."""
+    """Thread-safe."""
 
     def __init__(self, read: Callable[[Sequence[str]], Look], clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read

@@ -307,7 +307,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
     """Return the instances' rows in a cell, deleted and hidden rows included."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden, c.node)
-    times = (c.created_at, c.updated_at, c.deleted_at)
+    times = (c.created_at, c.updated_at, c.deleted_at, c.terminated_at)
     return [
         Copy(
             row.uuid,
@@ -322,6 +322,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
             seconds_since(connection, row.now, row.created_at),
             seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
             row.node,
+            row.terminated_at is not None,
         )
         for chunk in chunks(instances)
         for row in connection.execute(sa.select(*columns, *times, NOW).where(c.uuid.in_(chunk)))

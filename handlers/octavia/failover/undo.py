@@ -50,7 +50,7 @@ def _properties(server: str, marks: Mapping[str, str]) -> str:
 
 
 def _stop(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the commands that start the server. Without a mark, they restore its name too, because the step renames it."""
+    """Without a mark, restore the server's name too, because the step renames the server."""
     start = f"openstack server start {_server(s)}"
     return (
         start if s.marked or s.server is None else f"{start}; openstack server set --name {s.server.name} {s.server.id}"
@@ -70,9 +70,8 @@ def _label(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
-    """Return the SQL statement that ends a running lease now.
-
-    If it wrote an earlier time, Octavia's health manager could replace an amphora that lives, before its next heartbeat.
+    """End a running lease now. With an earlier time, Octavia's health manager could replace an amphora that lives, before its
+    next heartbeat.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())
@@ -80,10 +79,7 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Return the SQL statements that give the amphora's row its status and its server's id again.
-
-    For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches it again.
-    """
+    """For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches the amphora again."""
     amphora = s.amphora
     restored = (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "
@@ -106,10 +102,7 @@ def _forget(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _unplug(s: AnyReading, step: Step, _typed: Typed) -> str:
-    """Return the commands that attach the ports again.
-
-    Nova deletes a detached port that it created. For it, a command creates another port in the same network.
-    """
+    """Nova deletes a detached port that it created. For such a port, a command creates another port in the same network."""
     server, ports = _server(s), {port.id: port for port in s.ports}
     plugs = [f"openstack server add {_plug(ports.get(port), server, port)}" for port in step.objects]
     return "; ".join([*plugs, _properties(server, {STATE: State.PRESERVING})])

@@ -34,9 +34,7 @@ _KINDS: Mapping[str, type[RedisBoard | ZooKeeperBoard | EtcdBoard]] = {
 
 
 def board_of(files: ServiceFiles) -> Board:
-    """Return the jobboard that Octavia's files name.
-
-    :raises UnreadableBoard: stackmend cannot read this board
+    """:raises UnreadableBoard: stackmend cannot read this board
     :raises ConfigError: a value in the files is malformed
     """
     section = _Section(files)

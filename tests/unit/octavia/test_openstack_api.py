@@ -28,6 +28,8 @@ from handlers.octavia.housekeeping import (
 from tests.functional.octavia.work_queue import Queue
 
 SERVICE, THING = "compute", "server:1"
+#: Nova's answer for an object that does not exist
+MISSING: tuple[int, Any] = (404, {"itemNotFound": {"code": 404, "message": "Instance 1 could not be found."}})
 
 
 class Answers:
@@ -58,7 +60,8 @@ def api(*answers: tuple[int, Any] | Exception) -> Api:
         ((400, {}), AmphoraDriverError, DeleteFailed, ""),
         ((401, {}), UnauthorizedException, UnauthorizedException, SERVICE),
         ((403, {}), UnauthorizedException, UnauthorizedException, SERVICE),
-        ((404, {}), NotFoundError, None, ""),
+        (MISSING, NotFoundError, None, ""),
+        ((404, {}), UnavailableException, UnavailableException, SERVICE),
         ((406, {}), AmphoraDriverError, DeleteFailed, ""),
         ((409, {}), UnavailableException, UnavailableException, THING),
         ((412, {}), UnavailableException, UnavailableException, THING),
@@ -105,7 +108,7 @@ def test_an_error_contains_the_message_of_the_api(body: Any) -> None:
 
 
 def test_a_missing_object_is_no_error_for_a_read() -> None:
-    assert api((404, {})).get("/servers/1", THING) is None
+    assert api(MISSING).get("/servers/1", THING) is None
 
 
 def test_an_answer_without_json_is_no_answer() -> None:
@@ -205,11 +208,10 @@ def test_a_listing_whose_cells_are_not_known_is_no_answer(answer: tuple[int, Any
 
 def test_a_server_is_not_there_only_when_all_cells_had_a_part_in_the_answer() -> None:
     """A server without a request spec is not found while its cell does not answer."""
-    gone: tuple[int, Any] = (404, {})
-    assert ACloud(Answers(gone, (200, {"services": [UP]}))).server("1") is None
+    assert ACloud(Answers(MISSING, (200, {"services": [UP]}))).server("1") is None
     some = Answers((200, {"servers": [{"id": "1", "status": "UNKNOWN"}]}))
     with pytest.raises(UnavailableException):
-        ACloud(Answers(gone, (200, {"services": [UP, SILENT]})), some).server("1")
+        ACloud(Answers(MISSING, (200, {"services": [UP, SILENT]})), some).server("1")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,8 @@ class Calls(OctaviaCalls, NetworkCalls):
 
     def __init__(self, *answers: tuple[int, Any]) -> None:
         self.answers = Answers(*answers)
-        self.load_balancer = self.network = Api(Service(self.answers, SERVICE))  # type: ignore[arg-type]
+        self.load_balancer = Api(Service(self.answers, "load-balancer"))  # type: ignore[arg-type]
+        self.network = Api(Service(self.answers, "network"))  # type: ignore[arg-type]
         self.queue = Queue()
 
     def project(self) -> str:
@@ -285,7 +288,11 @@ def test_octavia_gets_no_request_without_a_worker_that_takes_it(call: str) -> No
 def test_a_security_group_is_found_by_its_name_and_tagged() -> None:
     shown = {"id": "sg", "name": "lb-x", "project_id": "octavia", "tags": ["one"]}
     calls = Calls(  # type: ignore[abstract]
-        (200, {"security_groups": [shown]}), (200, {"security_groups": [shown, shown]}), (201, {}), (204, {}), (404, {})
+        (200, {"security_groups": [shown]}),
+        (200, {"security_groups": [shown, shown]}),
+        (201, {}),
+        (204, {}),
+        (404, {"NeutronError": {"type": "TagNotFound"}}),
     )
     found = calls.security_group("lb-x")
     assert found is not None

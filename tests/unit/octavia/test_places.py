@@ -67,6 +67,12 @@ class Regions(BaseAdapter):
             "status": "active",
             "visibility": "private",
         }
+        missing = {
+            "itemNotFound": {"code": 404},
+            "NeutronError": {"type": "PortNotFound"},
+            "message": "No image found with ID x",
+        }
+        body = body if response.status_code == 200 else missing
         response._content = json.dumps(body).encode()
         return response
 

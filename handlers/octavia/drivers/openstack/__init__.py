@@ -5,6 +5,7 @@ network.py           ports and security groups: Neutron
 image.py             images: Glance
 loadbalancer.py      failovers and deletions: Octavia
 api.py               calls one API; turns failures into exceptions of ``handlers.octavia.housekeeping``
+absence.py           decides whether an answer 404 proves that an object does not exist
 places.py            the regions and endpoints that Octavia uses
 
 The driver boots spares with Octavia's own credentials (``[service_auth]`` or ``[keystone_authtoken]`` in ``octavia.conf``), so

@@ -6,6 +6,7 @@ Methods of :class:`Api` treat failed requests as follows, with exceptions of :mo
 the object does not exist (404)         get: None; remove: success; list: UnavailableException; call: NotFoundError
 wrong credentials or role (401, 403)    UnauthorizedException
 no answer, too slow, 5xx, 413, 429      UnavailableException; ``dependency`` is the service
+a 404 that is no proof (``absence.py``) UnavailableException; ``dependency`` is the service
 the object's state refuses (409, 412)   UnavailableException; ``dependency`` is the object, ``server:<id>``
 a removal is refused for other reasons  DeleteFailed
 anything else                           AmphoraDriverError
@@ -23,6 +24,7 @@ import requests
 
 from handlers.access.cloud import Denied, Rehearsal, Service, Write
 from handlers.base import Conflict, Refused, Unavailable
+from handlers.octavia.drivers.openstack.absence import proves_absence
 from handlers.octavia.housekeeping import (
     AmphoraDriverError,
     DeleteFailed,
@@ -38,7 +40,7 @@ _BUSY = frozenset({413, 429})
 
 
 class Api:
-    """A client of one OpenStack API. Thread-safe.
+    """Thread-safe.
 
     :param microversion: the microversion of every call; empty where the API has none
     """
@@ -59,7 +61,7 @@ class Api:
         :param thing: the object's name in errors: ``server:<id>``
         """
         response = translated(lambda: self._service.read(url, **self._always, **arguments))
-        if response.status_code == 404:
+        if self._is_absent(response, thing):
             return None
         self._check(response, thing)
         return translated(lambda: self._service.json(response))
@@ -88,21 +90,27 @@ class Api:
     def remove(self, url: str, thing: str) -> None:
         """Send a DELETE request. Succeed when the object does not exist."""
         response = translated(lambda: self._service.write("DELETE", url, **self._always))
-        if response.status_code == 404:
+        if self._is_absent(response, thing):
             return
-        if 400 <= response.status_code < 500 and response.status_code not in _STATE | _BUSY:
+        if 400 <= response.status_code < 500 and response.status_code not in {404, *_STATE, *_BUSY}:
             raise DeleteFailed(f"{thing}: {_answer(response)}")
         self._check(response, thing)
 
     def body(self, response: requests.Response) -> Mapping[str, Any]:
         return translated(lambda: self._service.json(response))
 
+    def _is_absent(self, response: requests.Response, thing: str) -> bool:
+        return proves_absence(self._service.dependency, thing, response)
+
     def _check(self, response: requests.Response, thing: str) -> None:
         status = response.status_code
         if status < 300:
             return
-        if status == 404:
+        if self._is_absent(response, thing):
             raise NotFoundError(f"{thing}: {_answer(response)}")
+        if status == 404:
+            text = f"{_answer(response)}, which does not prove that {thing} does not exist"
+            raise UnavailableException(self._service.dependency, text)
         if status in _STATE:
             raise UnavailableException(thing, _answer(response))
         if status in _BUSY:
