@@ -79,7 +79,7 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches the amphora again."""
+    """For an amphora that served, also make ``amphora_health.busy`` false, so that Octavia watches the amphora again."""
     amphora = s.amphora
     restored = (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "

@@ -35,7 +35,7 @@ _KINDS: Mapping[str, type[RedisBoard | ZooKeeperBoard | EtcdBoard]] = {
 
 def board_of(files: ServiceFiles) -> Board:
     """:raises UnreadableBoard: stackmend cannot read this board
-    :raises ConfigError: a value in the files is malformed
+    :raises ConfigError: a value in Octavia's files is malformed
     """
     section = _Section(files)
     driver = section.text("jobboard_backend_driver") or _DRIVER
