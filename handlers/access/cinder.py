@@ -49,7 +49,7 @@ class Attachment:
 
 
 class Storage:
-    """Thread-safe."""
+    """The client for Cinder. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -18,7 +18,7 @@ MICROVERSION = "2.79"
 
 
 class Compute:
-    """Thread-safe."""
+    """The client for Nova's servers. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

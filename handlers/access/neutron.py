@@ -105,7 +105,7 @@ class Binding:
 
 
 class Network:
-    """Thread-safe."""
+    """The client for Neutron's ports. Thread-safe."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

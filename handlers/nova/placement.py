@@ -112,7 +112,7 @@ class Inventory:
 
 
 class Placement:
-    """Thread-safe.
+    """The client of Placement's API. Thread-safe.
 
     A write raises Conflict if the object has changed since it was read, and Refused if Placement rejects the request.
     """

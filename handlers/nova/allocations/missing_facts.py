@@ -35,7 +35,7 @@ class Answering(Protocol):
 
 
 class Reader:
-    """Thread-safe."""
+    """Reads the facts about instances. Thread-safe."""
 
     def __init__(self, databases: NovaDatabases, placement: Answering, network: Network) -> None:
         self._databases = databases

@@ -51,7 +51,7 @@ class _NodeReading:
 
 
 class Suspects:
-    """Thread-safe.
+    """Lists the suspects of ``heal_allocations``. Thread-safe.
 
     :param recent: returns the consumers of providers, perhaps as of some seconds ago
     """

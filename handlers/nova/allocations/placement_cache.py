@@ -28,7 +28,7 @@ _NODES = 250
 
 
 class RecentPlacement:
-    """Thread-safe."""
+    """Remembers recent answers of Placement. Thread-safe."""
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement

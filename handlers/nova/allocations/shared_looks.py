@@ -53,7 +53,7 @@ class Taken:
 
 
 class SharedLooks:
-    """Thread-safe."""
+    """Remembers suspects of sweeps, and reads facts about several at a time. Thread-safe."""
 
     def __init__(self, read: Callable[[Sequence[str]], Look], clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read

@@ -50,7 +50,7 @@ def _properties(server: str, marks: Mapping[str, str]) -> str:
 
 
 def _stop(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """Without a mark, restore the server's name too, because the step renames the server."""
+    """Return the commands that start the server. Without a mark, they restore its name too, because the step renames it."""
     start = f"openstack server start {_server(s)}"
     return (
         start if s.marked or s.server is None else f"{start}; openstack server set --name {s.server.name} {s.server.id}"
@@ -70,8 +70,9 @@ def _label(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
-    """End a running lease now. With an earlier time, Octavia's health manager could replace an amphora that lives, before its
-    next heartbeat.
+    """Return the SQL statement that ends a running lease now.
+
+    If it wrote an earlier time, Octavia's health manager could replace an amphora that lives, before its next heartbeat.
     """
     c = tables.amphora_health.c
     ending = sa.update(tables.amphora_health).where(c.amphora_id == s.amphora.id, c.last_update > utcnow())
@@ -79,7 +80,10 @@ def _lease(s: AnyReading, _step: Step, typed: Typed) -> str:
 
 
 def _let_go(s: AnyReading, _step: Step, _typed: Typed) -> str:
-    """For an amphora that served, also make ``amphora_health.busy`` false, so that Octavia watches the amphora again."""
+    """Return the SQL statements that give the amphora's row its status and its server's id again.
+
+    For an amphora that served, ``amphora_health.busy`` becomes false too, so that Octavia watches it again.
+    """
     amphora = s.amphora
     restored = (
         f"UPDATE amphora SET status='{amphora.status}', compute_id='{amphora.compute_id}' "

@@ -17,7 +17,7 @@ from handlers.octavia.jobboard.board import Board, Job, UnreadableBoard, never_p
 
 
 class RedisBoard(Board):
-    """Thread-safe.
+    """A board in Redis. Thread-safe.
 
     :param connect: returns a ``redis.Redis`` that decodes nothing
     :param namespace: prefix of the board's keys

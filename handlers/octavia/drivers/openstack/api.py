@@ -40,7 +40,7 @@ _BUSY = frozenset({413, 429})
 
 
 class Api:
-    """Thread-safe.
+    """A client of one OpenStack API. Thread-safe.
 
     :param microversion: the microversion of every call; empty where the API has none
     """
