@@ -24,7 +24,6 @@ class BrokenPlugin(Exception):
 
 @cache
 def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Return the entry points of all packages below ``sys.path``."""
     found = entry_points()
     groups = (HANDLERS, BROKERS, OPTIONS, DEMOS, INVENTORIES, CHECKS, WATERMARKS, HOLDS)
     return tuple(entry for group in groups for entry in found.select(group=group))

@@ -39,7 +39,7 @@ _MAGIC = {b"\x78": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "lzma"}
 def decompress_unnamed(body: bytes, most: int) -> bytes:
     """Decompress a body whose first bytes show zlib, bzip2 or lzma; return any other body unchanged.
 
-    :param most: size of the largest result, in bytes
+    :param most: largest result, in bytes
     :raises Undecodable: the body is damaged, or the result is too large
     """
     name = next((name for magic, name in _MAGIC.items() if body.startswith(magic)), None)
@@ -50,7 +50,7 @@ def decompress(body: bytes, name: object, most: int) -> bytes:
     """Decompress a message's body.
 
     :param name: the message's header ``compression``
-    :param most: size of the largest result, in bytes
+    :param most: largest result, in bytes
     :raises Undecodable: the compression is unknown, the body is damaged, or the result is too large
     """
     make = _KNOWN.get(name) if isinstance(name, str) else None

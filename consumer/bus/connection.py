@@ -251,7 +251,7 @@ def _cuts_a_login(url: str, hosts: Sequence[oslo_messaging.TransportHost]) -> bo
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme of an unreadable URL, for an error's text. All other parts of the URL can contain a password."""
+    """Return the scheme of an unreadable URL. All other parts can contain a password."""
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
     return f" {found[0]}..." if found else ""
 

@@ -38,9 +38,7 @@ _TAIL = b'}"}'
 
 
 class Sieve:
-    """Decodes messages with wanted event types, and drops all other messages.
-
-    :param wanted: versioned names of event types
+    """:param wanted: versioned names of event types
     :param max_body: size of the largest message to parse, in bytes
     """
 
@@ -124,7 +122,6 @@ def _text(value: Any) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """Return a notification's time in UTC; None if ``value`` is no valid time. A time without a zone is in UTC."""
     if not isinstance(value, str):
         return None
     try:

@@ -55,7 +55,6 @@ class Backlog:
 class Arrived:
     """A message from the broker, not decoded.
 
-    :param tag: the delivery tag
     :param body: the message's body; only its start if ``size`` exceeds ``[bus] max_body_bytes``
     :param size: bytes of the complete body
     :param compression: the message's header ``compression``

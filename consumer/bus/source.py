@@ -46,9 +46,7 @@ class NotStored(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UndecodableMessage:
-    """A message that cannot be decoded.
-
-    :param body: at most the first ``[bus] dead_body_bytes`` bytes of the message's body
+    """:param body: at most the first ``[bus] dead_body_bytes`` bytes of the message's body
     :param size: bytes of the whole body
     """
 
@@ -82,7 +80,7 @@ class Batch:
 
 
 class Source:
-    """Reads one broker in a thread. The thread sets the attributes that health and metrics need; any thread may read them.
+    """The thread sets the attributes that health and metrics need; any thread may read them.
 
     :param wanted: versioned names of event types
     :param deliver: stores a batch or raises :class:`NotStored`, within seconds, because heartbeats wait meanwhile
@@ -188,7 +186,6 @@ class Source:
         return ""
 
     def _collect(self, intake: Intake, stop: threading.Event) -> list[Arrived]:
-        """Return the next messages, at most a full batch; an empty list if no message arrives for half a second."""
         # batch_seconds counts from the last batch, so the first message after a silence does not wait.
         most, end = self._settings.batch_size, self._collected + self._settings.batch_seconds
         while len(intake.arrived) < most and intake.size < BATCH_BYTES and not stop.is_set():
@@ -224,7 +221,6 @@ class Source:
     def _uncompressed(self, message: Arrived, error: Exception) -> tuple[bytes, Event | None, str]:
         """If a message is compressed (``[oslo_messaging_rabbit] kombu_compression``), decompress and decode it.
 
-        :param error: why the body cannot be decoded as received
         :return: the body, decompressed if possible; the event, None if unwanted or undecodable; the reason why the message is
             undecodable, otherwise empty
         """

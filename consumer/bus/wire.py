@@ -82,9 +82,7 @@ class _TLS(_ReadAhead, SSLTransport):  # type: ignore[misc]
 
 
 class _Received(Message):  # type: ignore[misc]
-    """A message from the broker.
-
-    :param method: the ids (class, method) of the frame that announced the message
+    """:param method: the ids (class, method) of the frame that announced the message
     :param most: how many bytes of the body to keep; ``body_size`` counts all bytes
     """
 

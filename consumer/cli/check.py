@@ -321,10 +321,7 @@ def _arrived(session: Session) -> Sequence[ArrivedFormat]:
 
 
 def _formats(broker: Broker, arrived: Sequence[ArrivedFormat]) -> Checked:
-    """Check which notification formats arrived from a broker.
-
-    :param arrived: the formats that arrived, the latest arrival first
-    """
+    """Check which notification formats ``arrived`` from a broker, the latest arrival first."""
     subject = f"broker {broker.name}: notifications"
     if not arrived:
         text = (

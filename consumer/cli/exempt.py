@@ -67,7 +67,6 @@ class ExemptAdd(Command):
             self.remark(f"these handlers do not know the {kind} of each finding and can still heal: {', '.join(names)}")
 
     def _doubts(self, scope: Key) -> Iterator[str]:
-        """Yield a sentence if no configured service knows the scope's object, or if a service does not answer."""
         try:
             configured = [one for one in self.session.all_classes if one.applies(self.session.conf)]
             unknown: list[str] = []

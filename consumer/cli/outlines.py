@@ -26,7 +26,6 @@ def outline(place: EntryPoint) -> EntryPointWrapper:
 
 @cache
 def _docstrings(module: str) -> dict[str, str]:
-    """Return the docstrings of a module's classes, by class name."""
     spec = find_spec(module)
     assert spec
     assert spec.origin

@@ -124,7 +124,7 @@ class Sweep(Lister):
         return self.session.tasks(classes, at_most_audit if audit else as_configured)
 
     def _in_cells(self, names: Sequence[str]) -> Callable[[Finding], bool]:
-        """Return a function that returns True for a finding in the cells ``names`` alone; without names, for every finding.
+        """Return :func:`within` for the cells ``names``; without names, a function that returns True.
 
         :raises CommandError: a cell does not exist, or its database does not answer
         """
@@ -142,7 +142,6 @@ class Sweep(Lister):
     def _knowing_cells(self, tasks: Sequence[Task], named: bool) -> list[Task]:
         """Return the tasks whose findings always name their cell.
 
-        :param named: whether the operator named the tasks
         :raises CommandError: no task remains, or a task that the operator named is omitted
         """
         known = [task for task in tasks if "cell" in task.handler.concerned_kinds]
@@ -185,10 +184,7 @@ def _key(text: str) -> Key:
 
 
 def _taking(tasks: Sequence[Task], keys: Sequence[Key]) -> list[Task]:
-    """Return the tasks that take the kind of at least one key.
-
-    :raises CommandError: a key has a kind that no task takes
-    """
+    """:raises CommandError: a key has a kind that no task takes"""
     kinds = {kind for task in tasks for kind in task.handler.kinds}
     if strange := [str(key) for key in keys if key.kind not in kinds]:
         raise CommandError(

@@ -175,10 +175,7 @@ close, an outage of any length counts as one redelivery.
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
-    """The values of ``[bus]``.
-
-    :param conf: the configuration with ``[oslo_messaging_rabbit]``; None for oslo.messaging's defaults
-    """
+    """:param conf: the configuration with ``[oslo_messaging_rabbit]``; None for oslo.messaging's defaults"""
 
     queue_mode: QueueMode = QueueMode.TOPIC
     topics: tuple[str, ...] = ("stackmend",)

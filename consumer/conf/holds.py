@@ -45,10 +45,7 @@ class HoldSettings:
 
 
 def settings(conf: cfg.ConfigOpts) -> HoldSettings:
-    """Return the options for holds.
-
-    :raises ValueError: ``hold_query`` is set without ``hold_url``
-    """
+    """:raises ValueError: ``hold_query`` is set without ``hold_url``"""
     group = conf.engine
     if group.hold_query and not group.hold_url:
         raise ValueError("[engine] hold_query needs [engine] hold_url, for example http://prometheus:9090")

@@ -36,10 +36,7 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StatusSettings:
-    """The values of ``[status]``.
-
-    :param port: 0 starts no HTTP server
-    """
+    """:param port: 0 starts no HTTP server"""
 
     bind: str = "127.0.0.1"
     port: int = 0

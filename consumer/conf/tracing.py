@@ -49,9 +49,7 @@ OPTS = [
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """The values of ``[tracing]``.
-
-    :param endpoint: the whole URL; empty for no traces
+    """:param endpoint: the whole URL; empty for no traces
     :param ratio: the part of all traces to record, from 0 to 1
     """
 
@@ -69,10 +67,7 @@ def register(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> TracingSettings:
-    """Return the values of ``[tracing]``.
-
-    :raises ValueError: ``endpoint`` is no URL of HTTP, or ``cafile`` is no regular file
-    """
+    """:raises ValueError: ``endpoint`` is no URL of HTTP, or ``cafile`` is no regular file"""
     group = conf.tracing
     if group.cafile and (reason := irregular(group.cafile)):
         raise ValueError(f"[tracing] cafile = {group.cafile} is {reason}")

@@ -111,10 +111,7 @@ def register_sinks(conf: cfg.ConfigOpts) -> None:
 
 
 def settings(conf: cfg.ConfigOpts) -> WebhookSettings:
-    """Return the values of ``[webhooks]`` and of the sinks' groups.
-
-    :raises ValueError: a sink has no usable URL
-    """
+    """:raises ValueError: a sink has no usable URL"""
     sinks = tuple(sink for name in dict.fromkeys(conf.webhooks.enabled) for sink in _sinks(conf, name))
     return WebhookSettings(sinks, conf.webhooks.keep_hours * 3600.0, conf.webhooks.keep)
 

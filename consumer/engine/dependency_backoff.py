@@ -55,10 +55,7 @@ class DependencyBackoff:
             return max(0.0, pause.until - self._clock()) if pause else 0.0
 
     def allowance(self, handler: str, free: int) -> int:
-        """Return how many rows of the handler may be claimed now: 0 during a back-off, 1 after its end, as a probe.
-
-        Without a back-off, return ``free``.
-        """
+        """Return how many rows of the handler may be claimed now; ``free`` without a back-off."""
         with self._lock:
             pause = self._pauses.get(handler)
             if pause is None:

@@ -34,8 +34,7 @@ class Sightings:
         A lease whose end is not past never counts as ended: a replica with longer leases can extend it later.
 
         :param leases: all leases of the journal
-        :param before: monotonic time before ``leases`` were read, in seconds
-        :param after: monotonic time after ``leases`` were read
+        :param before, after: monotonic times before and after ``leases`` were read, in seconds
         """
         now = {(lease.id, lease.token): lease for lease in leases}
         self._seen = {place: self._sighting(place, lease, after) for place, lease in now.items()}

@@ -51,10 +51,7 @@ _GOODBYE = 2.0
 
 
 class Service:
-    """One replica of the daemon.
-
-    :param installed: all installed handlers, for the guard
-    """
+    """:param installed: all installed handlers, for the guard"""
 
     def __init__(
         self,

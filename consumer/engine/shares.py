@@ -18,10 +18,7 @@ _PART = 8
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The worker threads of one replica.
-
-    :param services: the service of each handler: ``nova``, ``octavia``
-    """
+    """:param services: the service of each handler: ``nova``, ``octavia``"""
 
     workers: int
     services: Mapping[str, str]

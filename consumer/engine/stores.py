@@ -75,7 +75,7 @@ class JournalStore:
 
 
 class MemoryStore:
-    """The store of a one-shot command. Claims are in memory. The history gets entries about heals, not about findings.
+    """The store of a one-shot command. Claims are in memory.
 
     :param database: the journal; None for a command that heals nothing
     :param gates: gates that only this command asks, besides the daemon's gates

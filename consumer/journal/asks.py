@@ -196,7 +196,7 @@ def expire(database: Database, older_than: float) -> int:
 
 
 def _locked(connection: Connection, chosen: ColumnElement[bool], clock: float) -> list[Ask]:
-    """Lock the chosen asks, so that only this transaction can decide or replace them; return the asks."""
+    """Lock the chosen asks, so that only this transaction can decide or replace them."""
     rows = connection.execute(select(ask).where(chosen).order_by(ask.c.id).with_for_update()).mappings()
     return [_ask(row, clock) for row in rows]
 

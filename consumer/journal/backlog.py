@@ -95,8 +95,7 @@ class Glance:
 def glance(connection: Connection, handler: str, count: int, read: int) -> Glance:
     """Count a handler's rows in each state, and read its most urgent *reported* and *parked* rows.
 
-    :param count: the largest number to count, for each state
-    :param read: the largest number of rows to read, for each of the two states
+    :param count, read: the largest numbers of rows to count and to read, for each state
     """
     clock = now(connection)
     reports = _newest(connection, handler, Standing.REPORTED, read, clock)

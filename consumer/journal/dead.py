@@ -105,12 +105,10 @@ _CHUNK = 200
 
 
 def expire(database: Database, older_than: float, keep: int, keep_bytes: int) -> int:
-    """Delete up to 200 dead letters: those older than ``older_than`` seconds, then those beyond a limit; return how many.
+    """Delete up to 200 dead letters: those older than ``older_than`` seconds, then those beyond ``keep`` letters, or beyond
+    ``keep_bytes`` for all bodies. Return how many.
 
     Call this function until it returns 0.
-
-    :param keep: the largest number of dead letters
-    :param keep_bytes: the largest size of all bodies together
     """
 
     def forget(connection: Connection) -> int:

@@ -150,12 +150,10 @@ def waiting(database: Database) -> list[Waiting]:
 
 
 def expire(database: Database, sink: str, older_than: float, keep: int) -> int:
-    """Delete a sink's too old messages, and its oldest ones beyond ``keep``, up to 1,000 of each; return how many.
+    """Delete a sink's messages older than ``older_than`` seconds, and its oldest ones beyond ``keep``. Return how many: up to
+    1,000 of each.
 
     Call this function until it returns 0.
-
-    :param older_than: the largest age, in seconds
-    :param keep: the largest number of the sink's messages
     """
 
     def forget(connection: Connection) -> int:

@@ -31,7 +31,7 @@ class Exemption:
 def add(database: Database, scope: str, until: float | None, operator: str, reason: str, also: Also = nothing) -> int:
     """Store an exemption in place of an earlier one of the same scope; return its id.
 
-    :param until: seconds since the epoch; None for no end
+    :param until: as in :class:`Exemption`
     """
 
     def store(connection: Connection) -> int:

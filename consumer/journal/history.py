@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, exis
 
 from consumer.journal import outbox
 from consumer.journal.database import Database, clean, now
-from consumer.journal.schema import history, work
+from consumer.journal.schema import ask, history, work
 from handlers.base import Finding, Healed, Json, Key
 
 
@@ -154,6 +154,8 @@ class Closing:
 class Presumed(Closing):
     """The presumed result of a heal that left its entry open: its process died, or an error hid the result.
 
+    The operator's approval of the heal ends with it.
+
     If the entry is closed already, its result stands.
     """
 
@@ -168,8 +170,6 @@ UNKNOWN = "interrupted: it may have written; the same problem is still there, wi
 def write(connection: Connection, lines: Sequence[Line | Closing], clock: float) -> list[int]:
     """Insert new entries, and close open entries; return the ids of the new entries.
 
-    If another process closed a heal's entry, insert a copy of the entry with the heal's result, unless it is :class:`Presumed`.
-
     :param clock: the database's time, in seconds since the epoch
     """
     ids = []
@@ -180,6 +180,8 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
             outbox.add(connection, ids[-1], line.outcome.value, clock)
         elif connection.execute(update(history).where(_is_open(line.line_id)).values(_closed(line, clock))).rowcount:
             outbox.add(connection, line.line_id, line.outcome.value, clock)
+            if isinstance(line, Presumed):
+                _use_up_approval(connection, line.line_id)
         elif not isinstance(line, Presumed):
             ids += _write_beside(connection, line, clock)
     return ids
@@ -187,6 +189,14 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
 
 def _is_open(line_id: int) -> ColumnElement[bool]:
     return and_(history.c.id == line_id, history.c.outcome == Outcome.HEALING)
+
+
+def _use_up_approval(connection: Connection, line_id: int) -> None:
+    """Delete the approved ask of a heal that may have written. An approval of other evidence stays, for another heal."""
+    columns = ("handler", "key", "problem", "evidence")
+    row = connection.execute(select(*(history.c[name] for name in columns)).where(history.c.id == line_id)).one()
+    same = and_(*(ask.c[name] == getattr(row, name) for name in columns))
+    connection.execute(delete(ask).where(same, ask.c.state == "approved"))
 
 
 def _write_beside(connection: Connection, line: Closing, clock: float) -> list[int]:
@@ -249,8 +259,7 @@ def close(database: Database, closing: Closing) -> None:
 def open_line(database: Database, line: Line, ask: Ask, line_id: int | None = None) -> int | Deferred | Withheld:
     """Call ``ask``, which asks the gates. If they allow a one-shot command's heal, open the heal's history entry.
 
-    :param line_id: the entry that an earlier heal of the key left open, if any; the heal uses it again for the same drift, and
-        closes it for another drift
+    :param line_id: the entry that an earlier heal of the key left open, if any (:func:`begun`)
     :return: the entry's id, or a gate's objection
     """
 

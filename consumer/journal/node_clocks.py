@@ -28,7 +28,7 @@ class NodeClock:
 
 
 def node_clocks(database: Database) -> list[NodeClock]:
-    """Read the clocks of the journal's Galera nodes; return an empty list without Galera.
+    """Return an empty list without Galera.
 
     :raises JournalUnavailable: the journal does not answer
     """

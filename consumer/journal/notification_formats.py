@@ -12,10 +12,7 @@ from consumer.journal.schema import notification_format
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFormat:
-    """A notification format that arrived from a broker.
-
-    :param ago: seconds since the last recorded arrival
-    """
+    """:param ago: seconds since the last recorded arrival"""
 
     broker: str
     format: str

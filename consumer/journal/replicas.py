@@ -24,10 +24,7 @@ class AlreadyRunning(JournalError):
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A daemon that shares the journal.
-
-    :param revision: the revision of the journal's schema that the process needs; None means 0001
-    """
+    """:param revision: the revision of the journal's schema that the process needs; None means 0001"""
 
     id: str
     host: str

@@ -84,7 +84,7 @@ def begin_healing(
 ) -> int | history.Deferred | history.Withheld:
     """Call ``ask``, which asks the gates. If they allow the heal, open its history entry, and store the entry's id in the row.
 
-    This also extends the claim's lease. If an interrupted heal's entry is still open, use that entry again.
+    This also extends the claim's lease.
 
     :return: the entry's id, or a gate's objection
     :raises LeaseLost: as :func:`settle`

@@ -32,7 +32,7 @@ _LONGEST, _SEARCHED = 4000, 8000
 
 
 class Page:
-    """Renders the status page. Only one thread may call :meth:`make` at a time."""
+    """Only one thread may call :meth:`make` at a time."""
 
     def __init__(
         self,

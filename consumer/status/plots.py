@@ -51,9 +51,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot of 24 hours.
-
-    :param text: the content in words, for readers who do not see the plot
+    """:param text: the content in words, for readers who do not see the plot
     :param top: the largest sum of one hour's values, as text
     """
 
@@ -143,10 +141,7 @@ def _plot(
 
 
 def _stacked(values: Mapping[Kind, float], x: float, top: float) -> tuple[Bar, ...]:
-    """Return the bars of one hour, one above the other.
-
-    :param top: the sum that fills the plot's height
-    """
+    """:param top: the sum that fills the plot's height"""
     there = {kind: value for kind, value in values.items() if value > 0}
     bars, floor = [], HEIGHT
     for kind, value in there.items():

@@ -104,10 +104,7 @@ class JournalRows:
 
 
 def of_journal(database: Database, tasks: Mapping[str, Task], hours: tuple[Hour, ...]) -> JournalRows:
-    """Read the tables from the journal.
-
-    :raises JournalError: the journal does not answer
-    """
+    """:raises JournalError: the journal does not answer"""
     known = controls.read(database)
 
     def read(

@@ -136,10 +136,7 @@ class _Request(WSGIRequestHandler):
 
 
 class StatusServer:
-    """The HTTP server and its thread.
-
-    :raises CannotListen: the address is not available
-    """
+    """:raises CannotListen: the address is not available"""
 
     def __init__(self, settings: StatusSettings, app: Callable[[Any, Any], Iterable[bytes]]) -> None:
         try:

@@ -37,10 +37,7 @@ _FAILED = frozenset({"failed", "parked", "unavailable"})
 
 
 def sending(settings: TracingSettings, replica: str) -> Tracer:
-    """Return a tracer that sends spans to ``[tracing] endpoint``.
-
-    Spans wait in a queue of limited size. If the queue is full, spans are lost.
-    """
+    """Spans wait in a queue of limited size. If the queue is full, spans are lost."""
     quiet()
     return OtelTracer(settings, replica, BatchSpanProcessor(_exporter(settings)))
 

@@ -20,7 +20,7 @@ class Backoff:
         self._until = 0.0
 
     def refusal(self) -> str:
-        """Return the reason why the caller must not use the database now; empty if the caller may use it.
+        """Return why the caller must not use the database now; empty if the caller may use it.
 
         When a back-off ends, the next caller may use the database. For all others, a new back-off begins.
         """

@@ -36,7 +36,6 @@ class Attachment:
 
     :param instance: the server's id, or an id that a service other than Nova chose; empty if Cinder has no id
     :param connected: whether a host has the data to reach the volume; always False in a listing without details
-    :param place: the members of ``connection_info`` that :data:`PLACE` lists
     """
 
     id: str
@@ -108,9 +107,7 @@ class Storage:
         return None if row is None else _attachment(row)
 
     def delete_attachment(self, attachment: Attachment) -> None:
-        """Delete an attachment.
-
-        :raises Conflict: the attachment is gone
+        """:raises Conflict: the attachment is gone
         :raises Refused: Nova still uses the attachment, or Cinder rejects the request
         """
         response = self._service.send(deleting_attachment(attachment), microversion=MICROVERSION)

@@ -5,6 +5,7 @@ A call raises :class:`~handlers.base.Unavailable` in these cases:
 - The service gives no answer, answers 5xx, or rejects the credentials (401) or the call (403).
 - The catalogue has no endpoint of the service.
 - The catalogue has endpoints in several regions, and no option chooses a region.
+- The service redirects to another server, which would get the token or the password.
 
 The caller gets every other answer, such as 404 and 409.
 
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import tenacity
@@ -98,7 +100,7 @@ class Cloud:
         advice: str = _ROLES.format(_OURS),
     ) -> None:
         self._advice = advice
-        self.session = session
+        self.session = _stay_at_server(session)
         self._trust = trust
         self._region = region
         self._interfaces = interfaces
@@ -209,6 +211,34 @@ class _OneRegion(adapter.Adapter):
                 f"set [{cloud_options.GROUP}] region_name",
             )
         self._settled = True
+
+
+class RedirectRefused(ks.ClientException):
+    """A server redirects to another server."""
+
+
+def _stay_at_server(session: Session) -> Session:
+    """Let the session refuse redirects to other servers: keystoneauth would send the token or the password there."""
+    hooks = session.session.hooks["response"]
+    if _refuse_redirect not in hooks:
+        hooks.append(_refuse_redirect)
+    return session
+
+
+def _refuse_redirect(response: requests.Response, **_arguments: Any) -> None:
+    if not response.is_redirect:
+        return
+    target = urljoin(response.url, response.headers["location"])
+    if requests.Session().should_strip_auth(response.url, target):
+        raise RedirectRefused(
+            f"{_server(response.url)} redirects to another server, {_server(target)}, which must not get the credentials; "
+            "correct the endpoint in the service catalogue, auth_url or an option for the endpoint"
+        )
+
+
+def _server(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _regions(client: adapter.Adapter, auth: BaseIdentityPlugin) -> list[str]:
@@ -450,7 +480,6 @@ def _load(conf: cfg.ConfigOpts, section: str, where: str) -> Session:
 
 
 def _checked(session: Session, source: str) -> Session:
-    """Return the session. Raise ConfigError if it would read certificates or a key from a FIFO or a device."""
     for name in (session.verify, *(session.cert if isinstance(session.cert, tuple) else (session.cert,))):
         if isinstance(name, str) and not Path(name).is_dir() and (reason := irregular(name)):
             raise ConfigError(f"certificates and keys of {source}: {name} is {reason}")
@@ -458,7 +487,6 @@ def _checked(session: Session, source: str) -> Session:
 
 
 def _readable(path: str, option: str) -> str:
-    """Return the path. Raise ConfigError if the file is unreadable, or contains no certificate authority."""
     if reason := irregular(path):
         raise ConfigError(f"{option} = {path} is {reason}")
     try:

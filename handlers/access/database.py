@@ -108,6 +108,12 @@ def _postgresql_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "timezone('utc', CURRENT_TIMESTAMP)"
 
 
+@compiles(utcnow, "sqlite")
+def _sqlite_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
+    # SQLite compares times as text, so the text has SQLAlchemy's form.
+    return "strftime('%Y-%m-%d %H:%M:%S.000000', 'now')"
+
+
 @compiles(utcnow)
 def _default_utcnow(element: utcnow, compiler: Any, **kwargs: Any) -> str:
     return "CURRENT_TIMESTAMP"
@@ -160,7 +166,7 @@ class Database:
         self._backoff = Backoff()
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in its own transaction, and return its result. After a deadlock, ``work`` runs again.
+        """Run ``work`` in its own transaction, and return its result.
 
         :raises Unavailable: the database does not answer, or answers with an operational error. After a timeout, all calls fail
             at once for some seconds

@@ -167,10 +167,7 @@ class Network:
         return Port(self._body(response, write.url, "port")["port"])
 
     def delete(self, before: Port) -> None:
-        """Delete a port.
-
-        :raises Conflict, Refused: as in :meth:`update`
-        """
+        """:raises Conflict, Refused: as in :meth:`update`"""
         response = self._send(before, deleting(before))
         if response.status_code != 204:
             raise _failure(response, before)

@@ -37,7 +37,7 @@ class ServiceFiles:
     """The configuration files of one service.
 
     :param option: stackmend's option that names the files, for error messages: ``[nova] config_file``
-    :param paths: files, or directories with ``*.conf`` files; a later file overrides an earlier one
+    :param paths: files, or directories with ``*.conf`` files
     :raises ConfigError: a file cannot be read
     """
 

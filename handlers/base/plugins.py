@@ -31,10 +31,7 @@ class Plugin(ABC):
     @classmethod
     @abstractmethod
     def from_resources(cls, resources: Resources) -> Self:
-        """Make the plugin.
-
-        :raises cfg.Error: an option is missing or wrong
-        """
+        """:raises cfg.Error: an option is missing or wrong"""
 
 
 class Inventory(Plugin):
@@ -70,9 +67,7 @@ class Inventory(Plugin):
         raise Refused(f"{self.title}: these items cannot be released")
 
     def delete(self, identity: str) -> Healed:
-        """Delete an item from the cloud.
-
-        :raises LookupError: there is no such item
+        """:raises LookupError: there is no such item
         :raises Unavailable, Refused: as in :meth:`Handler.heal`
         """
         raise Refused(f"{self.title}: these items cannot be deleted")

@@ -17,10 +17,7 @@ _FOLDING = frozenset({"mysql", "mariadb"})
 
 @dataclass(frozen=True, slots=True)
 class HostNames:
-    """Compares host names as one database does.
-
-    :param exact: whether names that differ only in letter case or trailing spaces are two hosts
-    """
+    """:param exact: whether names that differ only in letter case or trailing spaces are two hosts"""
 
     exact: bool
 

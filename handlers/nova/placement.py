@@ -196,7 +196,7 @@ class Placement:
     def _consumers(self, turns: threading.Semaphore, provider: str) -> ByConsumer:
         with turns:
             response = self._service.read(f"/resource_providers/{provider}/allocations", microversion=VERSION)
-        if response.status_code == 404:
+        if _is_unknown(response):
             return {}
         found = self._body(response)["allocations"]
         return {consumer: allocation["resources"] for consumer, allocation in found.items()}
@@ -266,7 +266,7 @@ class Placement:
         """
         query = {"required": trait, **where}
         response = self._read("/resource_providers", params=query, microversion=VERSION)
-        if response.status_code == 400 and self._read(f"/traits/{trait}", microversion=VERSION).status_code == 404:
+        if response.status_code == 400 and _is_unknown(self._read(f"/traits/{trait}", microversion=VERSION)):
             return {}
         return self._listed(response)
 
@@ -289,7 +289,7 @@ class Placement:
     def _inventories(self, turns: threading.Semaphore, provider: str) -> list[Inventory]:
         with turns:
             response = self._service.read(f"/resource_providers/{provider}/inventories", microversion=VERSION)
-        if response.status_code == 404:
+        if _is_unknown(response):
             return []
         body = self._body(response)
         generation = body["resource_provider_generation"]
@@ -315,7 +315,7 @@ class Placement:
     def _aggregates(self, turns: threading.Semaphore, provider: str) -> ProviderAggregates | None:
         with turns:
             response = self._service.read(f"/resource_providers/{provider}/aggregates", microversion=VERSION)
-        if response.status_code == 404:
+        if _is_unknown(response):
             return None
         body = self._body(response)
         return ProviderAggregates(provider, frozenset(body["aggregates"]), body["resource_provider_generation"])
@@ -361,6 +361,19 @@ class Placement:
             return f"{error.get('code', '')} {' '.join(str(error.get('detail', '')).split())}".strip()
         except (ValueError, LookupError, TypeError, AttributeError):
             return "no detail"
+
+
+def _is_unknown(response: requests.Response) -> bool:
+    """Return whether Placement itself answers 404. A proxy's 404 has no error of Placement, and proves no absence.
+
+    Source: ``placement/util.py`` (json_error_formatter).
+    """
+    if response.status_code != 404:
+        return False
+    try:
+        return isinstance(response.json()["errors"], list)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def replacing(before: Allocation, providers: Held) -> Write:

@@ -90,7 +90,7 @@ def _of_placement(generations: Iterable[tuple[str, int]]) -> Watermark:
 
 
 def _ids(connection: Connection, name: str, homes: Iterable[sa.Table]) -> Ids | None:
-    """Return the highest id in ``homes`` (a table and its shadow table), and the next id; None if the latter is unknown."""
+    """Return the highest id in ``homes`` (a table and its shadow table), and the next id."""
     highest = [connection.execute(sa.select(sa.func.max(table.c.id))).scalar() for table in homes]
     next_id = _next_id(connection, name)
     if next_id is None:

@@ -274,7 +274,7 @@ def erring(balancer: records.LoadBalancer, at: datetime | sa.ColumnElement[datet
     """Return the statement that sets a load balancer from PENDING_* to ERROR if its row is unchanged.
 
     :param balancer: the row as the proof read it
-    :param at: the new ``updated_at``
+    :param at: the new ``updated_at``, by the database's clock
     """
     same_time = _LB.updated_at.is_(None) if balancer.updated_at is None else _LB.updated_at == balancer.updated_at
     return (
@@ -287,8 +287,7 @@ def erring(balancer: records.LoadBalancer, at: datetime | sa.ColumnElement[datet
 def mark_error(connection: Connection, balancer: records.LoadBalancer, at: datetime) -> None:
     """Set a load balancer from PENDING_* to ERROR, so that Octavia accepts a failover or its deletion.
 
-    :param balancer: the row as the proof read it
-    :param at: the new ``updated_at``, by the database's clock
+    :param balancer, at: as in :func:`erring`
     :raises Conflict: the load balancer's row has changed
     """
     if connection.execute(erring(balancer, at)).rowcount != 1:

@@ -99,7 +99,7 @@ def deleted(children: Iterable[Child]) -> str:
 
 
 def obstacle(remains: rebuild.Remains, children: Iterable[Child]) -> str:
-    """Return the reason why stackmend must not fail over the children's load balancer; empty without a reason."""
+    """Return why stackmend must not fail over the children's load balancer; empty without a reason."""
     if rebuild.attempts(remains.security_group, {child.id for child in children}, remains.balancer):
         return "a failover did not help: examine the logs of octavia-worker"
     return rebuild.obstacle(remains)

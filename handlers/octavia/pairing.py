@@ -72,5 +72,5 @@ RULES = (
 
 
 def mismatch(found: Pairing) -> str:
-    """Return the reason why database and cloud perhaps do not belong together; empty without a reason."""
+    """Return why database and cloud perhaps do not belong together; empty without a reason."""
     return next((rule.reason.format(p=found) for rule in RULES if rule.applies(found)), "")

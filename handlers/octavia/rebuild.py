@@ -172,12 +172,12 @@ RULES = (
 
 
 def obstacle(remains: Remains) -> str:
-    """Return the reason why stackmend must not fail over a load balancer; empty without a reason."""
+    """Return why stackmend must not fail over a load balancer; empty without a reason."""
     return _first(RULES, remains)
 
 
 def repetition(remains: Remains) -> str:
-    """Return the reason why stackmend must not fail over an ACTIVE load balancer; empty without a reason."""
+    """Return why stackmend must not fail over an ACTIVE load balancer; empty without a reason."""
     return _first(ACTIVE_RULES, remains)
 
 
@@ -195,9 +195,7 @@ def pause(remains: Remains) -> float:
 
 
 def read(driver: Driver, balancer: records.LoadBalancer, amphorae: Sequence[records.Amphora]) -> Remains:
-    """Read the objects that a load balancer still has.
-
-    :param amphorae: all amphora rows of the load balancer
+    """:param amphorae: all amphora rows of the load balancer
     :raises Unavailable: the database, Neutron or Nova does not answer
     """
     vip = driver.database.run(partial(queries.vip_port, load_balancer=balancer.id))

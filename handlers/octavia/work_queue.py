@@ -133,7 +133,7 @@ class WorkQueue:
             )
 
     def job(self, identities: Collection[str]) -> str:
-        """Return the reason why a job of the jobboard perhaps works on one of these objects; empty without a reason.
+        """Return why a job of the jobboard perhaps works on one of these objects; empty without a reason.
 
         To miss no job, call :meth:`prove_idle` first: a worker takes a request off the queue before it posts the job.
 

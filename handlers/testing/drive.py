@@ -41,7 +41,7 @@ def refusals(handler: Handler, key: Key) -> list[str]:
 def heal_all(handler: Handler, keys: Iterable[Key] | None = None) -> list[Healed]:
     """Inspect and heal each key until no healable finding is left; return the heals' results. Each heal has its own inspection.
 
-    :param keys: the keys to inspect; None for the keys of a sweep
+    :param keys: None for the keys of a sweep
     :raises AssertionError: a healable finding is left after :data:`LIMIT` heals
     """
     done: list[Healed] = []

@@ -14,9 +14,8 @@ class Stop:
     """Defers a heal while its handler is paused or stopped, by the breaker or by a database below its watermark."""
 
     def ask(self, connection: Connection, request: Request, clock: float) -> Deferred | None:
-        """Return a deferral if the handler is paused or stopped; otherwise None.
-
-        In both cases, lock the handler's row in the table ``task``. The gate Budget, asked next, counts under this lock.
+        """Lock the handler's row in the table ``task``, whatever the answer. The gate Budget, asked next, counts under this
+        lock.
         """
         name = request.task.name
         # Not the dispatcher's copy of the state, which may be a second old.

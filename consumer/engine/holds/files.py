@@ -47,7 +47,6 @@ def hosts_file(path: Path) -> Iterator[Hold]:
 
 
 def _split(line: str) -> tuple[str, str]:
-    """Return the first word, without a colon or comma at its end, and the rest of the line."""
     first, _space, rest = line.partition(" ")
     return first.rstrip(":,"), rest
 

@@ -30,7 +30,11 @@ def ask(url: str, query: str) -> Any:
         answer = requests.get(
             f"{url.rstrip('/')}/api/v1/query", params={"query": query}, timeout=_TIMEOUT, allow_redirects=False
         )
-        return answer.json()
+        body = answer.json()
+        # Prometheus sends 200 with each success. Another status comes from another server.
+        if answer.status_code != 200 and isinstance(body, Mapping) and body.get("status") == "success":
+            raise Unavailable("prometheus", f"no usable answer: status {answer.status_code}")
+        return body
     except (requests.RequestException, ValueError) as error:
         raise Unavailable("prometheus", redacted(f"no usable answer: {type(error).__name__}")) from None
 

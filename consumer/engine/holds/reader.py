@@ -19,10 +19,7 @@ _FIRST = 10.0
 
 
 class Reader:
-    """The thread that reads the sources of holds.
-
-    :param wake: makes the dispatcher look for due rows at once
-    """
+    """:param wake: makes the dispatcher look for due rows at once"""
 
     def __init__(self, board: Board, database: Database, wake: Callable[[], None]) -> None:
         self._board = board

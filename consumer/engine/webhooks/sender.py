@@ -31,7 +31,7 @@ Post = Callable[[Sink, str, bytes], Attempt]
 
 
 class Sender:
-    """Sends the messages of all sinks. Several processes can send, but only one at a time claims a message.
+    """Several processes can send messages, but only one at a time claims a message.
 
     :raises WrongTemplate: a template cannot be used
     """
@@ -138,5 +138,4 @@ class Sender:
 
 
 def _lease(sink: Sink) -> float:
-    """Return for how many seconds a process claims a message."""
     return 2 * sink.timeout + _MARGIN

@@ -101,7 +101,7 @@ logging.getLogger("urllib3.connectionpool").addFilter(lambda _record: not _posts
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The result of one attempt to deliver a message.
+    """The result of an attempt.
 
     :param error: why the message was not delivered; empty after a success
     :param final: whether another attempt is useless

@@ -185,7 +185,6 @@ class AuditAllocations(PlacementHandler):
         return findings_or_wait(findings, _waits(judged))
 
     def _inspect_shared(self, key: Key, oldest: float) -> Iterable[Finding]:
-        """Return the findings by facts that several inspections share, if any."""
         taken = self._looks.take(key.id, oldest)
         if taken is None:
             return []

@@ -87,10 +87,7 @@ class Judge:
         self._network = network
 
     def look(self, consumers: Collection[str]) -> Look:
-        """Read the allocations and the rows of consumers.
-
-        :raises Unavailable: Placement, nova_api or a cell does not answer
-        """
+        """:raises Unavailable: Placement, nova_api or a cell does not answer"""
         began = time.monotonic()
         allocations, seen = self._read(consumers)
         moves = [move for one in seen.values() if (move := one.migration) is not None]
@@ -149,10 +146,8 @@ class Judge:
         return dataclasses.replace(facts, archived=True, mapping=mapping)
 
     def _read(self, consumers: Collection[str]) -> tuple[dict[str, Allocation], dict[str, _Seen]]:
-        """Return the allocations of consumers, and their rows in nova_api and in every cell.
-
-        The method reads Placement first, so a later allocation changes the generation. It reads nova_api before the cells, so
-        it finds an instance whose build goes on meanwhile in nova_api or in a cell.
+        """Read Placement first, so that a later allocation changes the generation. Read nova_api before the cells, to find an
+        instance whose build goes on meanwhile in nova_api or in a cell.
         """
         uuids = {consumer: consumer.lower() for consumer in consumers}
         if len(set(uuids.values())) < len(uuids):

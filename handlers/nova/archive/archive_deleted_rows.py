@@ -294,7 +294,6 @@ def _unarchivable(key: Key, cell: Cell, reference: Reference, rows: Sequence[str
 
 
 def _deletion(reference: Reference, rows: Sequence[str]) -> str:
-    """Return the DELETE statement for child rows that refer to the parents ``rows``."""
     child, column, parent = reference.child.name, reference.column.name, reference.parent
     name = "uuid" if "uuid" in parent.c else primary_key(parent).name
     values = ", ".join(f"'{row}'" for row in rows)

@@ -82,10 +82,7 @@ class Schema:
 
     @classmethod
     def read(cls, database: Database) -> Schema:
-        """Read the schema of a cell's database.
-
-        :raises Unavailable: the database does not answer, or is not that of a cell
-        """
+        """:raises Unavailable: the database does not answer, or is not that of a cell"""
         # SQLAlchemy leaves state on a connection that reads a schema, so that connection is closed.
         own = Database(database.name, database.url)
         metadata = sa.MetaData()

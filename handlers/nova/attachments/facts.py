@@ -28,9 +28,7 @@ class Known:
 
 
 def read(databases: NovaDatabases, archive: Archive, instance: str, volumes: Collection[str], after: float) -> Known:
-    """Read an instance's records.
-
-    :param volumes: the volumes of its attachments
+    """:param volumes: the volumes of the instance's attachments
     :raises Unavailable: a database does not answer
     """
     requested, mapping = databases.api.run(lambda connection: queries.scheduling(connection, instance))

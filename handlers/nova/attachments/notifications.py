@@ -72,7 +72,6 @@ def cinder_checks(resources: Resources, modes: Mapping[type[Handler], Mode]) -> 
 
 
 def _answers(resources: Resources, mode: Mode) -> Checked:
-    """Check that Cinder answers. If this region has no Cinder, warn if ``mode`` heals, or if another region has a Cinder."""
     try:
         storage = resources.get(Storage.from_resources)
         if storage.exists():

@@ -25,10 +25,7 @@ _SOURCES = ((tables.instances, tables.instance_extra), (tables.shadow_instances,
 
 
 def device(connection: Connection, node: int, address: str) -> Device | None:
-    """Return the device of a compute node at a PCI address, in any letter case; None if there is none.
-
-    :param node: the node's id
-    """
+    """Return the device of a compute node at a PCI address, in any letter case; None if there is none."""
     c = tables.pci_devices.c
     query = sa.select(c.address, c.vendor_id, c.product_id, c.status, c.instance_uuid)
     row = connection.execute(

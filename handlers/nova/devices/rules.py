@@ -73,7 +73,6 @@ class Case:
     :param place: the device's live compute node; None if no cell or several cells have it
     :param copies: rows, in all cells, of the deleted instance that used the device last
     :param building: whether that instance has a build request, or a mapping without a cell
-    :param hooked: whether the operator has configured a hook
     """
 
     provider: Provider

@@ -70,10 +70,7 @@ def undo_of_forget(connection: Connection, mapping: records.HostMapping) -> str:
 
 
 def forget_host(connection: Connection, before: records.HostMapping, undo: str) -> None:
-    """Delete the mapping of a host.
-
-    :raises Conflict: the mapping changed, or the SQL in ``undo`` would not restore it
-    """
+    """:raises Conflict: the mapping changed, or the SQL in ``undo`` would not restore it"""
     restoring = undo_of_forget(connection, before)
     gone = connection.execute(forgetting(before)).rowcount
     if gone != 1 or restoring not in undo:

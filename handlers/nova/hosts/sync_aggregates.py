@@ -427,10 +427,7 @@ def _undo(wrong: Iterable[Membership]) -> str:
 
 
 def _setting(provider: str, aggregates: Iterable[str]) -> str:
-    """Return the command that replaces all aggregates of a provider.
-
-    Up to Placement's microversion 1.18, the command needs no generation.
-    """
+    """Up to Placement's microversion 1.18, the command needs no generation."""
     words = ["openstack", "--os-placement-api-version", "1.18", "resource", "provider", "aggregate", "set"]
     for aggregate in sorted(aggregates):
         words += ["--aggregate", aggregate]

@@ -9,8 +9,9 @@ nova-compute resumes only some tasks when it starts.
 **What is read.** The instance's build request and mapping; in every cell its row and the service of its host.
 
 **What is changed.** An instance with the task ``deleting``, if nova-compute is up and the mapping has ``queued_for_delete``. If
-the row is unchanged, the heal runs ``UPDATE instances SET task_state = NULL``, then ``DELETE /servers/{id}``. If nova-api does
-not accept the request, the heal sets the task again.
+the row is unchanged, the heal clears ``task_state``, sets ``terminated_at``, and sends ``DELETE /servers/{id}``. If nova-api
+does not accept the request, the heal restores both columns. If stackmend is killed between the two writes, the next inspection
+recognises the begun heal by ``terminated_at`` and completes it: Nova sets this column only when it deletes an instance.
 
 **What is not changed.** Any other task: if the task still runs, clearing it can make Nova stop a healthy guest. The finding has
 the command or statement for an operator. While the host's nova-compute is down, the handler reports no task but ``deleting``:
@@ -133,14 +134,14 @@ class AuditStuckInstances(StuckHandler):
         self._databases.require_known_schema()
         evidence = Evidence(**self.prove_again(finding).evidence)
         cell = self._databases.cell(evidence.cell)
-        before = instance, host, _ = evidence.instance, evidence.host, evidence.changed
+        instance, host, task, changed = evidence.instance, evidence.host, evidence.task_state, evidence.changed
         database = self._databases.database(cell)
-        if not database.run(lambda connection: queries.clear_deletion(connection, *before)):
+        if not database.run(lambda connection: queries.begin_deletion(connection, instance, host, task, changed)):
             raise Conflict(f"instance {instance} changed")
         try:
             self._compute.delete_server(instance)
         except HandlerError:
-            database.run(lambda connection: queries.restore_deletion(connection, *before))
+            database.run(lambda connection: queries.restore_deletion(connection, instance, host, changed))
             raise
         return Healed(
             f"repeated the deletion of server {instance} on {host}",
@@ -166,9 +167,15 @@ class AuditStuckInstances(StuckHandler):
             f"instance {row.uuid} is being deleted on {row.host}, and nothing carries the deletion on",
             _evidence(cell, case),
             undo="none: a deleted server cannot return",
-            plan=f"{self._databases.database(cell).plan([_clearing(case)])}\n{deleting_server(row.uuid)}",
+            plan=f"{self._databases.database(cell).plan([_beginning(case)])}\n{deleting_server(row.uuid)}",
             concerns=_concerns(cell, case),
+            begun=case.begun,
         )
+
+
+def _beginning(case: Case) -> sa.Update:
+    row = case.row
+    return queries.beginning(row.uuid, row.host, row.task_state, row.changed)
 
 
 def _clearing(case: Case) -> sa.Update:

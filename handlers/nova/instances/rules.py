@@ -53,6 +53,7 @@ class Row:
 
     :param changed: the raw ``updated_at``, for comparison; None if never updated
     :param age: seconds since the row last changed
+    :param ending: whether ``terminated_at`` is set. Nova sets it in a live row together with ``vm_state`` ``deleted`` only
     """
 
     uuid: str
@@ -64,6 +65,7 @@ class Row:
     changed: str | None
     age: float
     node: str | None = None
+    ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,18 @@ class Case:
     queued: bool
     host_up: bool | None
     after: float
+
+    @property
+    def begun(self) -> bool:
+        """Whether stackmend stopped between the two writes of its heal: after it cleared the task, before nova-api answered."""
+        row = self.row
+        return (
+            row.ending and self.queued and row.task_state is None and row.vm_state != "deleted" and row.host is not None
+        )
+
+    @property
+    def deleting(self) -> bool:
+        return self.begun or self.row.task_state == DELETING
 
 
 class ByHand(Report):
@@ -121,7 +135,7 @@ def _deletion_with_host_down(case: Case) -> Report:
     return Report(
         Problem.DELETING,
         f"is being deleted, and nova-compute on {case.row.host} is down",
-        f"start nova-compute on {case.row.host}: it repeats the deletion",
+        f"start nova-compute on {case.row.host}: then the deletion goes on",
     )
 
 
@@ -167,14 +181,19 @@ CASES: tuple[tuple[Callable[[Case], bool], Callable[[Case], Verdict]], ...] = (
     ),
     (lambda it: not it.home, lambda it: Keep("heal_instance_mappings judges the mapping")),
     (
-        lambda it: it.row.task_state is None and (it.row.vm_state != "building" or it.row.host is not None),
+        lambda it: (
+            not it.begun and it.row.task_state is None and (it.row.vm_state != "building" or it.row.host is not None)
+        ),
         lambda it: Keep("the instance is at rest"),
     ),
-    (lambda it: it.row.age < it.after, lambda it: Wait("Nova may still be at work", it.after - it.row.age)),
-    (lambda it: it.row.task_state == DELETING and it.row.host is None, _deletion_without_host),
-    (lambda it: it.row.task_state == DELETING and not it.host_up, _deletion_with_host_down),
-    (lambda it: it.row.task_state == DELETING and not it.queued, _deletion_without_request),
-    (lambda it: it.row.task_state == DELETING, lambda it: Repeat()),
+    (
+        lambda it: not it.begun and it.row.age < it.after,
+        lambda it: Wait("Nova may still be at work", it.after - it.row.age),
+    ),
+    (lambda it: it.deleting and it.row.host is None, _deletion_without_host),
+    (lambda it: it.deleting and not it.host_up, _deletion_with_host_down),
+    (lambda it: it.deleting and not it.queued, _deletion_without_request),
+    (lambda it: it.deleting, lambda it: Repeat()),
     (lambda it: it.row.vm_state == "building" and it.row.host is None, _build),
     (lambda it: it.row.host is None, _task_without_host),
     (lambda it: not it.host_up, lambda it: Keep("nova-compute takes the task up when it starts")),

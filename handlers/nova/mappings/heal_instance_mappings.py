@@ -143,10 +143,7 @@ class HealInstanceMappings(PlacementHandler):
                 return [findings.forgetting(self._databases.api, key, facts, verdict)]
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of mappings and build requests that look wrong.
-
-        The key ``database:nova_api`` stands for all request specifications and group members without a mapping.
-        """
+        """The key ``database:nova_api`` stands for all request specifications and group members without a mapping."""
         api = self._databases.api
         yield from keys_of("instance", api.run(queries.misplaced_requests))
         if _lone_rows(api.run(_rows_without_mapping)):

@@ -52,7 +52,6 @@ class Holders:
         return self._began >= since and self._served.isdisjoint(instances)
 
     def _list(self, instances: int) -> bool:
-        """List the consumers of all providers. If there are too many providers, list nothing and return False."""
         began = self._clock()
         providers = self._placement.providers()
         if len(providers) > _PROVIDERS * instances:

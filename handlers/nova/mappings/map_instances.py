@@ -19,7 +19,8 @@ and cross-cell resizes.
 
 **Why a race does no harm.** The unique key refuses a second mapping. One statement maps all instances of a batch, or none.
 
-**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``.
+**Undo.** ``DELETE FROM instance_mappings WHERE instance_uuid IN (...)``. It spares a mapping that Nova or nova-manage made or
+changed: only the handler inserts rows with ``updated_at = created_at``.
 
 Sources: ``nova/cmd/manage.py`` (map_instances), ``nova/compute/api.py`` (_provision_instances, _get_instance),
 ``nova/conductor/manager.py`` (schedule_and_build_instances).
@@ -167,7 +168,7 @@ class MapInstances(PlacementHandler):
             f"mapped {what} to cell {finding.evidence['cell']}",
             before={"mappings": 0},
             after={"mappings": len(inserted), "cell": finding.evidence["cell"]},
-            undo=_undo(inserted),
+            undo=_undo(inserted, finding.evidence["cell_id"]),
             complete=len(inserted) == found,
         )
 
@@ -275,7 +276,7 @@ def _single(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
         Problem.UNMAPPED,
         f"the {what} {copy.uuid} of {cell.name or cell.uuid} has no mapping: nova-api does not find it",
         asdict(Single(cell.uuid, cell.id, _row(copy))),
-        undo=_undo([copy.uuid]),
+        undo=_undo([copy.uuid], cell.id),
     )
 
 
@@ -287,13 +288,17 @@ def _batch(key: Key, cell: Cell, copies: Sequence[Copy]) -> Finding:
         f"{len(uuids)} instances of {cell.name or cell.uuid} have no mapping: nova-api does not find them",
         asdict(Batch(cell.uuid, cell.id, len(uuids), uuids[0], uuids[-1], uuids)),
         weight=len(uuids),
-        undo=_undo(uuids),
+        undo=_undo(uuids, cell.id),
     )
 
 
-def _undo(instances: Sequence[str]) -> str:
+def _undo(instances: Sequence[str], cell_id: int) -> str:
+    """Return the SQL that deletes the mappings of a heal, but no mapping that another process made or changed."""
     names = ", ".join(f"'{instance}'" for instance in instances)
-    return f"-- in nova_api\nDELETE FROM instance_mappings WHERE instance_uuid IN ({names});"
+    return (
+        f"-- in nova_api\nDELETE FROM instance_mappings WHERE instance_uuid IN ({names}) AND cell_id = {cell_id} "
+        "AND updated_at = created_at;"
+    )
 
 
 def _reported(key: Key, instance: str, facts: Facts, verdict: Report) -> Finding:

@@ -183,7 +183,9 @@ def insert_mappings(connection: Connection, rows: Sequence[Mapping[str, Any]]) -
 
 
 def insertion(rows: Sequence[Mapping[str, Any]]) -> sa.Insert:
-    return sa.insert(tables.instance_mappings).values([{**row, "created_at": utcnow()} for row in rows])
+    """Return the INSERT of mappings. Equal times mark a row as ours: Nova leaves ``updated_at`` NULL until a change."""
+    times = {"created_at": utcnow(), "updated_at": utcnow()}
+    return sa.insert(tables.instance_mappings).values([{**row, **times} for row in rows])
 
 
 def undo_of_change(
@@ -193,7 +195,9 @@ def undo_of_change(
     undo = []
     if values:
         old = {"cell_id": before.cell_id, "queued_for_delete": before.queued}
-        restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance)
+        # What Nova has changed since the heal stays.
+        healed = [table.c[name] == sa.literal(value) for name, value in values.items()]
+        restore = sa.update(table).where(table.c.id == before.id, table.c.instance_uuid == before.instance, *healed)
         undo.append(as_typed(connection.dialect, restore.values({name: old[name] for name in values})))
     if drop_request:
         restoring = _restoring(connection, tables.build_requests, [before.instance])
@@ -303,7 +307,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
     """Return the instances' rows in a cell, deleted and hidden rows included."""
     c = tables.instances.c
     columns = (c.uuid, c.project_id, c.user_id, c.host, c.vm_state, c.task_state, c.deleted, c.hidden, c.node)
-    times = (c.created_at, c.updated_at, c.deleted_at)
+    times = (c.created_at, c.updated_at, c.deleted_at, c.terminated_at)
     return [
         Copy(
             row.uuid,
@@ -318,6 +322,7 @@ def copies(connection: Connection, cell_id: int, instances: Collection[str]) -> 
             seconds_since(connection, row.now, row.created_at),
             seconds_since(connection, row.now, row.created_at, row.updated_at, row.deleted_at),
             row.node,
+            row.terminated_at is not None,
         )
         for chunk in chunks(instances)
         for row in connection.execute(sa.select(*columns, *times, NOW).where(c.uuid.in_(chunk)))

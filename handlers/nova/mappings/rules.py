@@ -85,6 +85,7 @@ class Copy:
     """A row of ``instances`` in one cell.
 
     :param created_age, age: seconds since the row was made, and since it last changed
+    :param ending: whether ``terminated_at`` is set: in a live row, ``audit_stuck_instances`` or Nova began a deletion
     """
 
     uuid: str
@@ -99,6 +100,7 @@ class Copy:
     created_age: float
     age: float
     node: str | None = None
+    ending: bool = False
 
     @property
     def queued(self) -> bool:
@@ -430,7 +432,7 @@ def _right_mark(facts: Facts, mapping: MappingRow, copy: Copy) -> dict[str, bool
 
 def _unsure(copy: Copy) -> Wait | None:
     """Return the verdict to wait if it is too early to correct the mapping's ``queued_for_delete``; otherwise None."""
-    if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted"):
+    if not copy.deleted and (copy.task_state is not None or copy.vm_state == "deleted" or copy.ending):
         return Wait(f"the instance is {copy.task_state or 'being deleted'}", BUSY)
     if copy.age < SETTLE:
         return Wait("the instance changed just now", SETTLE - copy.age)

@@ -22,9 +22,7 @@ class Suspects:
         self._databases = databases
 
     def sweep(self, read: Callable[..., list[MappingRow]], cells: Mapping[int, Cell]) -> Iterator[Key]:
-        """Yield the keys of mappings that look wrong.
-
-        :param read: returns the page of mappings after the id ``after``
+        """:param read: returns the page of mappings after the id ``after``
         :raises Incomplete: at the end, if a cell did not answer
         """
         api = self._databases.api
@@ -102,5 +100,5 @@ def _keys(part: Sequence[MappingRow]) -> Iterator[Key]:
 def _looks_wrong(row: MappingRow, copy: Copy | None) -> bool:
     if copy is None:
         return row.age >= BOOT
-    busy = not copy.deleted and copy.task_state is not None
+    busy = not copy.deleted and (copy.task_state is not None or copy.ending)
     return copy.hidden or (wrongly_marked(row.queued, copy) and not busy)

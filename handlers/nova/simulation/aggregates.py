@@ -8,10 +8,7 @@ from handlers.nova.simulation.world import World
 
 class Aggregates(World):
     def create_aggregate(self, name: str) -> str:
-        """Create an aggregate (nova.compute.api.AggregateAPI.create_aggregate).
-
-        :return: the aggregate's uuid
-        """
+        """Create an aggregate; return its uuid (nova.compute.api.AggregateAPI.create_aggregate)."""
         uuid = str(uuids.uuid4())
         self._store.insert(self.api, tables.aggregates, uuid=uuid, name=name)
         self._publish_aggregate(uuid, "aggregate.create.end")

@@ -18,10 +18,7 @@ _GONE: Answer = (404, {"itemNotFound": {"code": 404, "message": "could not be fo
 
 
 class Cinder(JsonServer):
-    """A server with Cinder's API.
-
-    :param nova_uses: gets an instance and an attachment; returns whether Nova's API shows the attachment
-    """
+    """:param nova_uses: gets an instance and an attachment; returns whether Nova's API shows the attachment"""
 
     def __init__(self, nova_uses: Callable[[str, str], bool]) -> None:
         super().__init__()

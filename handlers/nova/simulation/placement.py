@@ -93,10 +93,7 @@ class PlacementServer:
         self._only_one.release()
 
     def request(self, method: str, path: str, body: Any = None, version: str = "1.36") -> Reply:
-        """Send a request to Placement.
-
-        :raises ConnectionError: while the server is stopped
-        """
+        """:raises ConnectionError: while the server is stopped"""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {
             "X-Auth-Token": self.TOKEN,

@@ -76,8 +76,7 @@ class Facts:
     :param flow: a sentence why a flow perhaps works on the amphora; empty if none does
     :param rotated_lately: an amphora of a round of rotations that perhaps still runs (:func:`queries.rotated_lately`)
     :param health: the heartbeat record of the amphora
-    :param server: the amphora's server
-    :param heard_within: the greatest age, in seconds, of the last heartbeat of a healthy amphora
+    :param heard_within: greatest age, in seconds, of the last heartbeat of a healthy amphora
     """
 
     certificate: Certificate
@@ -135,7 +134,7 @@ RULES = (
 
 
 def obstacle(facts: Facts) -> str:
-    """Return the reason why stackmend must not reset ``cert_busy``; empty without a reason."""
+    """Return why stackmend must not reset ``cert_busy``; empty without a reason."""
     return next((rule.reason(facts) for rule in RULES if rule.applies(facts)), "")
 
 

@@ -28,10 +28,7 @@ class Driver(ABC):
     @classmethod
     @abstractmethod
     def made(cls, resources: Resources, settings: HousekeepingSettings, database: OctaviaDatabase) -> Self:
-        """Make the driver from the configuration.
-
-        :raises ConfigError: an option is missing or wrong
-        """
+        """:raises ConfigError: an option is missing or wrong"""
 
     def requests(self, name: str, arguments: Sequence[object]) -> list[str]:
         """Return the requests that a writing method would send, as lines of a plan.
@@ -150,7 +147,7 @@ class Driver(ABC):
 
     @abstractmethod
     def detach_port(self, server: str, port: str) -> None:
-        """Ask Nova to detach a port, and succeed if the port is already gone. :meth:`ports_of` shows the result."""
+        """Ask Nova to detach a port, and succeed if the port is already gone."""
 
     @abstractmethod
     def disable_port(self, port: Port) -> None:

@@ -84,9 +84,7 @@ class Actions:
         }
 
     def take(self, s: AnyReading, step: Step) -> Healed:
-        """Carry out a step.
-
-        :raises Conflict: the cloud has changed since ``s`` was read
+        """:raises Conflict: the cloud has changed since ``s`` was read
         :raises Refused: ``s`` is of a type that has no such step
         :raises InFlight: Octavia works on the load balancer
         :raises AmphoraDriverError: a call to the cloud fails

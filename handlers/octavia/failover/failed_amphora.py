@@ -276,8 +276,6 @@ class FailedAmphora(OctaviaHandler):
     ) -> Iterator[tuple[StepName, Healed]]:
         """Take further steps, each after its own proof, and yield each step's name and result.
 
-        After an error, the next heal continues.
-
         :param ends: the monotonic time after which no step begins
         """
         try:

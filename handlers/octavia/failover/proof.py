@@ -234,9 +234,6 @@ RULES: tuple[Rule, ...] = (
 
 
 def judge(situation: Situation, settings: HousekeepingSettings) -> Verdict:
-    """Return the verdict on an amphora, by the first rule that applies.
-
-    :param situation: an amphora in ALLOCATED, FAILOVER_STOPPED or ERROR, while no flow works on the load balancer
-    """
+    """:param situation: an amphora in ALLOCATED, FAILOVER_STOPPED or ERROR, while no flow works on the load balancer"""
     signs = Signs(situation, settings.stale_after, settings.quiet_after)
     return next(rule.verdict(signs) for rule in RULES if rule.applies(signs))

@@ -64,9 +64,7 @@ THEN: Mapping[StepName, tuple[StepName, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The facts about an amphora.
-
-    :param now: the time by this host's clock
+    """:param now: the time by this host's clock
     :param server: the server that the row names; if it names none, the server whose mark names the amphora
     :param images: images of the server that stackmend made for preservation; empty when not needed
     :param others: other amphorae that are preserved or marked for preservation; empty when not needed

@@ -106,10 +106,7 @@ def _forget(s: AnyReading, _step: Step, _typed: Typed) -> str:
 
 
 def _unplug(s: AnyReading, step: Step, _typed: Typed) -> str:
-    """Return the commands that attach the ports again.
-
-    Nova deletes a detached port that it created. For it, a command creates another port in the same network.
-    """
+    """Nova deletes a detached port that it created. For such a port, a command creates another port in the same network."""
     server, ports = _server(s), {port.id: port for port in s.ports}
     plugs = [f"openstack server add {_plug(ports.get(port), server, port)}" for port in step.objects]
     return "; ".join([*plugs, _properties(server, {STATE: State.PRESERVING})])

@@ -57,7 +57,7 @@ class Board(ABC):
         """
 
     def job_of(self, identities: Collection[str]) -> str:
-        """Return the reason why a flow perhaps works on one of these objects; empty if the board proves that none does.
+        """Return why a flow perhaps works on one of these objects; empty if the board proves that none does.
 
         :raises Unavailable: the board does not answer
         """

@@ -34,10 +34,8 @@ _KINDS: Mapping[str, type[RedisBoard | ZooKeeperBoard | EtcdBoard]] = {
 
 
 def board_of(files: ServiceFiles) -> Board:
-    """Return the jobboard that Octavia's files name.
-
-    :raises UnreadableBoard: stackmend cannot read this board
-    :raises ConfigError: a value in the files is malformed
+    """:raises UnreadableBoard: stackmend cannot read this board
+    :raises ConfigError: a value in Octavia's files is malformed
     """
     section = _Section(files)
     driver = section.text("jobboard_backend_driver") or _DRIVER

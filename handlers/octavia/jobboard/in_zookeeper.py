@@ -17,9 +17,7 @@ from handlers.octavia.jobboard.board import TIMEOUT, Board, Job, never_posted, u
 
 
 class ZooKeeperBoard(Board):
-    """:param connect: returns a ``kazoo.client.KazooClient`` that is not started
-    :param path: the path of the board
-    """
+    """:param connect: returns a ``kazoo.client.KazooClient`` that is not started"""
 
     packages = ("kazoo",)
 

@@ -232,7 +232,7 @@ class DeactivatedAmphorae(OctaviaHandler):
         return self._remove_leftovers(now) if now.problem == Problem.BALANCER else self._disposal.remove(now)
 
     def _remove_leftovers(self, finding: Finding) -> Healed:
-        """Prove each object of the finding again, and remove it. If every removal fails, raise the first error."""
+        """Prove each object of the finding again, and remove it."""
         removed: list[str] = []
         failures: list[AmphoraDriverError | HandlerError] = []
         for part, evidence in finding.evidence.items():

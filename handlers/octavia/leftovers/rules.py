@@ -75,7 +75,7 @@ class Scope:
     mismatch: str = ""
 
     def refusal(self, known: bool) -> str:
-        """Return the reason why stackmend must not remove a leftover; empty without a reason.
+        """Return why stackmend must not remove a leftover; empty without a reason.
 
         :param known: whether the leftover's amphora or load balancer has a row
         """

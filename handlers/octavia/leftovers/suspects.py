@@ -21,10 +21,7 @@ class Suspects:
         self._grace = grace
 
     def sweep(self) -> Iterator[Key]:
-        """Yield the keys of objects that look like leftovers, from listings of all rows and objects.
-
-        :raises Unavailable: Nova lists no server although amphora rows name servers
-        """
+        """:raises Unavailable: Nova lists no server although amphora rows name servers"""
         rows, deleted, beats, used, used_groups, providers = self._database.run(
             lambda connection: (
                 {row.id: row for row in queries.amphorae(connection)},

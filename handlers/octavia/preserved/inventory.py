@@ -122,10 +122,7 @@ def _where(one: Preserved) -> str:
 
 
 def _how_to_examine(one: Preserved) -> str:
-    """Return the commands to examine an amphora.
-
-    No command boots the server with a network, because the amphora would send heartbeats.
-    """
+    """No command boots the server with a network, because the amphora would send heartbeats."""
     match one:
         case Preserved(image=Image(id=image)):
             return (

@@ -119,7 +119,7 @@ def assemble(servers: Iterable[Server], images: Iterable[Image], owner: str) -> 
 
 
 def obstacle(server: Server, deadline: float) -> str:
-    """Return the reason why a server will never accept a mark: Nova cannot end its ERROR, or has worked on it for too long.
+    """Return why a server will never accept a mark: Nova cannot end its ERROR, or has worked on it for too long.
 
     :param deadline: seconds to wait for Nova's work
     :return: empty when the server accepts marks now, or perhaps later

@@ -231,7 +231,7 @@ def _wrong(pool: spares.Pool) -> Iterator[tuple[Problem, Server]]:
 
 
 def _foreign(pool: spares.Pool, cloud: _Cloud, problem: Problem, server: Server) -> str:
-    """Return the reason why stackmend leaves a spare, which is perhaps another stackmend's; empty without a reason."""
+    """Return why stackmend leaves a spare, which is perhaps another stackmend's; empty without a reason."""
     disputed = problem is Problem.OVER or not pool.wanted
     gives_quota = server in pool.surplus[: pool.excess]
     return _FOREIGN if cloud.strangers and disputed and not gives_quota else ""

@@ -210,7 +210,7 @@ class StuckLoadBalancers(OctaviaHandler):
         return [Finding(key, problem, summary, evidence(balancer), not refusal, refusal)]
 
     def _flow(self, balancer: Balancer) -> str:
-        """Return the reason why a flow of Octavia perhaps works on a load balancer; empty without a reason.
+        """Return why a flow of Octavia perhaps works on a load balancer; empty without a reason.
 
         :raises InFlight: a request perhaps waits in Octavia's queue or in a worker
         :raises Unavailable: the broker or the jobboard does not answer
@@ -228,7 +228,7 @@ class StuckLoadBalancers(OctaviaHandler):
             raise Refused(refusal)
 
     def _keeps_from_owner(self, balancer: Balancer) -> str:
-        """Return the reason why stackmend must not set a load balancer to ERROR for its owner; empty without a reason."""
+        """Return why stackmend must not set a load balancer to ERROR for its owner; empty without a reason."""
         row = balancer.row
         if silent := freeing.endangered(self._driver, balancer):
             return (

@@ -141,6 +141,34 @@ def test_an_approved_heal_that_was_cut_off_goes_on_without_another_approval(aski
     assert outcomes(asking) == ["asked", "healed"]
 
 
+@pytest.mark.parametrize("follows", ["another drift", "a refusal", "an exemption"])
+def test_an_approval_serves_no_second_heal_after_one_whose_result_is_unknown(asking: Machine, follows: str) -> None:
+    """The first heal writes, and its answer is lost. Then the key's history entry is closed without an answer."""
+    world = asking.world
+
+    def lose_answer(_finding: Finding) -> None:
+        world.after_heal = lambda _finding: None
+        world.things["a"] = 1
+        if follows == "another drift":
+            world.with_one_witness = frozenset({"a"})
+        elif follows == "a refusal":
+            world.unhealable = frozenset({"a"})
+        else:
+            exemptions.add(asking.database, "thing:a", None, "bob", "memory test")
+        raise Unavailable("workshop", "no answer")
+
+    world.after_heal = lose_answer
+    asks.approve(asking.database, [asked(asking).id], "alice")
+    eventually(lambda: "failed" in outcomes(asking))
+    eventually(asking.idle)
+    world.with_one_witness = world.unhealable = frozenset()
+    exemptions.remove(asking.database, [one.id for one in exemptions.listing(asking.database)])
+    asking.enqueue(hint("a"))
+    eventually(asking.idle)
+    assert world.writes == {"a": 1}
+    assert "broken" in {one.problem for one in waiting(asking)}
+
+
 def test_an_operator_can_be_the_second_witness(asking: Machine) -> None:
     asking.world.with_one_witness = frozenset({"a"})
     one = asked(asking)

@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from handlers.base import Conflict, Finding, InFlight, Key, Refused, Resources, Unavailable
 from handlers.nova import tables
 from handlers.nova.instances.audit_stuck_instances import AuditStuckInstances
+from handlers.nova.mappings.heal_instance_mappings import HealInstanceMappings
 from handlers.nova.simulation import NovaSimulation
 from tests.compute import Compute
-from tests.functional.nova.world import heal_only, instance_key, refused, swept
+from tests.functional.nova.world import heal_only, instance_key, only_refused, refused, swept
 
 pytestmark = pytest.mark.hosts(a="cell1", b="cell1", c="cell2")
 
@@ -232,6 +233,67 @@ def test_a_lost_answer_does_not_undo_what_nova_did(
     with pytest.raises(Unavailable):
         stuck.heal(finding)
     assert state(cloud, instance) == (False, "active", "soft-deleting")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def begun(cloud: NovaSimulation, stuck: AuditStuckInstances, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return an instance whose heal ended between its two writes."""
+    instance = deleting(cloud)
+    [finding] = stuck.inspect(instance_key(instance))
+
+    def die(server: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stuck._compute, "delete_server", die)
+        with pytest.raises(Killed):
+            stuck.heal(finding)
+    return instance
+
+
+def test_a_heal_that_was_killed_is_completed(cloud: NovaSimulation, stuck: AuditStuckInstances, begun: str) -> None:
+    assert swept(stuck) == {instance_key(begun)}
+    assert heal_only(stuck, instance_key(begun)).begun
+    assert cloud.instance(begun).deleted
+    assert swept(stuck) == set()
+
+
+def test_the_mark_of_a_heal_that_was_killed_stays(cloud: NovaSimulation, resources: Resources, begun: str) -> None:
+    """It is the last record of the owner's request."""
+    for group, options in HealInstanceMappings.options().items():
+        resources.conf.register_opts(options, group)
+    mappings = HealInstanceMappings.from_resources(resources)
+    with cloud.ago(days=1):
+        cloud.set_instance(begun)
+    assert swept(mappings) == set()
+    with pytest.raises(InFlight, match="being deleted"):
+        list(mappings.inspect(instance_key(begun)))
+
+
+def test_a_heal_that_was_killed_waits_for_its_host(
+    cloud: NovaSimulation, stuck: AuditStuckInstances, begun: str
+) -> None:
+    with cloud.ago(hours=1):
+        cloud.heartbeat("a")
+    assert "start nova-compute on a" in only_refused(stuck, instance_key(begun)).refusal
+    cloud.heartbeat("a")
+    heal_only(stuck, instance_key(begun))
+    assert cloud.instance(begun).deleted
+
+
+def test_a_heal_that_was_killed_and_is_refused_is_undone(
+    cloud: NovaSimulation, stuck: AuditStuckInstances, compute: Compute, begun: str
+) -> None:
+    compute.faults = {"DELETE": 409}
+    [finding] = stuck.inspect(instance_key(begun))
+    with pytest.raises(Refused):
+        stuck.heal(finding)
+    assert state(cloud, begun) == (False, "active", "deleting")
+    assert cloud.instance(begun).terminated_at is None
 
 
 def test_a_cell_that_does_not_answer_stops_the_proof(

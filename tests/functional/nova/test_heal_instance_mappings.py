@@ -136,6 +136,18 @@ def test_a_deleted_instance_gets_cell_and_mark_at_once(
     assert everything(cloud) == before
 
 
+def test_an_undo_spares_a_mapping_that_nova_changed_since(
+    cloud: NovaSimulation, healer: HealInstanceMappings, server: str
+) -> None:
+    """A cross-cell resize moved the instance after the heal."""
+    set_mapping(cloud, server, cell_id=None)
+    [finding] = healer.inspect(key(server))
+    healer.heal(finding)
+    set_mapping(cloud, server, cell_id=3)
+    execute(cloud, finding.undo)
+    assert mapping(cloud, server) == (3, False)
+
+
 def test_an_instance_that_was_buried_in_cell0(cloud: NovaSimulation, healer: HealInstanceMappings) -> None:
     with cloud.ago(**LONG):
         instance = cloud.request()

@@ -211,6 +211,34 @@ def test_another_process_is_faster(
     assert mappings(cloud) == {second: (2, False), first: (2, False)}
 
 
+def test_the_undo_of_a_batch_spares_the_mappings_of_others(cloud: NovaSimulation, mapper: MapInstances) -> None:
+    """If stackmend dies, the history has only the finding's undo, which names every instance of the batch."""
+    ours, theirs = add(cloud, "cell1"), add(cloud, "cell1")
+    [finding] = mapper.inspect(Key("cell", cell_uuid(cloud, "cell1")))
+    with cloud.api.begin() as connection:
+        row = {"instance_uuid": theirs, "project_id": "p", "cell_id": 2, "created_at": long_ago(seconds=1)}
+        connection.execute(sa.insert(IM).values(row))
+    mapper.heal(finding)
+    assert mappings(cloud) == {theirs: (2, False), ours: (2, False)}
+    execute(cloud, finding.undo)
+    assert mappings(cloud) == {theirs: (2, False)}
+
+
+@pytest.mark.parametrize("change", [{"cell_id": 3}, {"queued_for_delete": True}], ids=str)
+def test_an_undo_spares_a_mapping_that_nova_changed_since(
+    cloud: NovaSimulation, mapper: MapInstances, change: dict[str, Any]
+) -> None:
+    instance = add(cloud, "cell1")
+    [finding] = mapper.inspect(key(instance))
+    mapper.heal(finding)
+    now = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=5)
+    with cloud.api.begin() as connection:
+        connection.execute(sa.update(IM).where(IM.c.instance_uuid == instance).values(updated_at=now, **change))
+    before = mappings(cloud)
+    execute(cloud, finding.undo)
+    assert mappings(cloud) == before
+
+
 def test_many_are_mapped_batch_by_batch(
     cloud: NovaSimulation, mapper: MapInstances, monkeypatch: pytest.MonkeyPatch
 ) -> None:

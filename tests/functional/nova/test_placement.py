@@ -73,6 +73,15 @@ def test_an_unknown_consumer_holds_nothing(placement: Placement) -> None:
     assert placement.aggregates(str(uuid.uuid4())) is None
 
 
+def test_a_404_of_another_server_proves_nothing(proxy: http.server.HTTPServer) -> None:
+    placement = client(f"http://127.0.0.1:{proxy.server_port}")
+    for body in (b"", b"<h1>Not Found</h1>", b"{}", b'{"errors": "no"}', b"[]"):
+        proxy.answer = (404, body)  # type: ignore[attr-defined]
+        for read in (placement.consumers, placement.inventories, placement.aggregates):
+            with pytest.raises(Unavailable, match="answered 404"):
+                read(str(uuid.uuid4()))
+
+
 def test_an_old_placement_without_types(
     cloud: NovaSimulation, placement: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +199,7 @@ class Counting:
             self._now -= 1
         answer = requests.Response()
         answer.status_code = 404
+        answer._content = b'{"errors": []}'
         return answer
 
 

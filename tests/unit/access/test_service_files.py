@@ -28,7 +28,7 @@ def test_an_option_with_a_reserved_name_hides_no_other(tmp_path: Path, name: str
         "[database]\nconnection = $connection\n",
         "[DEFAULT]\na = $b\nb = $a\n[database]\nconnection = $a\n",
         "[database]\nconnection = ${api.missing.url}\n",
-        f"# caf\N{LATIN SMALL LETTER E WITH ACUTE}\n[database]\nconnection = {URL}\n".encode("latin-1"),
+        f"# r\N{LATIN SMALL LETTER E WITH ACUTE}gion\n[database]\nconnection = {URL}\n".encode("latin-1"),
         f"[database]\nconnection = {URL}\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("latin-1"),
     ],
     ids=["itself", "a loop", "a group that is not there", "a comment in Latin-1", "a value in Latin-1"],

@@ -17,11 +17,13 @@ def at(case: Case, **values: object) -> Case:
     return replace(case, row=replace(case.row, **values))  # type: ignore[arg-type]
 
 
+#: stackmend was killed between the two writes of its heal
+BEGUN = at(DELETING, task_state=None, ending=True, age=1.0)
 BUILDING = at(DELETING, vm_state="building", task_state="scheduling", host=None)
 TASK = at(DELETING, task_state="rebooting")
 
 
-@pytest.mark.parametrize("case", [DELETING, at(DELETING, vm_state="building"), at(DELETING, vm_state="error")])
+@pytest.mark.parametrize("case", [DELETING, BEGUN, at(DELETING, vm_state="building"), at(DELETING, vm_state="error")])
 def test_a_deletion_that_its_owner_asked_for_is_repeated(case: Case) -> None:
     assert isinstance(decide(case), Repeat)
 
@@ -34,6 +36,9 @@ def test_a_deletion_that_its_owner_asked_for_is_repeated(case: Case) -> None:
         replace(DELETING, home=False),
         at(DELETING, hidden=True),
         at(DELETING, task_state=None),
+        replace(BEGUN, queued=False),
+        at(BEGUN, vm_state="deleted"),
+        at(BEGUN, host=None),
         at(BUILDING, task_state=None, host="a"),
         replace(TASK, host_up=False),
         replace(TASK, host_up=None),
@@ -56,6 +61,7 @@ def test_a_recent_change_delays_the_verdict(case: Case) -> None:
         (at(DELETING, host=None), Problem.DELETING, "openstack server delete i"),
         (replace(DELETING, host_up=False), Problem.DELETING, "start nova-compute on a"),
         (replace(DELETING, host_up=None), Problem.DELETING, "start nova-compute on a"),
+        (replace(BEGUN, host_up=False), Problem.DELETING, "start nova-compute on a"),
         (replace(DELETING, queued=False), Problem.DELETING, "Ask the owner"),
         (BUILDING, Problem.BUILDING, "openstack server delete i"),
         (at(BUILDING, task_state=None), Problem.BUILDING, "openstack server delete i"),

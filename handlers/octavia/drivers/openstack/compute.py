@@ -34,7 +34,7 @@ _HOST_UP = {"UP": True, "MAINTENANCE": True, "DOWN": False}
 
 
 class ComputeCalls(Driver):
-    """The calls to Nova; ``compute`` uses the credentials of ``[openstack]``."""
+    """``compute`` uses the credentials of ``[openstack]``."""
 
     compute: Api
 
