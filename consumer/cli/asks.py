@@ -11,7 +11,8 @@ from consumer.cli.errors import ERROR, OK, CommandError
 from consumer.cli.moments import read_since
 from consumer.journal import acts, asks
 from consumer.journal.acts import Act
-from consumer.journal.asks import AlsoAsks, Ask, State
+from consumer.journal.approvals import State
+from consumer.journal.asks import AlsoAsks, Ask
 from consumer.journal.database import now
 from consumer.text import plural, utc
 from handlers.base import Key

@@ -12,7 +12,7 @@ from consumer.engine.gates.hold import ON_HOLD
 from consumer.engine.holds import Board
 from consumer.engine.open_lines import OpenLines
 from consumer.engine.task import Task
-from consumer.journal import asks, claiming, controls, history, settling
+from consumer.journal import approvals, asks, claiming, controls, history, settling
 from consumer.journal.database import Database, now
 from consumer.journal.errors import JournalUnavailable
 from consumer.journal.history import Answer, Closing, Deferred, Line, Outcome, Withheld
@@ -154,7 +154,7 @@ def _close(claim: Claim, end: Disposition, closings: Sequence[Closing], connecti
 def _end_asks(claim: Claim, end: Disposition, lines: Sequence[Line | Closing], connection: Connection) -> None:
     for line in lines:
         if isinstance(line, Closing) and line.outcome is Outcome.HEALED:
-            asks.consume(connection, line.line_id)
+            approvals.consume(connection, line.line_id)
     if isinstance(end, Done) and claim.reported is not None:
         asks.withdraw(connection, claim.handler, claim.key)
 

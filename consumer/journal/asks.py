@@ -9,21 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, func, insert, select, update
 
 from consumer.journal import hinting
+from consumer.journal.approvals import State
 from consumer.journal.database import Database, clean, now
-from consumer.journal.schema import ask, history
+from consumer.journal.schema import ask
 from consumer.journal.work import Hint, Priority
 from handlers.base import Finding, Json, Key
-
-
-class State(StrEnum):
-    WAITING = "waiting"
-    APPROVED = "approved"
-    DENIED = "denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +83,6 @@ def put(
     }
     result = connection.execute(insert(ask).values(values))
     return int(result.inserted_primary_key[0])  # type: ignore[index]
-
-
-def consume(connection: Connection, line_id: int) -> None:
-    """Delete the approved ask that a finished heal used; ``line_id`` is the heal's history entry."""
-    line = select(history.c.handler, history.c.key, history.c.problem).where(history.c.id == line_id)
-    row = connection.execute(line).first()
-    if row is not None:
-        same = and_(ask.c.handler == row.handler, ask.c.key == row.key, ask.c.problem == row.problem)
-        connection.execute(delete(ask).where(same, ask.c.state == State.APPROVED))
 
 
 def withdraw(connection: Connection, handler: str, key: Key) -> None:

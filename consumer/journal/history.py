@@ -14,9 +14,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, exists, func, insert, or_, select, update
 
-from consumer.journal import outbox
+from consumer.journal import approvals, outbox
 from consumer.journal.database import Database, clean, now
-from consumer.journal.schema import ask, history, work
+from consumer.journal.schema import history, work
 from handlers.base import Finding, Healed, Json, Key
 
 
@@ -181,7 +181,7 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
         elif connection.execute(update(history).where(_is_open(line.line_id)).values(_closed(line, clock))).rowcount:
             outbox.add(connection, line.line_id, line.outcome.value, clock)
             if isinstance(line, Presumed):
-                _use_up_approval(connection, line.line_id)
+                approvals.consume(connection, line.line_id)  # the heal perhaps wrote
         elif not isinstance(line, Presumed):
             ids += _write_beside(connection, line, clock)
     return ids
@@ -189,14 +189,6 @@ def write(connection: Connection, lines: Sequence[Line | Closing], clock: float)
 
 def _is_open(line_id: int) -> ColumnElement[bool]:
     return and_(history.c.id == line_id, history.c.outcome == Outcome.HEALING)
-
-
-def _use_up_approval(connection: Connection, line_id: int) -> None:
-    """Delete the approved ask of a heal that may have written. An approval of other evidence stays, for another heal."""
-    columns = ("handler", "key", "problem", "evidence")
-    row = connection.execute(select(*(history.c[name] for name in columns)).where(history.c.id == line_id)).one()
-    same = and_(*(ask.c[name] == getattr(row, name) for name in columns))
-    connection.execute(delete(ask).where(same, ask.c.state == "approved"))
 
 
 def _write_beside(connection: Connection, line: Closing, clock: float) -> list[int]:

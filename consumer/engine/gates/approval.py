@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 from consumer.engine.decisions import fingerprint
 from consumer.engine.gates.gate import Request
 from consumer.journal import asks
-from consumer.journal.asks import State
+from consumer.journal.approvals import State
 from consumer.journal.history import Allowed, Outcome, Withheld
 from handlers.base import Mode
 

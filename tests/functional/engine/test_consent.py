@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from consumer.journal import asks, backlog, exemptions, history
-from consumer.journal.asks import Ask, State
+from consumer.journal.approvals import State
+from consumer.journal.asks import Ask
 from consumer.journal.work import SWEEP, Hint, Priority
 from handlers.base import Finding, Key, Mode, Refused, Unavailable
 from tests.doubles import Mender

@@ -365,7 +365,7 @@ def test_an_image_counts_only_in_the_projects_that_make_images(ours: str | None,
     driver._cloud = _OfProject(ours)  # type: ignore[assignment]
     shown = [
         {"id": str(number), "status": "active", "visibility": "shared", "owner": owner, "stackmend_kept": "yes"}
-        for number, owner in enumerate(("octavia", "admin", "somebody"), 1)
+        for number, owner in enumerate(("octavia", "admin", "another"), 1)
     ]
     driver.glance = Api(Service(Answers((200, {"images": shown})), SERVICE))  # type: ignore[arg-type]
     assert [image.id for image in driver.images()] == found
