@@ -60,7 +60,9 @@ def build(source: Path, out: Path, epoch: int) -> list[Path]:
         archive = out / raw.name
         repack(raw, archive, epoch)
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # Python before 3.11.4 has no filters.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder)
         [made] = _built("--wheel", Path(folder) / raw.name.removesuffix(".tar.gz"), Path(folder) / "made", epoch)
         wheel = out / made.name
         wheel.write_bytes(made.read_bytes())

@@ -24,7 +24,6 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeEngine
 
 from consumer.journal.database import storable
 
@@ -37,12 +36,9 @@ _Id = BigInteger().with_variant(Integer, "sqlite")
 class _LongText(TypeDecorator[str]):
     """Text of any origin, such as an error's: a character that the database refuses must not stop the whole write."""
 
-    impl = Text
+    # MariaDB's TEXT ends at 64 kB; evidence can be longer.
+    impl = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        # MariaDB's TEXT ends at 64 kB; evidence can be longer.
-        return dialect.type_descriptor(mysql.MEDIUMTEXT() if dialect.name in ("mysql", "mariadb") else Text())
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else storable(value)

@@ -130,7 +130,8 @@ def test_a_source_tree_knows_its_version_with_and_without_git_and_tags(tmp_path:
 
 def test_the_unpacked_source_distribution_has_the_version_of_the_tag(built: Path, tmp_path: Path) -> None:
     with tarfile.open(built / f"stackmend-{TAG}.tar.gz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(tmp_path)
     assert version(tmp_path / f"stackmend-{TAG}") == TAG
 
 
